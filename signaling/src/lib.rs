@@ -1,0 +1,1 @@
+//! How bindings come and go.

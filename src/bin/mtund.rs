@@ -1,0 +1,2 @@
+//! `mtund`.
+fn main() {}

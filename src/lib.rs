@@ -1,0 +1,1 @@
+//! The program: wiring between policy, signaling, the data plane and the machine it runs on.
