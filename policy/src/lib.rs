@@ -7,10 +7,12 @@
 
 mod effective;
 mod key;
+mod prefix_table;
 mod selector;
 pub mod terms;
 
 pub use effective::{BlockReply, Choice, Effective, EffectiveRule, Otherwise, Outcome, Usable};
 pub use key::{FlowKey, Ingress};
+pub use prefix_table::{HostBits, PrefixTable};
 pub use selector::{Field, TrafficSelector};
 pub use terms::*;
