@@ -1,1 +1,3 @@
 //! What happens to a packet.
+
+pub mod backend;

@@ -1,0 +1,30 @@
+//! The edge of the data plane: where packets meet the kernel.
+//!
+//! Inner packets enter and leave by a [`Tun`], the one interface of a home network. Outer packets
+//! leave by an [`Uplink`] and arrive by a [`PacketSocket`], which sees them before the kernel's own
+//! IPv6 does, so that a kernel without Mobile IPv6 neither answers nor drops them. Nothing here
+//! judges a packet: bytes go in, bytes come out, and every failure is a named reason.
+//!
+//! All descriptors are non-blocking. A packet thread sleeps in [`wait`] over its own descriptors
+//! and one [`Waker`], so it stops at once when asked.
+//!
+//! This is the only place of the workspace with `unsafe`: calls into the kernel that the standard
+//! library does not offer, each with the fact that makes it sound.
+
+mod packet_socket;
+mod steering;
+mod sys;
+mod tun;
+mod uplink;
+mod vnet;
+mod wake;
+
+pub use packet_socket::{PacketSocket, PacketSocketError, Statistics};
+pub use steering::SteeringError;
+pub use tun::{Tun, TunError, TunQueue};
+pub use uplink::{SendError, Uplink};
+pub use vnet::{Received, VnetHeader};
+pub use wake::{Waker, wait};
+
+/// A receive buffer that holds any packet: 64 KiB of IPv6 payload, its headers and a link header.
+pub const RECEIVE_BUFFER: usize = 65_536 + 128;

@@ -1,0 +1,309 @@
+//! The way in: outer packets of one uplink, taken before the kernel's own IPv6 sees them.
+//!
+//! The socket is bound to all protocols, because only such taps run before the firewall: the
+//! kernel may then drop the same packets (it would answer them with ICMPv6 errors) and we still
+//! see them. A filter in the kernel passes only what can concern us; who the packet is for is the
+//! data plane's question.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use super::sys;
+use super::vnet::{self, Received, VnetHeader};
+
+/// Packets that wait while the reader is away: a tenth of a second at 1 Gbit/s.
+const RECEIVE_SOCKET_BUFFER: libc::c_int = 16 << 20;
+
+// linux/if_packet.h
+const PACKET_STATISTICS: libc::c_int = 6;
+const PACKET_AUXDATA: libc::c_int = 8;
+const PACKET_VNET_HDR: libc::c_int = 15;
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+const PACKET_HOST: u32 = 0;
+
+/// Next headers that can concern us, in the fixed IPv6 header.
+const NEXT_HEADERS: [u32; 6] = [
+    41,  // IPv6: a tunnelled packet
+    43,  // routing header: type 2
+    44,  // fragment of any of these
+    60,  // destination options: the home address
+    135, // Mobility Header
+    58,  // ICMPv6: errors that quote what we sent
+];
+
+/// Why an uplink cannot be listened to.
+#[derive(Debug, thiserror::Error)]
+pub enum PacketSocketError {
+    /// `CAP_NET_RAW` is missing.
+    #[error("not allowed to open a packet socket: {0}")]
+    NotPermitted(io::Error),
+    /// No interface has this index.
+    #[error("no interface has index {0}")]
+    NoInterface(u32),
+    /// The kernel refused one of the steps.
+    #[error("{step}: {error}")]
+    Os {
+        /// The step that failed.
+        step: &'static str,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// What the kernel counted since the last time it was asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Packets that passed the filter.
+    pub packets: u32,
+    /// Those of them that found the buffer full.
+    pub dropped: u32,
+}
+
+/// Sees the packets that arrive on one interface.
+#[derive(Debug)]
+pub struct PacketSocket {
+    socket: OwnedFd,
+    interface: u32,
+}
+
+impl PacketSocket {
+    /// Listens on the interface of this index. What leaves by it is not seen.
+    pub fn open(interface: u32) -> Result<Self, PacketSocketError> {
+        let step = |step| move |error| PacketSocketError::Os { step, error };
+        // Protocol 0 hears nothing yet, so that no packet slips in before the filter stands.
+        let socket =
+            sys::socket(libc::AF_PACKET, libc::SOCK_RAW, 0).map_err(|error| {
+                match error.raw_os_error() {
+                    Some(libc::EPERM | libc::EACCES) => PacketSocketError::NotPermitted(error),
+                    _ => PacketSocketError::Os { step: "packet socket", error },
+                }
+            })?;
+        let fd = socket.as_fd();
+        attach_filter(fd, &filter()).map_err(step("SO_ATTACH_FILTER"))?;
+        for (name, option) in [
+            ("PACKET_VNET_HDR", PACKET_VNET_HDR),
+            ("PACKET_AUXDATA", PACKET_AUXDATA),
+            ("PACKET_IGNORE_OUTGOING", PACKET_IGNORE_OUTGOING),
+        ] {
+            sys::set_option(fd, libc::SOL_PACKET, option, 1).map_err(step(name))?;
+        }
+        let octets = RECEIVE_SOCKET_BUFFER;
+        sys::set_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, octets)
+            .map_err(step("SO_RCVBUF"))?;
+        bind(fd, interface).map_err(|error| match error.raw_os_error() {
+            Some(libc::ENODEV) => PacketSocketError::NoInterface(interface),
+            _ => PacketSocketError::Os { step: "bind", error },
+        })?;
+        Ok(Self { socket, interface })
+    }
+
+    /// The index of the interface.
+    pub fn interface(&self) -> u32 {
+        self.interface
+    }
+
+    /// Takes the next packet; `None` when none waits.
+    ///
+    /// A packet that `buffer` cannot hold whole is skipped, so it should have
+    /// [`super::RECEIVE_BUFFER`] octets. The error `ENETDOWN` is told once each time the
+    /// interface goes down; the socket hears it again when it comes up.
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        loop {
+            match self.recv_one(buffer) {
+                Ok(Some(received)) => return Ok(Some(received)),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One packet; `Ok(None)` for one that cannot be used.
+    fn recv_one(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let mut header = [0; vnet::LENGTH];
+        let mut parts = [
+            libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() },
+            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
+        ];
+        // 64 octets in units of the alignment that control messages need.
+        let mut control = [0u64; 8];
+        // SAFETY: all zero is a valid `msghdr`: null pointers and zero lengths.
+        let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
+        message.msg_iov = parts.as_mut_ptr();
+        message.msg_iovlen = parts.len();
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control);
+        // SAFETY: everything `message` points at is live, writable and of the length beside it.
+        let result =
+            unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+        let length = sys::check_length(result)?;
+        if message.msg_flags & libc::MSG_TRUNC != 0 {
+            return Ok(None);
+        }
+        // SAFETY: `message` is as the kernel left it and `control` is live.
+        let Some(link_header) = (unsafe { network_offset(&message) }) else { return Ok(None) };
+        let end = length.saturating_sub(vnet::LENGTH);
+        if link_header > end {
+            return Ok(None);
+        }
+        let header = VnetHeader::parse(&header).without(link_header);
+        Ok(header.map(|header| Received { header, packet: link_header..end }))
+    }
+
+    /// What arrived and what was lost since the last call.
+    pub fn statistics(&self) -> io::Result<Statistics> {
+        let fd = self.socket.as_fd();
+        let [packets, dropped] = sys::get_option(fd, libc::SOL_PACKET, PACKET_STATISTICS)?;
+        // The kernel counts a dropped packet among the packets too.
+        Ok(Statistics { packets, dropped })
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Octets of link header before the packet: 14 on Ethernet, none on links without a link layer.
+///
+/// # Safety
+/// `message` was filled by `recvmsg` and its control buffer is live.
+unsafe fn network_offset(message: &libc::msghdr) -> Option<usize> {
+    /// `struct tpacket_auxdata`.
+    #[repr(C)]
+    #[derive(Clone, Copy)]
+    struct Auxiliary {
+        status: u32,
+        length: u32,
+        captured: u32,
+        mac: u16,
+        net: u16,
+        vlan_tci: u16,
+        vlan_tpid: u16,
+    }
+    // SAFETY: as the caller promises.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    while !next.is_null() {
+        // SAFETY: not null, so it points at a whole control message header in the buffer.
+        let head = unsafe { *next };
+        if head.cmsg_level == libc::SOL_PACKET
+            && head.cmsg_type == PACKET_AUXDATA
+            && head.cmsg_len >= size_of::<Auxiliary>()
+        {
+            // SAFETY: a control message of this kind holds this struct; it may be unaligned.
+            let auxiliary: Auxiliary =
+                unsafe { libc::CMSG_DATA(next).cast::<Auxiliary>().read_unaligned() };
+            return Some(usize::from(auxiliary.net.saturating_sub(auxiliary.mac)));
+        }
+        // SAFETY: as the caller promises, and `next` came from this message.
+        next = unsafe { libc::CMSG_NXTHDR(message, next) };
+    }
+    None
+}
+
+fn bind(fd: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
+    // SAFETY: all zero is a valid `sockaddr_ll`: numbers only.
+    let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
+    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = interface.cast_signed();
+    let size = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: the address is live and of the size given.
+    sys::check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) }).map(drop)
+}
+
+fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Result<()> {
+    let program = libc::sock_fprog {
+        len: filter.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?,
+        filter: filter.as_ptr().cast_mut(),
+    };
+    let size = size_of_val(&program) as libc::socklen_t;
+    // SAFETY: program and filter are live; the kernel copies them and writes to neither.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            size,
+        )
+    };
+    sys::check(result).map(drop)
+}
+
+/// Passes IPv6 packets to this machine's link-layer address, outside any VLAN, whose next header
+/// is one of [`NEXT_HEADERS`].
+fn filter() -> Vec<libc::sock_filter> {
+    let op = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
+    let load = |size: u32, at: libc::c_int| op(libc::BPF_LD | size | libc::BPF_ABS, at as u32);
+    let fact = |which: libc::c_int| load(libc::BPF_W, libc::SKF_AD_OFF + which);
+    let equals = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter { code: equals as u16, jt, jf, k };
+
+    let next_headers = NEXT_HEADERS.len() as u8;
+    // The refusal follows the load and comparisons of the next header; `before` instructions lie
+    // between a comparison and that load.
+    let refuse = |before: u8| before + 1 + next_headers;
+    let mut program = vec![
+        fact(libc::SKF_AD_PROTOCOL),
+        jump(libc::ETH_P_IPV6 as u32, 0, refuse(4)),
+        fact(libc::SKF_AD_PKTTYPE),
+        jump(PACKET_HOST, 0, refuse(2)),
+        // A tagged packet belongs to the interface of that VLAN, not to this one.
+        fact(libc::SKF_AD_VLAN_TAG_PRESENT),
+        jump(0, 0, refuse(0)),
+        load(libc::BPF_B, libc::SKF_NET_OFF + 6),
+    ];
+    for (done, next_header) in NEXT_HEADERS.iter().enumerate() {
+        let rest = next_headers - 1 - done as u8;
+        program.push(jump(*next_header, rest + 1, 0));
+    }
+    program.push(op(libc::BPF_RET | libc::BPF_K, 0));
+    program.push(op(libc::BPF_RET | libc::BPF_K, u32::MAX));
+    program
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the filter over what the kernel would tell it.
+    fn passes(protocol: i32, packet_type: u32, tagged: u32, next_header: u32) -> bool {
+        let (program, mut accumulator, mut at) = (filter(), 0, 0);
+        loop {
+            let it = program[at];
+            at += 1;
+            match u32::from(it.code) {
+                0x20 => {
+                    accumulator = match it.k.cast_signed() - libc::SKF_AD_OFF {
+                        libc::SKF_AD_PROTOCOL => protocol as u32,
+                        libc::SKF_AD_PKTTYPE => packet_type,
+                        libc::SKF_AD_VLAN_TAG_PRESENT => tagged,
+                        other => panic!("unknown fact {other}"),
+                    }
+                }
+                0x30 => {
+                    assert_eq!(it.k.cast_signed(), libc::SKF_NET_OFF + 6);
+                    accumulator = next_header;
+                }
+                0x15 => at += usize::from(if accumulator == it.k { it.jt } else { it.jf }),
+                0x06 => return it.k != 0,
+                other => panic!("unknown instruction {other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_filter_passes_what_can_concern_us() {
+        for next_header in 0..=255 {
+            let ours = NEXT_HEADERS.contains(&next_header);
+            assert_eq!(passes(libc::ETH_P_IPV6, PACKET_HOST, 0, next_header), ours);
+        }
+        assert!(!passes(libc::ETH_P_IP, PACKET_HOST, 0, 41), "IPv4");
+        assert!(!passes(libc::ETH_P_IPV6, 3, 0, 41), "to another host's link-layer address");
+        assert!(!passes(libc::ETH_P_IPV6, PACKET_HOST, 1, 41), "of a VLAN");
+    }
+}

@@ -1,0 +1,229 @@
+//! `mtun0`: one TUN interface with a queue per kind of ingress.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::sync::Arc;
+
+use super::vnet::{self, Received, VnetHeader};
+use super::{SteeringError, steering, sys};
+
+/// Packets that wait in each queue. A reader that is late by 20 ms at 200,000 packets per second
+/// loses nothing; beyond it the kernel drops and counts.
+const QUEUE_LENGTH: libc::c_int = 4096;
+/// The kernel's own limit, `MAX_TAP_QUEUES`.
+const MOST_QUEUES: usize = 256;
+
+/// Why an interface could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum TunError {
+    /// `/dev/net/tun` is missing or may not be opened.
+    #[error("/dev/net/tun: {0}")]
+    NoTunDevice(io::Error),
+    /// Empty, longer than 15 octets, or the kernel does not like it.
+    #[error("'{0}' is no interface name")]
+    Name(String),
+    /// An interface of this name exists; perhaps another daemon serves it.
+    #[error("interface {0} exists already")]
+    Exists(String),
+    /// None, or more than the kernel has.
+    #[error("{0} queues; 1 to 256 are possible")]
+    Queues(usize),
+    /// The kernel refused one of the steps.
+    #[error("{step}: {error}")]
+    Os {
+        /// The call that failed.
+        step: &'static str,
+        /// What it said.
+        error: io::Error,
+    },
+}
+
+fn step(step: &'static str) -> impl FnOnce(io::Error) -> TunError {
+    move |error| TunError::Os { step, error }
+}
+
+/// A TUN interface. It lives until the last of its queues is dropped.
+#[derive(Debug)]
+pub struct Tun {
+    name: String,
+    index: u32,
+    queues: Vec<Arc<TunQueue>>,
+}
+
+impl Tun {
+    /// Makes the interface with so many queues, down and without addresses.
+    ///
+    /// The kernel hands out complete packets only, because no offload is asked for; it accepts
+    /// superpackets and partial checksums as long as their header says so.
+    pub fn open(name: &str, queues: usize) -> Result<Self, TunError> {
+        if sys::interface_request(name).is_none() {
+            return Err(TunError::Name(name.to_owned()));
+        }
+        if index_of(name).is_some() {
+            return Err(TunError::Exists(name.to_owned()));
+        }
+        if queues == 0 {
+            return Err(TunError::Queues(queues));
+        }
+        let first = TunQueue::attach(name)?;
+        let index = index_of(name).ok_or_else(|| TunError::Name(name.to_owned()))?;
+        set_queue_length(name)?;
+        let mut tun = Self { name: name.to_owned(), index, queues: vec![Arc::new(first)] };
+        tun.grow(queues)?;
+        Ok(tun)
+    }
+
+    /// Adds queues until there are so many; never takes one away.
+    pub fn grow(&mut self, queues: usize) -> Result<(), TunError> {
+        if queues > MOST_QUEUES {
+            return Err(TunError::Queues(queues));
+        }
+        while self.queues.len() < queues {
+            self.queues.push(Arc::new(TunQueue::attach(&self.name)?));
+        }
+        Ok(())
+    }
+
+    /// The interface's name at creation.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The interface's index, which never changes.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The queues by number; with steering in place the number is the [`mtun_policy::Ingress`].
+    pub fn queues(&self) -> &[Arc<TunQueue>] {
+        &self.queues
+    }
+
+    /// Gives packets of local sockets to queue 0, those received on the named interface indices to
+    /// the queue beside them, and all others to queue 1. Replaces what was set before; packets
+    /// under way keep their queue.
+    pub fn set_steering(&self, named: &[(u32, u16)]) -> Result<(), SteeringError> {
+        let queues = self.queues.len();
+        let most = named.iter().map(|(_, queue)| *queue).max().unwrap_or(0).max(1);
+        if usize::from(most) >= queues {
+            return Err(SteeringError::NoSuchQueue { queue: most, queues });
+        }
+        let program = steering::load(&steering::program_for(named))?;
+        let number = program.as_raw_fd();
+        let queue = &self.queues[0];
+        // SAFETY: the argument is a pointer to a live int; the kernel keeps its own reference to
+        // the program, so closing the descriptor afterwards is right.
+        let result = unsafe {
+            libc::ioctl(queue.fd.as_raw_fd(), libc::TUNSETSTEERINGEBPF, &raw const number)
+        };
+        sys::check(result)?;
+        Ok(())
+    }
+}
+
+/// One queue of a [`Tun`]. Its methods take `&self`, and the kernel serialises nothing that
+/// matters: several threads may send, one should receive to keep packets in order.
+#[derive(Debug)]
+pub struct TunQueue {
+    fd: OwnedFd,
+}
+
+impl TunQueue {
+    fn attach(name: &str) -> Result<Self, TunError> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_NONBLOCK)
+            .open("/dev/net/tun")
+            .map_err(TunError::NoTunDevice)?;
+        let fd = OwnedFd::from(file);
+        let mut request =
+            sys::interface_request(name).ok_or_else(|| TunError::Name(name.to_owned()))?;
+        let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+        request.ifr_ifru.ifru_flags = flags as libc::c_short;
+        // SAFETY: the argument is a live `ifreq` with a terminated name.
+        let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
+        sys::check(result).map_err(|error| match error.raw_os_error() {
+            Some(libc::EBUSY) => TunError::Exists(name.to_owned()),
+            _ => TunError::Os { step: "TUNSETIFF", error },
+        })?;
+        let length = vnet::LENGTH as libc::c_int;
+        // SAFETY: the argument is a pointer to a live int.
+        let result =
+            unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const length) };
+        sys::check(result).map_err(step("TUNSETVNETHDRSZ"))?;
+        // SAFETY: the argument is a number, a set of offloads: none.
+        let result =
+            unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0 as libc::c_ulong) };
+        sys::check(result).map_err(step("TUNSETOFFLOAD"))?;
+        Ok(Self { fd })
+    }
+
+    /// Takes the next packet out of the queue; `None` when none waits.
+    ///
+    /// `buffer` should hold [`super::RECEIVE_BUFFER`] octets; of a packet that does not fit, the
+    /// rest is lost.
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        let mut header = [0; vnet::LENGTH];
+        let parts = [
+            libc::iovec { iov_base: header.as_mut_ptr().cast(), iov_len: header.len() },
+            libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
+        ];
+        // SAFETY: both parts are live, writable and of the lengths given.
+        let result = unsafe { libc::readv(self.fd.as_raw_fd(), parts.as_ptr(), 2) };
+        match sys::check_length(result) {
+            Ok(length) => {
+                let packet = 0..length.saturating_sub(vnet::LENGTH);
+                Ok(Some(Received { header: VnetHeader::parse(&header), packet }))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Hands a complete packet to the kernel, as if it had arrived on the interface.
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        self.send_with(VnetHeader::COMPLETE, packet)
+    }
+
+    /// The same for a packet with a partial checksum or a superpacket.
+    pub fn send_with(&self, header: VnetHeader, packet: &[u8]) -> io::Result<()> {
+        let header = header.emit();
+        let parts = [
+            libc::iovec { iov_base: header.as_ptr().cast_mut().cast(), iov_len: header.len() },
+            libc::iovec { iov_base: packet.as_ptr().cast_mut().cast(), iov_len: packet.len() },
+        ];
+        // SAFETY: both parts are live and of the lengths given; writing only reads them.
+        let result = unsafe { libc::writev(self.fd.as_raw_fd(), parts.as_ptr(), 2) };
+        sys::check_length(result).map(drop)
+    }
+}
+
+impl AsFd for TunQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn index_of(name: &str) -> Option<u32> {
+    let name = std::ffi::CString::new(name).ok()?;
+    // SAFETY: a terminated string.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => None,
+        index => Some(index),
+    }
+}
+
+fn set_queue_length(name: &str) -> Result<(), TunError> {
+    let mut request =
+        sys::interface_request(name).ok_or_else(|| TunError::Name(name.to_owned()))?;
+    // The length of the transmit queue shares its place in the union with the metric.
+    request.ifr_ifru.ifru_metric = QUEUE_LENGTH;
+    let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).map_err(step("socket"))?;
+    // SAFETY: the argument is a live `ifreq` with a terminated name.
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN, &raw const request) };
+    sys::check(result).map(drop).map_err(step("SIOCSIFTXQLEN"))
+}
