@@ -1,1 +1,4 @@
 //! The program: wiring between policy, signaling, the data plane and the machine it runs on.
+
+pub mod control;
+pub mod metrics;

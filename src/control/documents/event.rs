@@ -1,0 +1,212 @@
+//! What `mtun monitor` shows, one event a line.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, MobileNetworkPrefix};
+use serde::{Deserialize, Serialize};
+
+use crate::control::protocol::VERSION;
+
+/// One event with its time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EventDocument {
+    /// [`VERSION`] of the documents.
+    pub version: u32,
+    /// When, in milliseconds since 1970-01-01 UTC by the machine's clock.
+    pub time_ms: u64,
+    /// What.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+impl EventDocument {
+    /// An event of this moment.
+    pub fn now(event: Event) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Self { version: VERSION, time_ms, event }
+    }
+}
+
+impl From<Event> for EventDocument {
+    fn from(event: Event) -> Self {
+        Self::now(event)
+    }
+}
+
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// For those who look.
+    Info,
+    /// Something is not as it should be.
+    Warning,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A link can carry packets.
+    LinkUp {
+        /// The link.
+        link: InterfaceName,
+        /// Our address on it.
+        care_of: CareOfAddress,
+        /// Its router; `null` on links without.
+        router: Option<IpAddr>,
+    },
+    /// A link can no longer carry packets.
+    LinkDown {
+        /// The link.
+        link: InterfaceName,
+        /// Why, one word such as `carrier-lost`.
+        reason: String,
+    },
+    /// The agent accepted a binding: the first time, after a change, or again.
+    Bound {
+        /// The home network.
+        home: HomeName,
+        /// The binding; `null` is one without BID.
+        bid: Option<Bid>,
+        /// The link.
+        link: Option<InterfaceName>,
+        /// The care-of address.
+        care_of: CareOfAddress,
+        /// The granted lifetime, in seconds.
+        granted_seconds: u64,
+        /// Whether it was not bound before; `false` for refreshes.
+        first: bool,
+    },
+    /// A binding ended or was refused.
+    Unbound {
+        /// The home network.
+        home: HomeName,
+        /// The binding; `null` is one without BID.
+        bid: Option<Bid>,
+        /// The link.
+        link: Option<InterfaceName>,
+        /// Why, one word such as `path-lost` or the agent's status.
+        reason: String,
+    },
+    /// A home agent's bindings of one mobile changed.
+    MobileChanged {
+        /// The home network.
+        home: HomeName,
+        /// The mobile.
+        home_address: HomeAddress,
+        /// The care-of addresses that are left, by preference.
+        care_of: Vec<CareOfAddress>,
+        /// The prefixes that follow it.
+        prefixes: Vec<MobileNetworkPrefix>,
+    },
+    /// Effective decisions changed: new packets are judged by this generation.
+    Published {
+        /// The home network.
+        home: HomeName,
+        /// Its generation.
+        generation: u64,
+    },
+    /// An override was put in force.
+    Steered {
+        /// Its number.
+        id: u16,
+        /// Its filter as typed.
+        filter: String,
+        /// The link.
+        via: InterfaceName,
+        /// For how long, in seconds.
+        seconds: u64,
+        /// Why, as the person wrote it.
+        reason: Option<String>,
+    },
+    /// An override ended.
+    SteerEnded {
+        /// Its number.
+        id: u16,
+        /// Whether its time was over; `false` if it was undone by hand or by a new policy.
+        expired: bool,
+    },
+    /// A policy was put in force.
+    PolicyApplied {
+        /// Its name.
+        name: String,
+    },
+    /// A policy was refused; the one before stays in force.
+    PolicyRefused {
+        /// The first of its faults.
+        message: String,
+    },
+    /// Anything else worth a line.
+    Notice {
+        /// How much it matters.
+        severity: Severity,
+        /// One word for programs, such as `authentication-failed`.
+        code: String,
+        /// For people.
+        text: String,
+    },
+    /// Events this client was too slow to take. Made by the control server.
+    Lost {
+        /// How many.
+        count: u64,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let over = |bid: &Option<Bid>, link: &Option<InterfaceName>| match (link, bid) {
+            (Some(link), Some(bid)) => format!("{link} (BID {bid})"),
+            (Some(link), None) => link.to_string(),
+            (None, Some(bid)) => format!("BID {bid}"),
+            (None, None) => "the binding without BID".to_owned(),
+        };
+        match self {
+            Self::LinkUp { link, care_of, router: Some(router) } => {
+                write!(f, "link {link} is up: care-of address {care_of}, router {router}")
+            }
+            Self::LinkUp { link, care_of, router: None } => {
+                write!(f, "link {link} is up: care-of address {care_of}, no router needed")
+            }
+            Self::LinkDown { link, reason } => write!(f, "link {link} is down: {reason}"),
+            Self::Bound { home, bid, link, care_of, granted_seconds, first } => {
+                let what = if *first { "registered" } else { "refreshed" };
+                let over = over(bid, link);
+                write!(f, "{over} {what} at home {home}: {care_of} for {granted_seconds} s")
+            }
+            Self::Unbound { home, bid, link, reason } => {
+                write!(f, "{} no longer registered at home {home}: {reason}", over(bid, link))
+            }
+            Self::MobileChanged { home, home_address, care_of, prefixes } => {
+                let count = care_of.len();
+                let care_of: Vec<_> = care_of.iter().map(ToString::to_string).collect();
+                write!(f, "mobile {home_address} of home {home} has {count} bindings")?;
+                if count > 0 {
+                    write!(f, ": {}", care_of.join(", "))?;
+                }
+                if !prefixes.is_empty() {
+                    let prefixes: Vec<_> = prefixes.iter().map(ToString::to_string).collect();
+                    write!(f, "; prefixes {}", prefixes.join(", "))?;
+                }
+                Ok(())
+            }
+            Self::Published { home, generation } => {
+                write!(f, "home {home} decides by generation {generation}")
+            }
+            Self::Steered { id, filter, via, seconds, reason } => {
+                write!(f, "override {id}: '{filter}' via {via} for {seconds} s")?;
+                reason.as_ref().map_or(Ok(()), |reason| write!(f, " ({reason})"))
+            }
+            Self::SteerEnded { id, expired: true } => write!(f, "override {id} expired"),
+            Self::SteerEnded { id, expired: false } => write!(f, "override {id} undone"),
+            Self::PolicyApplied { name } => write!(f, "policy {name} is in force"),
+            Self::PolicyRefused { message } => write!(f, "policy refused: {message}"),
+            Self::Notice { severity: Severity::Info, text, .. } => f.write_str(text),
+            Self::Notice { severity: Severity::Warning, text, .. } => write!(f, "warning: {text}"),
+            Self::Lost { count } => write!(f, "{count} events lost: this reader was too slow"),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! The documents that the daemon answers with, one type per kind of answer.
+//!
+//! They are the public face of the daemon: `--json` prints them as they are, the dashboard reads
+//! them, and other programs may. A field is never removed or given another meaning within one
+//! [`VERSION`](super::protocol::VERSION); fields may be added. Names carry their unit
+//! (`_seconds`, `_bytes`, `_ms`) where a bare number would leave a doubt, and what does not exist
+//! yet is `null`, never an empty text.
+
+mod event;
+mod explain;
+mod flows;
+mod health;
+mod policy;
+mod status;
+mod steer;
+
+pub use event::{Event, EventDocument, Severity};
+pub use explain::{
+    CandidateDocument, ExplainDocument, ExplainVerdict, PassedRuleDocument, RuleReference,
+};
+pub use flows::{FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument};
+pub use health::{Health, HealthReason, HealthState};
+pub use policy::{FaultDocument, PolicyAppliedDocument, PolicyDocument, RuleDocument};
+pub use status::{
+    BindingDocument, BindingPhase, BindingsDocument, HomeDocument, LinkDocument, LinkState,
+    MobileDocument, StatusCode, StatusDocument, TunnelDocument,
+};
+pub use steer::{OverrideDocument, SteerDocument, SteerListDocument, SteerUndoDocument};

@@ -1,0 +1,72 @@
+//! What `mtun policy apply` and `mtun policy show` answer.
+
+use std::path::PathBuf;
+
+use mtun_policy::{HomeName, Role, RuleName};
+use serde::{Deserialize, Serialize};
+
+/// The policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyDocument {
+    /// Its name.
+    pub name: String,
+    /// The role it speaks for.
+    pub role: Role,
+    /// The file it was read from; `null` if it came as text.
+    pub file: Option<PathBuf>,
+    /// Its text without the includes; `null` if the daemon did not keep it.
+    pub text: Option<String>,
+    /// Its rules in the order they are tried.
+    pub rules: Vec<RuleDocument>,
+}
+
+/// One rule of the policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleDocument {
+    /// The home network.
+    pub home: HomeName,
+    /// Its name, `default` for the last.
+    pub name: RuleName,
+    /// The file it stands in.
+    pub file: String,
+    /// The line it begins on, counted from 1.
+    pub line: usize,
+    /// What it says at this moment, in words, such as `prefer wwan0 wlan0, else any`.
+    pub says: String,
+}
+
+/// A policy that was put in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyAppliedDocument {
+    /// Its name.
+    pub name: String,
+    /// The number of its rules, over all homes.
+    pub rules: usize,
+    /// The number of its tests; all have passed.
+    pub tests: usize,
+    /// The homes' generation from which it counts.
+    pub generation: u64,
+    /// Whether any decision changed; a changed comment changes none.
+    pub changed: bool,
+}
+
+/// One fault of a policy file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultDocument {
+    /// The kind of fault, such as `unknown-node`.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub help: Option<String>,
+    /// The file.
+    pub file: String,
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The column in characters, counted from 1.
+    pub column: usize,
+    /// The length of what is wrong, in characters.
+    pub length: usize,
+    /// The text of the line.
+    pub source_line: String,
+}

@@ -1,0 +1,218 @@
+//! What `mtun status` and `mtun bindings` show.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::Ipv6Net;
+use mtun_policy::{
+    Bid, CareOfAddress, HomeAddress, HomeAgentAddress, HomeName, InterfaceName,
+    MobileNetworkPrefix, Role, SecurityName,
+};
+use serde::{Deserialize, Serialize};
+
+use super::health::Health;
+use super::steer::OverrideDocument;
+
+/// The whole state at one moment, health first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusDocument {
+    /// Whether everything that was configured works, and if not, why.
+    pub health: Health,
+    /// What this node does.
+    pub role: Role,
+    /// Name of the policy in force.
+    pub policy: String,
+    /// Version of the daemon, as Cargo counts.
+    pub daemon_version: String,
+    /// How long the daemon runs, in seconds.
+    pub uptime_seconds: u64,
+    /// The home networks, in the order of the file.
+    pub homes: Vec<HomeDocument>,
+    /// The access links, in the order of the file; empty at a home agent without any.
+    pub links: Vec<LinkDocument>,
+    /// A mobile's own bindings, by home and BID; empty at a home agent.
+    pub bindings: Vec<BindingDocument>,
+    /// What `mtun steer` put before the rules.
+    pub overrides: Vec<OverrideDocument>,
+    /// The mobiles that a home agent knows; empty at a mobile.
+    pub mobiles: Vec<MobileDocument>,
+}
+
+/// The bindings alone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BindingsDocument {
+    /// A mobile's own bindings, by home and BID; empty at a home agent.
+    pub bindings: Vec<BindingDocument>,
+    /// The mobiles that a home agent knows; empty at a mobile.
+    pub mobiles: Vec<MobileDocument>,
+}
+
+/// One home network and the tunnel that leads to it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HomeDocument {
+    /// As the policy file names it.
+    pub name: HomeName,
+    /// The home agent's address: the far end at a mobile, our own at an agent.
+    pub agent: HomeAgentAddress,
+    /// A mobile's home address; `null` at an agent.
+    pub home_address: Option<HomeAddress>,
+    /// A mobile's prefixes.
+    pub mobile_networks: Vec<MobileNetworkPrefix>,
+    /// The prefix an agent serves; `null` at a mobile.
+    pub served: Option<Ipv6Net>,
+    /// The one tunnel interface.
+    pub tunnel: TunnelDocument,
+    /// Rises by one with every change of an effective decision, never with a refresh.
+    pub generation: u64,
+    /// The security association; `null` is `security none`.
+    pub security: Option<SecurityName>,
+}
+
+/// The tunnel interface of one home network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelDocument {
+    /// Its name.
+    pub name: InterfaceName,
+    /// The kernel's number for it.
+    pub ifindex: u32,
+    /// Its MTU in octets, fixed when the daemon starts.
+    pub mtu: u32,
+}
+
+/// One access link.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LinkDocument {
+    /// As the policy file and the kernel name it.
+    pub interface: InterfaceName,
+    /// The kernel's number for it; `null` while the interface does not exist.
+    pub ifindex: Option<u32>,
+    /// The binding identification number it registers with.
+    pub bid: Option<Bid>,
+    /// BID-PRI of RFC 5648, lower is preferred.
+    pub priority: u8,
+    /// Whether it can carry packets.
+    pub state: LinkState,
+    /// Our address on it, after duplicate address detection.
+    pub care_of: Option<CareOfAddress>,
+    /// The next hop of packets that leave by it; `null` without one or on links without routers.
+    pub router: Option<IpAddr>,
+    /// Why the state is what it is, one word of the daemon's reasons such as `carrier-lost`.
+    pub reason: Option<String>,
+    /// Seconds since the state last changed.
+    pub since_seconds: Option<u64>,
+}
+
+/// Whether a link can carry packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// Nothing is known of it yet.
+    Unknown,
+    /// It has a care-of address and a way out.
+    Up,
+    /// It cannot be used; the reason says why.
+    Down,
+    /// Taken out of use by hand.
+    Drained,
+}
+
+impl fmt::Display for LinkState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Drained => "drained",
+        })
+    }
+}
+
+/// One binding, as its mobile or as its home agent holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BindingDocument {
+    /// The home network.
+    pub home: HomeName,
+    /// `null` is a binding without BID, from RFC 6275 without RFC 5648.
+    pub bid: Option<Bid>,
+    /// The care-of address; `null` while the link has none.
+    pub care_of: Option<CareOfAddress>,
+    /// BID-PRI of RFC 5648, lower is preferred.
+    pub priority: u8,
+    /// The access link it leads over; `null` at a home agent, which routes as usual.
+    pub link: Option<InterfaceName>,
+    /// Where its registration stands.
+    pub phase: BindingPhase,
+    /// Whether packets are sent by it.
+    pub usable: bool,
+    /// The lifetime that the agent granted, in seconds.
+    pub granted_seconds: Option<u64>,
+    /// Until it ends if nothing refreshes it, in seconds.
+    pub expires_seconds: Option<u64>,
+    /// The last status the agent answered with.
+    pub status: Option<StatusCode>,
+    /// Binding Updates sent since the last answer.
+    pub retries: u32,
+}
+
+/// Where the registration of one binding stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BindingPhase {
+    /// Nothing was sent: the link has no care-of address.
+    Idle,
+    /// A first Binding Update waits for its acknowledgement.
+    Registering,
+    /// Accepted.
+    Registered,
+    /// Accepted, and a refresh waits for its acknowledgement.
+    Refreshing,
+    /// A Binding Update that ends it waits for its acknowledgement.
+    Deregistering,
+    /// The agent said no; the status says why.
+    Refused,
+}
+
+impl fmt::Display for BindingPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Idle => "idle",
+            Self::Registering => "registering",
+            Self::Registered => "registered",
+            Self::Refreshing => "refreshing",
+            Self::Deregistering => "deregistering",
+            Self::Refused => "refused",
+        })
+    }
+}
+
+/// A status of a Binding Acknowledgement (RFC 6275 §6.1.8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusCode {
+    /// The number on the wire; below 128 is acceptance.
+    pub code: u8,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for StatusCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.code, self.name)
+    }
+}
+
+/// One mobile, as its home agent knows it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MobileDocument {
+    /// The home network.
+    pub home: HomeName,
+    /// Its home address.
+    pub home_address: HomeAddress,
+    /// As the agent's policy file calls it.
+    pub name: Option<String>,
+    /// The prefixes that follow it at this moment.
+    pub prefixes: Vec<MobileNetworkPrefix>,
+    /// Whether it registered as a router (RFC 3963 §4.1.1).
+    pub router: bool,
+    /// Its bindings; empty while it is at home or silent.
+    pub bindings: Vec<BindingDocument>,
+}

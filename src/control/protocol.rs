@@ -1,0 +1,283 @@
+//! The words on the control socket.
+//!
+//! ```text
+//! -> {"version":1,"id":7,"request":{"command":"flows","filter":"dport 22"}}
+//! <- {"version":1,"id":7,"ok":true,"result":{"kind":"flows","matched":1,"flows":[…]}}
+//! <- {"version":1,"id":7,"ok":false,"error":{"code":"forbidden","message":"…","help":"…"}}
+//! ```
+//!
+//! One request a line, one reply a line, in order. After a `monitor` request the replies do not
+//! end: the first says that the subscription stands, every further line is one
+//! [`EventDocument`](super::documents::EventDocument), until the client leaves.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::documents::{
+    BindingsDocument, ExplainDocument, FaultDocument, FlowsDocument, PolicyAppliedDocument,
+    PolicyDocument, StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
+};
+use super::peer::Class;
+use crate::metrics::MetricsInput;
+
+/// The version of requests and documents; another one is refused, not guessed at.
+pub const VERSION: u32 = 1;
+
+/// Where the daemon listens if nobody says otherwise.
+pub const SOCKET: &str = "/run/mtun/control.sock";
+
+/// The longest request in octets, its newline included.
+pub const REQUEST_MAX: usize = 1 << 20;
+
+/// One request as it stands on its line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RequestLine {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Returned with the reply.
+    #[serde(default)]
+    pub id: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// What is asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// The whole state: [`Response::Status`].
+    Status {},
+    /// The bindings: [`Response::Bindings`].
+    Bindings {},
+    /// The flows that the data plane remembers: [`Response::Flows`].
+    Flows {
+        /// Such as `dport 22 and via wwan0`; `null` for all.
+        filter: Option<String>,
+        /// At most so many, those with the most bytes; `null` for all.
+        limit: Option<usize>,
+    },
+    /// Which way a flow takes and why: [`Response::Explain`].
+    Explain {
+        /// Such as `tcp 2001:db8:b::5 -> 2001:db8:c::9 dport 22`.
+        flow: String,
+        /// Suppositions such as `wlan0=down`; none for the present state.
+        #[serde(default)]
+        given: Vec<String>,
+    },
+    /// Sends flows by a link, before all rules, for a time: [`Response::Steer`].
+    Steer {
+        /// Such as `proto tcp and dport 22`.
+        filter: String,
+        /// The link.
+        via: String,
+        /// For how long, in seconds; at least 1.
+        seconds: u64,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// The overrides in force: [`Response::SteerList`].
+    SteerList {},
+    /// Ends an override: [`Response::SteerUndo`].
+    SteerUndo {
+        /// Its number.
+        id: u16,
+    },
+    /// Puts a policy in force, or refuses it whole: [`Response::PolicyApplied`].
+    PolicyApply {
+        /// Where it comes from.
+        source: PolicySource,
+    },
+    /// The policy in force: [`Response::Policy`].
+    PolicyShow {},
+    /// The figures behind the metrics: [`Response::Metrics`].
+    Metrics {},
+    /// Events until the client leaves: [`Response::Monitor`]. Answered by the server itself.
+    Monitor {},
+}
+
+/// Where a policy comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicySource {
+    /// A file that the daemon reads, an absolute path. Others than root and the daemon's own user
+    /// may name files of the daemon's policy directory only: the daemon reads with its own
+    /// rights, and a fault shows the line it is in.
+    File(PathBuf),
+    /// The text itself, without includes.
+    Text(String),
+}
+
+impl Request {
+    /// What a peer must be allowed in order to ask this.
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Status {}
+            | Self::Bindings {}
+            | Self::Flows { .. }
+            | Self::Explain { .. }
+            | Self::SteerList {}
+            | Self::PolicyShow {}
+            | Self::Metrics {}
+            | Self::Monitor {} => Class::Read,
+            Self::Steer { .. } | Self::SteerUndo { .. } | Self::PolicyApply { .. } => Class::Write,
+        }
+    }
+
+    /// Its name on the socket.
+    pub fn command(&self) -> &'static str {
+        match self {
+            Self::Status {} => "status",
+            Self::Bindings {} => "bindings",
+            Self::Flows { .. } => "flows",
+            Self::Explain { .. } => "explain",
+            Self::Steer { .. } => "steer",
+            Self::SteerList {} => "steer-list",
+            Self::SteerUndo { .. } => "steer-undo",
+            Self::PolicyApply { .. } => "policy-apply",
+            Self::PolicyShow {} => "policy-show",
+            Self::Metrics {} => "metrics",
+            Self::Monitor {} => "monitor",
+        }
+    }
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(StatusDocument),
+    /// To [`Request::Bindings`].
+    Bindings(BindingsDocument),
+    /// To [`Request::Flows`].
+    Flows(FlowsDocument),
+    /// To [`Request::Explain`].
+    Explain(ExplainDocument),
+    /// To [`Request::Steer`].
+    Steer(SteerDocument),
+    /// To [`Request::SteerList`].
+    SteerList(SteerListDocument),
+    /// To [`Request::SteerUndo`].
+    SteerUndo(SteerUndoDocument),
+    /// To [`Request::PolicyApply`].
+    PolicyApplied(PolicyAppliedDocument),
+    /// To [`Request::PolicyShow`].
+    Policy(PolicyDocument),
+    /// To [`Request::Metrics`].
+    Metrics(MetricsInput),
+    /// To [`Request::Monitor`]: the subscription stands.
+    Monitor {
+        /// How many events wait for this client before the oldest are lost.
+        waiting_max: usize,
+    },
+}
+
+/// One reply as it stands on its line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReplyLine {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The id of the request, 0 if it could not be read.
+    #[serde(default)]
+    pub id: u64,
+    /// Whether there is a result; if not, there is an error.
+    pub ok: bool,
+    /// The answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<Response>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<ControlError>,
+}
+
+impl ReplyLine {
+    /// The reply to the request with this id.
+    pub fn new(id: u64, answer: Result<Response, ControlError>) -> Self {
+        let ok = answer.is_ok();
+        let (result, error) = match answer {
+            Ok(result) => (Some(result), None),
+            Err(error) => (None, Some(error)),
+        };
+        Self { version: VERSION, id, ok, result, error }
+    }
+}
+
+/// Why a request was not answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControlError {
+    /// The kind, for programs.
+    pub code: ErrorCode,
+    /// What is wrong, for people.
+    pub message: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub help: Option<String>,
+    /// The faults of a policy; empty for everything else.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultDocument>,
+}
+
+impl ControlError {
+    /// An error without help.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), help: None, faults: Vec::new() }
+    }
+
+    /// The same with what to do about it.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// A policy that was refused for its faults.
+    pub fn faults(faults: Vec<FaultDocument>) -> Self {
+        let message = match faults.as_slice() {
+            [] => "the policy was refused".to_owned(),
+            [only] => format!("the policy was refused: {}", only.message),
+            [first, rest @ ..] => {
+                let (message, count) = (&first.message, rest.len());
+                format!("the policy was refused: {message} (and {count} more faults)")
+            }
+        };
+        Self { faults, ..Self::new(ErrorCode::PolicyFaults, message) }
+    }
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ControlError {}
+
+/// The kinds of errors, of the socket and of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// The request or the command line cannot be understood.
+    Usage,
+    /// The request has a version that this daemon does not speak.
+    Version,
+    /// The request is longer than [`REQUEST_MAX`].
+    TooLarge,
+    /// The request did not end in time.
+    TooSlow,
+    /// Too many clients, or too many monitors.
+    Busy,
+    /// The peer may not ask this.
+    Forbidden,
+    /// There is no such thing.
+    NotFound,
+    /// The policy has faults; they are listed.
+    PolicyFaults,
+    /// Understood, allowed, and not possible at this moment.
+    Refused,
+    /// Nobody answers at the socket.
+    NoDaemon,
+    /// The daemon did not answer in time, or answered nonsense.
+    Internal,
+}

@@ -1,0 +1,179 @@
+//! What the owner loop knows at the moment of a scrape.
+//!
+//! Counters are totals since the daemon started. What the daemon names here exists as a series
+//! from then on, so the first input, made at start, names every link, home, rule and reason with
+//! 0. Names are those of the policy file; addresses and BIDs never become labels.
+
+use mtun_policy::{HomeName, InterfaceName, RuleName};
+use serde::{Deserialize, Serialize};
+
+/// All figures at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MetricsInput {
+    /// Every link of the file.
+    pub links: Vec<LinkFigures>,
+    /// Every (link, state, reason) that occurred, and those that are to exist from the start.
+    pub link_states: Vec<LinkStateFigures>,
+    /// Every home network.
+    pub homes: Vec<HomeFigures>,
+    /// Every binding of a mobile, by link.
+    pub bindings: Vec<BindingFigures>,
+    /// Every (home, link, status) of Binding Acknowledgements.
+    pub binding_updates: Vec<BindingUpdateFigures>,
+    /// Every (home, link, direction).
+    pub tunnels: Vec<TunnelFigures>,
+    /// Every (home, rule, link, direction).
+    pub rules: Vec<RuleFigures>,
+    /// Every (home, reason).
+    pub drops: Vec<DropFigures>,
+    /// Every (home, link).
+    pub flows: Vec<FlowFigures>,
+    /// Every (from, to, reason).
+    pub flow_moves: Vec<FlowMoveFigures>,
+    /// Whether the last policy that was to be applied was.
+    pub policy_last_reload_success: bool,
+}
+
+/// Which way packets go, seen from the mobile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// From the mobile to the agent.
+    Up,
+    /// From the agent to the mobile.
+    Down,
+}
+
+impl Direction {
+    /// The label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkFigures {
+    /// The link.
+    pub link: InterfaceName,
+    /// Whether the interface has carrier and a care-of address.
+    pub up: bool,
+    /// Whether flows may use it: up, and a binding over it is registered.
+    pub usable: bool,
+}
+
+/// How often a link came into a state for a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkStateFigures {
+    /// The link.
+    pub link: InterfaceName,
+    /// The state, `up` or `down`.
+    pub state: String,
+    /// The reason, one word.
+    pub reason: String,
+    /// Changes.
+    pub changes: u64,
+}
+
+/// One home network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// The generation its decisions have.
+    pub generation: u64,
+    /// Bindings in a home agent's cache; 0 at a mobile.
+    pub agent_bindings: u64,
+}
+
+/// One binding of a mobile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BindingFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// The link.
+    pub link: InterfaceName,
+    /// When it ends, in seconds since 1970-01-01 UTC; 0 while it is not registered.
+    pub expires_timestamp_seconds: f64,
+}
+
+/// Acknowledged Binding Updates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingUpdateFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// The link; `none` at a home agent.
+    pub link: String,
+    /// The status by its name, `timeout` for those never answered.
+    pub status: String,
+    /// Binding Updates.
+    pub updates: u64,
+}
+
+/// Inner packets through the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// The link; `none` at a home agent.
+    pub link: String,
+    /// Which way.
+    pub direction: Direction,
+    /// Octets.
+    pub bytes: u64,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// Inner packets that a rule decided.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RuleFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// The rule; overrides are summed up as `steer`, packets that no rule matched as `none`.
+    pub rule: RuleName,
+    /// The link; `none` at a home agent.
+    pub link: String,
+    /// Which way.
+    pub direction: Direction,
+    /// Octets.
+    pub bytes: u64,
+}
+
+/// Packets that were not carried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropFigures {
+    /// The home network; `none` if it is not known.
+    pub home: String,
+    /// The reason, one word.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// Remembered flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// The link of the outbound packets; `none` at a home agent.
+    pub link: String,
+    /// Flows.
+    pub flows: u64,
+}
+
+/// Flows that changed their link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowMoveFigures {
+    /// The link before.
+    pub from: String,
+    /// The link after.
+    pub to: String,
+    /// Why, one word.
+    pub reason: String,
+    /// Moves.
+    pub moves: u64,
+}
