@@ -1,0 +1,52 @@
+//! The checksum of the Mobility Header (RFC 6275 §6.1.1).
+
+use std::net::Ipv6Addr;
+
+use super::common::CHECKSUM;
+use super::iana::NEXT_HEADER_MOBILITY;
+use crate::machine::Envelope;
+
+/// The value of the Checksum field for `message` between these two addresses.
+///
+/// The field itself counts as zero, whatever it holds. The addresses are those of the
+/// pseudo-header: the home address instead of a source that a Home Address option replaces, and
+/// the final destination behind a routing header; [`Envelope`] knows both. A message too short to
+/// have the field is summed as it is.
+pub fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
+    let (before, after) = message.split_at(message.len().min(CHECKSUM));
+    // At most 2048 octets of message and 40 of pseudo-header: 32 bits cannot overflow.
+    let sum =
+        [&source.octets()[..], &destination.octets()[..], before, after.get(2..).unwrap_or(&[])]
+            .into_iter()
+            .map(words)
+            .sum::<u64>()
+            + message.len() as u64
+            + u64::from(NEXT_HEADER_MOBILITY);
+    !fold(sum)
+}
+
+/// Whether the Checksum field of `message` is right in this packet.
+pub fn verify_checksum(envelope: &Envelope, message: &[u8]) -> bool {
+    let Some(&[.., c0, c1]) = message.first_chunk::<{ CHECKSUM + 2 }>() else { return false };
+    let field = u16::from_be_bytes([c0, c1]);
+    // In one's complement zero has two forms, and a sender may have used either.
+    let canonical = |value: u16| if value == u16::MAX { 0 } else { value };
+    canonical(field)
+        == canonical(checksum(envelope.upper_source(), envelope.upper_destination(), message))
+}
+
+/// Sum of the 16-bit words, an odd last octet taken as the upper half of its word.
+fn words(octets: &[u8]) -> u64 {
+    octets
+        .chunks(2)
+        .map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0)))
+        .sum()
+}
+
+/// The sum in one's complement arithmetic of 16 bits.
+fn fold(mut sum: u64) -> u16 {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}

@@ -1,0 +1,46 @@
+//! Home Test Init message.
+
+use super::common::Reader;
+use super::option::{self, Options};
+use crate::error::{DecodeError, EncodeError};
+
+/// Asks a correspondent for a home keygen token (RFC 6275 §6.1.3).
+///
+/// ```text
+///                                 +-------------------------------+
+///                                 |           Reserved            |
+/// +-------------------------------+-------------------------------+
+/// |                                                               |
+/// +                               Home Init Cookie                +
+/// |                                                               |
+/// +---------------------------------------------------------------+
+/// :                        Mobility Options                       :
+/// +---------------------------------------------------------------+
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HomeTestInit {
+    /// Random value that ties the answer to this request.
+    pub cookie: [u8; 8],
+    /// Mobility options.
+    pub options: Options,
+}
+
+impl HomeTestInit {
+    /// Offset of the options in the Mobility Header.
+    pub const OPTIONS: usize = 16;
+
+    /// Reads the whole message; the common part is not looked at.
+    pub fn parse(message: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::after_checksum(message);
+        let _reserved: [u8; 2] = reader.take()?;
+        let cookie = reader.take()?;
+        Ok(Self { cookie, options: option::parse(message, Self::OPTIONS)? })
+    }
+
+    /// Appends everything after the checksum.
+    pub fn emit(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        out.extend_from_slice(&[0; 2]);
+        out.extend_from_slice(&self.cookie);
+        option::emit(&self.options, out)
+    }
+}
