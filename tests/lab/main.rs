@@ -1,0 +1,17 @@
+//! The lab: real packets through real programs in network namespaces.
+//!
+//! Each test builds a world of its own (the topology is drawn in `mtun::lab::world`), so tests
+//! run side by side. Without root they are skipped, loudly.
+
+mod world;
+
+/// Ends the calling test with a message when the lab cannot run here.
+macro_rules! need_lab {
+    () => {
+        if let Err(reason) = mtun::lab::able() {
+            eprintln!("SKIPPED: {reason}");
+            return;
+        }
+    };
+}
+pub(crate) use need_lab;
