@@ -3,60 +3,23 @@
 //! The octets were laid out from the RFCs' figures; checksums and authentication data come from
 //! a second implementation in Python (`hmac`, `hashlib`, and a loop over 16-bit words).
 
-use std::net::Ipv6Addr;
+mod support;
 
-use mtun_policy::{Bid, HomeAddress, MobileNetworkPrefix};
+use mtun_policy::MobileNetworkPrefix;
 use mtun_signaling::Envelope;
-use mtun_signaling::auth::{self, Algorithm, AuthFailure, Secret, SecurityAssociation};
 use mtun_signaling::wire::option::{
-    Authentication, BindingAuthorizationData, BindingIdentifier, MobileNodeIdentifier, NonceIndices,
+    BindingAuthorizationData, BindingIdentifier, BindingRefreshAdvice, MobileNetworkPrefixOption,
+    NonceIndices,
 };
 use mtun_signaling::wire::{
-    self, BindingAcknowledgement, BindingError, BindingUpdate, BindingUpdateFlags, CareOfTest,
-    CareOfTestInit, HomeTest, HomeTestInit, Lifetime, Message, Options, Status,
+    self, BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate,
+    BindingUpdateFlags, CareOfTest, CareOfTestInit, HomeTest, HomeTestInit, Lifetime, Message,
+    Options, Status,
 };
-
-const HOME: &str = "2001:db8:1::1";
-const CARE_OF: &str = "2001:db8:2::2";
-const SECOND_CARE_OF: &str = "2001:db8:3::3";
-const CORRESPONDENT: &str = "2001:db8:9::9";
-const AGENT: &str = "2001:db8:1::ff";
-
-fn address(text: &str) -> Ipv6Addr {
-    text.parse().expect("an address of this table")
-}
-
-fn plain(source: &str, destination: &str) -> Envelope {
-    Envelope::plain(address(source), address(destination))
-}
-
-fn away(destination: &str) -> Envelope {
-    Envelope { home_address: Some(HomeAddress(address(HOME))), ..plain(CARE_OF, destination) }
-}
-
-fn to_mobile(source: &str) -> Envelope {
-    Envelope { routing_header: Some(HomeAddress(address(HOME))), ..plain(source, CARE_OF) }
-}
-
-fn octets(hex: &str) -> Vec<u8> {
-    let digits: Vec<u8> = hex.bytes().filter(|octet| !octet.is_ascii_whitespace()).collect();
-    digits
-        .chunks(2)
-        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-        .collect()
-}
-
-fn bid(number: u16, priority: u8, care_of: Option<&str>) -> BindingIdentifier {
-    BindingIdentifier {
-        priority,
-        care_of: care_of.map(|text| address(text).into()),
-        ..BindingIdentifier::new(Bid::new(number).unwrap())
-    }
-}
-
-fn options(of: impl IntoIterator<Item = mtun_signaling::wire::MobilityOption>) -> Options {
-    of.into_iter().collect()
-}
+use support::{
+    AGENT, CARE_OF, CORRESPONDENT, HOME, SECOND_CARE_OF, address, away, bid, octets, options,
+    plain, to_mobile,
+};
 
 #[test]
 fn whole_messages() {
@@ -64,6 +27,20 @@ fn whole_messages() {
     let cookie_b = [0xb1, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8];
     let acknowledge = BindingUpdateFlags { acknowledge: true, ..Default::default() };
     let cases: Vec<(&str, Envelope, Message, &str)> = vec![
+        (
+            "Binding Refresh Request",
+            plain(AGENT, HOME),
+            Message::BindingRefreshRequest(BindingRefreshRequest { options: Options::new() }),
+            "3b000000 67fc0000",
+        ),
+        (
+            "Binding Refresh Request for one binding",
+            plain(AGENT, HOME),
+            Message::BindingRefreshRequest(BindingRefreshRequest {
+                options: options([bid(2, 0, None).into()]),
+            }),
+            "3b010000 43ed0000 230400020000 0100",
+        ),
         (
             "Home Test Init",
             plain(HOME, CORRESPONDENT),
@@ -154,7 +131,7 @@ fn whole_messages() {
                 },
                 lifetime: Lifetime(150),
                 options: options([
-                    wire::option::MobileNetworkPrefixOption::from(
+                    MobileNetworkPrefixOption::from(
                         MobileNetworkPrefix::new("2001:db8:100::/48".parse().unwrap()).unwrap(),
                     )
                     .into(),
@@ -182,56 +159,23 @@ fn whole_messages() {
             }),
             "3b020600 95e90440 00010096 23040001000a 230400028114",
         ),
+        (
+            "acknowledgement with refresh advice",
+            to_mobile(AGENT),
+            Message::BindingAcknowledgement(BindingAcknowledgement {
+                status: Status::ACCEPTED,
+                key_mobility: true,
+                router: false,
+                sequence: 0xfffe,
+                lifetime: Lifetime(105),
+                options: options([BindingRefreshAdvice { refresh_interval: 80 }.into()]),
+            }),
+            "3b010600 5eb90080 fffe0069 02020050",
+        ),
     ];
     for (what, envelope, message, hex) in cases {
         let want = octets(hex);
         assert_eq!(wire::emit(&message, &envelope).as_deref(), Ok(&want[..]), "{what}");
         assert_eq!(wire::receive(&envelope, &want), Ok(message), "{what}");
     }
-}
-
-#[test]
-fn authenticated_update_of_rfc_4285() {
-    let key = Secret::new(octets("00112233445566778899aabbccddeeff")).unwrap();
-    let association = SecurityAssociation::new(256, Algorithm::HmacSha1, key).unwrap();
-    let flags = BindingUpdateFlags { acknowledge: true, home: true, ..Default::default() };
-    let mut update = BindingUpdate {
-        sequence: 42,
-        flags,
-        lifetime: Lifetime(75),
-        options: options([MobileNodeIdentifier::nai("mn1@example.com").into()]),
-    };
-    let envelope = away(AGENT);
-    let care_of = auth::care_of_address(&update, &envelope);
-    assert_eq!(care_of, address(CARE_OF));
-    let sent = wire::emit_authenticated(
-        &Message::BindingUpdate(update.clone()),
-        &envelope,
-        care_of,
-        &association,
-        None,
-    )
-    .unwrap();
-    // The authentication option starts at 37 = 8n+5; the 44 octets before its data are covered.
-    let want = octets(
-        "3b060500 a4bc002a c000004b 0810016d6e31406578616d706c652e636f6d 01050000000000
-         091101000001009f40ac1e94b20bc71d53393d",
-    );
-    assert_eq!(sent, want);
-
-    let home = HomeAddress(address(HOME));
-    assert_eq!(auth::claimed_spi(&want), Ok(256));
-    assert_eq!(auth::verify(&want, care_of, home, &association).map(|proof| proof.spi()), Ok(256));
-    let elsewhere = address(SECOND_CARE_OF);
-    assert_eq!(
-        auth::verify(&want, elsewhere, home, &association),
-        Err(AuthFailure::Mismatch),
-        "another care-of address"
-    );
-    update.options.push(Authentication {
-        subtype: 1,
-        spi: 256,
-        data: octets("9f40ac1e94b20bc71d53393d"),
-    });
-    assert_eq!(wire::receive(&envelope, &want), Ok(Message::BindingUpdate(update)));
 }
