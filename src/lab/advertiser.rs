@@ -39,6 +39,16 @@ pub struct Advertisement {
 }
 
 impl Advertisement {
+    /// The one of the world's WLAN.
+    pub fn wlan(mtu: u32, retransmit: Duration) -> Self {
+        Self {
+            prefix: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0),
+            mtu,
+            retransmit,
+            router_lifetime: Duration::from_secs(1800),
+        }
+    }
+
     /// The ICMPv6 message; the kernel fills the checksum of a raw ICMPv6 socket.
     fn message(&self) -> Vec<u8> {
         let mut message = vec![ROUTER_ADVERTISEMENT, 0, 0, 0, 64, 0];

@@ -13,16 +13,25 @@
 //! - [`probe`], [`tally`]: UDP packets at a fixed rate, and the judgement of what became of them
 //! - [`flows`]: TCP connections that must survive, one chatty and one bulky
 //! - [`observe`]: packet taps that tell which uplink a flow uses, and what must never be seen
+//! - [`policy`], [`daemons`], [`traffic`]: figure 11, the programs that carry it out, its flows
+//! - [`demo`], [`report`]: the script of `mtun demo` and what it found
+//! - [`keeper`]: keeps the links of a world alive that was left for playing
 //!
 //! The lab refuses to touch anything outside its own namespaces and its own directory.
 
 pub mod advertiser;
+pub mod daemons;
+pub mod demo;
 pub mod flows;
+pub mod keeper;
 pub mod namespace;
 pub mod observe;
+pub mod policy;
 pub mod probe;
 pub mod record;
+pub mod report;
 pub mod tally;
+pub mod traffic;
 pub mod tun;
 pub mod wire;
 pub mod world;

@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -79,7 +80,7 @@ pub struct Namespace {
     name: String,
     handle: File,
     shell: Shell,
-    record: Arc<Record>,
+    record: Option<Arc<Record>>,
 }
 
 impl Namespace {
@@ -92,9 +93,17 @@ impl Namespace {
         let path = Path::new("/run/netns").join(&name);
         let handle =
             File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let made = Self { name, handle, shell: shell.clone(), record: record.clone() };
+        let made = Self { name, handle, shell: shell.clone(), record: Some(record.clone()) };
         made.ip(&["link set lo up"])?;
         Ok(made)
+    }
+
+    /// A namespace that somebody else has made; it stays when this is dropped.
+    pub fn existing(name: &str, shell: &Shell) -> Result<Self> {
+        let path = Path::new("/run/netns").join(name);
+        let handle =
+            File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        Ok(Self { name: name.to_owned(), handle, shell: shell.clone(), record: None })
     }
 
     /// Its name, as `ip netns list` shows it.
@@ -207,14 +216,16 @@ impl Namespace {
         command.process_group(0);
         let child =
             command.spawn().with_context(|| format!("cannot start `{}`", spelled(&command)))?;
-        self.record.add_process(child.id())?;
+        if let Some(record) = &self.record {
+            record.add_process(child.id())?;
+        }
         Ok(Process { child, log: log.to_owned(), kept: false })
     }
 }
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        if self.record.is_kept() {
+        if self.record.as_ref().is_none_or(|record| record.is_kept()) {
             return;
         }
         if let Err(error) =
@@ -298,6 +309,20 @@ impl Drop for Process {
     }
 }
 
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes SIGINT, SIGTERM and SIGHUP end every wait of the lab with an error, so that its guards
+/// clean up instead of the process being torn away from them.
+pub fn end_waits_on_signals() {
+    extern "C" fn note(_: libc::c_int) {
+        INTERRUPTED.store(true, Ordering::Relaxed);
+    }
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler only stores an atomic, which is allowed in signal handlers.
+        unsafe { libc::signal(signal, note as *const () as libc::sighandler_t) };
+    }
+}
+
 /// Waits until `condition` gives a value; an error that names `what` after `patience`.
 pub fn wait_for<T>(
     what: &str,
@@ -308,6 +333,9 @@ pub fn wait_for<T>(
     loop {
         if let Some(value) = condition() {
             return Ok(value);
+        }
+        if INTERRUPTED.load(Ordering::Relaxed) {
+            bail!("interrupted while waiting for {what}");
         }
         if Instant::now() >= end {
             bail!("waited {patience:?} in vain for {what}");

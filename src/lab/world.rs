@@ -30,6 +30,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::advertiser::{Advertisement, Advertiser};
+use super::keeper;
 use super::namespace::{Namespace, Shell, wait_for};
 use super::record::{self, Record, Which};
 use super::tun::Tun;
@@ -327,12 +328,7 @@ impl World {
         let detection = self.plan.detection.as_millis();
         self.mr.set_sysctl("ipv6/neigh/wlan0/retrans_time_ms", &detection.to_string())?;
         if self.plan.advertise {
-            let advertisement = Advertisement {
-                prefix: Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0),
-                mtu: mtu.into(),
-                retransmit: self.plan.detection,
-                router_lifetime: Duration::from_secs(1800),
-            };
+            let advertisement = Advertisement::wlan(mtu.into(), self.plan.detection);
             // A token makes the interface identifier of the autoconfigured address known.
             self.mr.ip(&["token set ::7 dev wlan0"])?;
             self.advertiser = Some(Advertiser::start(&self.wlan, "sta0", advertisement)?);
@@ -403,6 +399,29 @@ impl World {
     /// The wire of the W-CDMA uplink, if it is plugged in.
     pub fn wwan_wire(&self) -> Option<&Wire> {
         self.wires.wwan.as_ref()
+    }
+
+    /// Leaves the world behind, with a process that keeps its links alive: this program, started
+    /// with `arguments` and a task. Returns the names of the namespaces.
+    pub fn leave(self, arguments: &[&str]) -> Result<Vec<String>> {
+        let links: Vec<(&Wire, Duration)> = [
+            (&self.wires.wlan, self.plan.wlan_path.delay),
+            (&self.wires.wwan, self.plan.wwan_path.delay),
+            (&self.wires.wwan1, self.plan.wwan_path.delay),
+        ]
+        .into_iter()
+        .filter_map(|(wire, delay)| Some((wire.as_ref()?, delay)))
+        .collect();
+        let mtu = if self.advertiser.is_some() { self.plan.wlan_mtu.into() } else { 0 };
+        let keeper = keeper::start(arguments, &self.wlan, mtu, &links)?;
+        self.record.add_process(keeper)?;
+        self.record.keep()?;
+        Ok(self.namespaces().iter().map(|namespace| namespace.name().to_owned()).collect())
+    }
+
+    /// Every namespace, the mobile router's first.
+    pub fn namespaces(&self) -> [&Namespace; 8] {
+        [&self.mr, &self.mnn, &self.wlan, &self.wcdma, &self.core, &self.ha, &self.home, &self.cn]
     }
 
     /// What an access router has dropped so far.

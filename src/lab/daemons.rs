@@ -1,0 +1,257 @@
+//! The real programs in the world: `mtund` at the mobile router and at the home agent, `mtun`.
+//!
+//! The programs are started as a person starts them and asked as a person asks them, over the
+//! control socket. Nothing is awaited by time: [`Daemon::wait_until`] polls the status.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::namespace::{Process, Shell, wait_for};
+use super::policy::PolicyText;
+use super::world::World;
+use crate::control::documents::{BindingPhase, FlowDocument, StatusDocument};
+use crate::control::{Client, Request, Response};
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// The daemon.
+    pub mtund: PathBuf,
+    /// The command line.
+    pub mtun: PathBuf,
+}
+
+impl Programs {
+    /// Those in the directory of the program that runs now, as they are installed.
+    pub fn beside_this() -> Result<Self> {
+        let this = std::env::current_exe()?;
+        let directory = this.parent().context("a program without directory")?;
+        let found = Self { mtund: directory.join("mtund"), mtun: directory.join("mtun") };
+        for program in [&found.mtund, &found.mtun] {
+            if !program.exists() {
+                bail!("{} is missing; build it with `cargo build --bins`", program.display());
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Which of the two daemons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The mobile router's.
+    Mobile,
+    /// The home agent's.
+    Agent,
+}
+
+impl Side {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mobile => "mobile",
+            Self::Agent => "agent",
+        }
+    }
+}
+
+/// A daemon of the world; ended, with its tidying, when dropped.
+#[derive(Debug)]
+pub struct Daemon {
+    /// The process.
+    pub process: Process,
+    socket: PathBuf,
+    policy: PathBuf,
+    programs: Programs,
+    shell: Shell,
+}
+
+/// What a daemon is started with beside its policy.
+#[derive(Clone, Debug, Default)]
+pub struct Arguments(pub Vec<String>);
+
+impl Daemon {
+    /// Starts `mtund` on one side with the policy text and waits until its socket answers.
+    pub fn start(
+        world: &World,
+        programs: &Programs,
+        side: Side,
+        policy: &PolicyText,
+        arguments: &Arguments,
+    ) -> Result<Self> {
+        let directory = world.directory();
+        let file = directory.join(format!("{}.kdl", side.name()));
+        let text = match side {
+            Side::Mobile => policy.mobile(),
+            Side::Agent => policy.agent(),
+        };
+        std::fs::write(&file, text)?;
+        let socket = directory.join(format!("{}.sock", side.name()));
+        let state = directory.join(format!("{}.state", side.name()));
+        std::fs::create_dir_all(&state)?;
+        let namespace = match side {
+            Side::Mobile => &world.mr,
+            Side::Agent => &world.ha,
+        };
+        let mut command = namespace.command(&programs.mtund);
+        command.arg("--policy").arg(&file).arg("--socket").arg(&socket).arg("--state").arg(&state);
+        command.args(&arguments.0);
+        let log = directory.join(format!("{}.log", side.name()));
+        let process = namespace.start(command, &log)?;
+        let mut daemon = Self {
+            process,
+            socket,
+            policy: file,
+            programs: programs.clone(),
+            shell: world.shell().clone(),
+        };
+        wait_for("the daemon's socket", Duration::from_secs(10), || {
+            let answers = Client::connect(&daemon.socket).is_ok();
+            (answers || !daemon.process.is_running()).then_some(())
+        })
+        .with_context(|| daemon.story())?;
+        if !daemon.process.is_running() {
+            bail!("mtund ({}) ended at once:\n{}", side.name(), daemon.process.log());
+        }
+        Ok(daemon)
+    }
+
+    /// The control socket.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The policy file it was started with.
+    pub fn policy(&self) -> &Path {
+        &self.policy
+    }
+
+    /// What the daemon printed, for messages about failures.
+    pub fn story(&self) -> String {
+        format!("the daemon's log:\n{}", self.process.log())
+    }
+
+    /// Asks over the control socket.
+    pub fn ask(&self, request: Request) -> Result<Response> {
+        Ok(Client::connect(&self.socket)?.ask(request)?)
+    }
+
+    /// Its status.
+    pub fn status(&self) -> Result<StatusDocument> {
+        match self.ask(Request::Status {})? {
+            Response::Status(status) => Ok(status),
+            other => bail!("not a status: {other:?}"),
+        }
+    }
+
+    /// The flows it remembers.
+    pub fn flows(&self) -> Result<Vec<FlowDocument>> {
+        match self.ask(Request::Flows { filter: None, limit: None })? {
+            Response::Flows(flows) => Ok(flows.flows),
+            other => bail!("not flows: {other:?}"),
+        }
+    }
+
+    /// Waits until its status has `what`.
+    pub fn wait_until(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut holds: impl FnMut(&StatusDocument) -> bool,
+    ) -> Result<StatusDocument> {
+        let mut last = None;
+        wait_for(what, patience, || match self.status() {
+            Ok(status) if holds(&status) => Some(status),
+            other => {
+                last = Some(other);
+                None
+            }
+        })
+        .with_context(|| format!("last status: {last:#?}\n{}", self.story()))
+    }
+
+    /// Waits until exactly these links are registered (BID and link), and usable.
+    pub fn wait_for_links(&self, links: &[&str], patience: Duration) -> Result<StatusDocument> {
+        self.wait_until(&format!("registration of {links:?}"), patience, |status| {
+            registered(status) == links
+        })
+    }
+
+    /// Runs `mtun --socket … <words> --json`, visibly; the document and whether it says `ok`.
+    pub fn mtun(&self, words: &[&str]) -> Result<serde_json::Value> {
+        let mut command = Command::new(&self.programs.mtun);
+        command.arg("--socket").arg(&self.socket).args(words).arg("--json");
+        let quoted: Vec<String> = words
+            .iter()
+            .map(|word| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() })
+            .collect();
+        self.shell.show(&format!("mtun {}", quoted.join(" ")));
+        let output = command.output().context("cannot start mtun")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let document: serde_json::Value = serde_json::from_str(text.trim()).with_context(|| {
+            format!(
+                "mtun {words:?} printed no document ({}): {text}{}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            )
+        })?;
+        Ok(document)
+    }
+
+    /// The same; an error if the document says that it failed.
+    pub fn mtun_ok(&self, words: &[&str]) -> Result<serde_json::Value> {
+        let document = self.mtun(words)?;
+        if document["ok"] != true {
+            bail!("mtun {words:?} failed: {document}");
+        }
+        Ok(document["result"].clone())
+    }
+}
+
+/// Links whose binding is registered and usable, sorted by name.
+pub fn registered(status: &StatusDocument) -> Vec<&str> {
+    let mut links: Vec<&str> = status
+        .bindings
+        .iter()
+        .filter(|binding| {
+            binding.usable
+                && matches!(binding.phase, BindingPhase::Registered | BindingPhase::Refreshing)
+        })
+        .filter_map(|binding| binding.link.as_ref().map(|link| link.as_str()))
+        .collect();
+    links.sort_unstable();
+    links
+}
+
+/// Care-of addresses that an agent holds for its mobiles, sorted.
+pub fn cached(status: &StatusDocument) -> Vec<IpAddr> {
+    let mut addresses: Vec<IpAddr> = status
+        .mobiles
+        .iter()
+        .flat_map(|mobile| &mobile.bindings)
+        .filter_map(|binding| binding.care_of.map(|care_of| care_of.0))
+        .collect();
+    addresses.sort_unstable();
+    addresses
+}
+
+/// Writes a new key for both ends, readable by the owner alone.
+pub fn write_keys(world: &World) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut octets = [0u8; 32];
+    getrandom::fill(&mut octets).map_err(|error| anyhow::anyhow!("no random octets: {error}"))?;
+    let text: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
+    for name in ["mobile.key", "agent.key"] {
+        let mut file = std::fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(world.directory().join(name))?;
+        std::io::Write::write_all(&mut file, format!("{text}\n").as_bytes())?;
+    }
+    Ok(())
+}
