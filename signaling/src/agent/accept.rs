@@ -1,0 +1,413 @@
+//! What a Binding Update must pass, in the order of RFC 6275 §9.2, §9.5.1 and §10.3.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use mtun_policy::HomeAddress;
+
+use super::identifiers::{Outcome, deregister_identifiers};
+use super::prefixes::is_routable;
+use super::{AgentNotice, AgentOutput, HomeAgent, Ignored};
+use crate::auth::{self, AuthFailure};
+use crate::binding::{Binding, BindingCacheEntry};
+use crate::error::Answer;
+use crate::machine::{Envelope, Transmit};
+use crate::time::{NtpTime, Timestamp};
+use crate::wire::iana::{authentication_subtype, binding_error};
+use crate::wire::option::BindingIdentifier;
+use crate::wire::{self, BindingError, BindingUpdate, Lifetime, Message, Options, Status};
+
+/// One Binding Update on its way through the steps.
+pub(super) struct Claim<'m> {
+    pub envelope: &'m Envelope,
+    pub message: &'m [u8],
+    pub update: BindingUpdate,
+    /// The home address it claims: that of the Home Address option, else its source.
+    pub home_address: HomeAddress,
+    /// The care-of address that enters the authentication data, of the answer too.
+    pub care_of: Ipv6Addr,
+    pub bids: Vec<BindingIdentifier>,
+}
+
+/// How an update fails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Objection {
+    /// Not worth an answer.
+    Ignore(Ignored),
+    /// Refused, and the sender is told; `forged` when it did not prove who it is.
+    Refuse { status: Status, forged: bool },
+    /// Refused because its timestamp is off: the answer carries this one.
+    Clock(NtpTime),
+    /// Refused because its sequence number is not newer than this one.
+    Sequence(u16),
+}
+
+impl From<Ignored> for Objection {
+    fn from(reason: Ignored) -> Self {
+        Self::Ignore(reason)
+    }
+}
+
+impl From<Status> for Objection {
+    fn from(status: Status) -> Self {
+        Self::Refuse { status, forged: false }
+    }
+}
+
+/// An update that passed: what the home address holds from here on, and what its sender is told.
+pub(super) struct Accepted {
+    pub entry: BindingCacheEntry,
+    pub lifetime: Lifetime,
+    /// Verdicts on the single bindings; empty for an update without Binding Identifiers.
+    pub outcome: Option<Outcome>,
+}
+
+type Step<T = ()> = Result<T, Objection>;
+
+impl HomeAgent {
+    /// Every check on a Binding Update, first to last. What fails, ends it; nothing is changed
+    /// before the last one passed, except that an authentic timestamp is used up.
+    pub(super) fn examine(&mut self, now: Timestamp, claim: &Claim<'_>) -> Step<Accepted> {
+        self.check_source(claim)?;
+        self.check_authentic(claim)?;
+        self.check_fresh(now, claim)?;
+        self.check_sequence(now.monotonic, claim)?;
+        self.check_home_registration(claim)?;
+        self.check_nonce_indices(claim)?;
+        self.check_multiple_care_of(claim)?;
+        if self.is_deregistration(claim) {
+            return self.deregister(claim);
+        }
+        self.check_home_subnet(claim)?;
+        self.check_router(claim)?;
+        let prefixes = self.check_prefixes(claim)?;
+        self.register(now.monotonic, claim, prefixes)
+    }
+
+    /// RFC 6275 §9.5.4: only a unicast source can be answered.
+    fn check_source(&self, claim: &Claim<'_>) -> Step {
+        // req R-ALL-09 (RFC 6275 §9.5.4).
+        let source = claim.envelope.source;
+        if source.is_multicast() || source.is_unspecified() || source.is_loopback() {
+            return Err(Ignored::Source.into());
+        }
+        if claim.envelope.destination != self.address.0 {
+            return Err(Ignored::NotForAgent.into());
+        }
+        Ok(())
+    }
+
+    /// RFC 6275 §5.1, RFC 4285 §5: the security association of this very home address.
+    fn check_authentic(&self, claim: &Claim<'_>) -> Step {
+        let Some(served) = self.served.get(&claim.home_address) else {
+            return Err(Ignored::UnknownHomeAddress(claim.home_address).into());
+        };
+        let Some(association) = &served.mobile.protection else {
+            let option = claim.update.options.authentication(authentication_subtype::MN_HA);
+            return match option {
+                // req SE-02 (RFC 4285 §5.1.1): no association, no answer.
+                Some(_) => Err(Ignored::NoSecurityAssociation.into()),
+                None => Ok(()),
+            };
+        };
+        // req HA-08, SE-01, SE-06 (RFC 6275 §10.3.1, RFC 4285 §5): silence for what is not
+        // protected and for keys that are not this home address's.
+        match auth::verify(claim.message, claim.care_of, claim.home_address, association) {
+            Ok(_) => Ok(()),
+            Err(AuthFailure::Mismatch) => {
+                // req SE-02 (RFC 4285 §5.3).
+                Err(Objection::Refuse { status: Status::AUTHENTICATION_FAILED, forged: true })
+            }
+            Err(failure) => Err(Ignored::Unauthenticated(failure).into()),
+        }
+    }
+
+    /// RFC 4285 §6: the timestamp is near our time of day and later than all before.
+    fn check_fresh(&mut self, now: Timestamp, claim: &Claim<'_>) -> Step {
+        let Some(served) = self.served.get_mut(&claim.home_address) else { return Ok(()) };
+        if served.mobile.protection.is_none() {
+            return Ok(());
+        }
+        let timestamp = claim.update.options.message_id().ok_or(Status::MESSAGE_ID_REQUIRED)?;
+        if served.replay.accept_timestamp(now.wall, timestamp) {
+            Ok(())
+        } else {
+            Err(Objection::Clock(now.wall.with_fraction_of(timestamp)))
+        }
+    }
+
+    /// RFC 6275 §9.5.1: newer than the last accepted one, over all bindings of the home address.
+    fn check_sequence(&self, now: Duration, claim: &Claim<'_>) -> Step {
+        // req MC-15, HA-31 (RFC 5648 §4.1, RFC 6275 §9.5.1).
+        let served = self.served.get(&claim.home_address);
+        match served.and_then(|served| served.replay.out_of_window(now, claim.update.sequence)) {
+            Some(last) => Err(Objection::Sequence(last)),
+            None => Ok(()),
+        }
+    }
+
+    /// RFC 6275 §9.5.1, RFC 3963 §6.2: the H flag, and nobody's proxy.
+    fn check_home_registration(&self, claim: &Claim<'_>) -> Step {
+        let flags = claim.update.flags;
+        if flags.proxy {
+            return Err(Status::PROXY_REGISTRATION_NOT_ENABLED.into());
+        }
+        if flags.home {
+            return Ok(());
+        }
+        // req R-HA-11, NH-04, NH-05 (RFC 6275 §9.5.1, RFC 3963 §6.2).
+        Err(match (self.cache.get(claim.home_address), flags.router) {
+            (Some(_), _) => Status::REGISTRATION_TYPE_CHANGE_DISALLOWED.into(),
+            (None, true) => Status::MOBILE_ROUTER_NOT_PERMITTED.into(),
+            (None, false) => Ignored::CorrespondentRegistration.into(),
+        })
+    }
+
+    /// RFC 6275 §9.5.1: Nonce Indices belong to correspondent registrations.
+    fn check_nonce_indices(&self, claim: &Claim<'_>) -> Step {
+        // req HA-09 (RFC 6275 §6.2.6).
+        match claim.update.options.nonce_indices() {
+            Some(_) => Err(Ignored::NonceIndices.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// RFC 5648 §6.2: options well formed, several care-of addresses allowed, bulk allowed.
+    fn check_multiple_care_of(&self, claim: &Claim<'_>) -> Step {
+        let options = &claim.update.options;
+        // req MC-01, R-HA-16 (RFC 5648 §6.2).
+        if options.has_malformed_bid() {
+            return Err(Status::MCOA_MALFORMED.into());
+        }
+        if claim.bids.is_empty() {
+            return Ok(());
+        }
+        // req MC-03 (RFC 5648 §5.2): never both.
+        if options.alternate_care_of().is_some() {
+            return Err(Status::MCOA_MALFORMED.into());
+        }
+        // req MC-14 (RFC 5648 §4.4).
+        if !self.multiple_coa {
+            return Err(Status::MCOA_PROHIBITED.into());
+        }
+        if claim.bids.len() > 1 && !self.bulk {
+            return Err(Status::MCOA_BULK_PROHIBITED.into());
+        }
+        Ok(())
+    }
+
+    /// RFC 6275 §10.3.2, RFC 3963 §6.2: no lifetime, or the home address as care-of address.
+    fn is_deregistration(&self, claim: &Claim<'_>) -> bool {
+        // req HA-41 (RFC 6275 §10.3.2).
+        claim.update.lifetime.is_zero()
+            || claim.bids.is_empty() && claim.plain_care_of() == claim.home_address.0
+    }
+
+    /// RFC 6275 §10.3.2, RFC 5648 §6.2: ends what is named, or all. Neither the R flag nor
+    /// prefixes matter here (RFC 3963 §6.7).
+    fn deregister(&self, claim: &Claim<'_>) -> Step<Accepted> {
+        let held = self.cache.get(claim.home_address);
+        let mut entry = self.entry(claim);
+        let mut outcome = None;
+        if claim.bids.is_empty() {
+            // req R-HA-12, HA-42 (RFC 6275 §10.3.2).
+            if held.is_none() {
+                return Err(Status::NOT_HOME_AGENT.into());
+            }
+            entry.bindings.clear();
+        } else {
+            let judged = deregister_identifiers(held, &claim.bids);
+            if judged.status() == Status::NOT_HOME_AGENT {
+                return Err(Status::NOT_HOME_AGENT.into());
+            }
+            entry.bindings.clone_from(&judged.bindings);
+            outcome = Some(judged);
+        }
+        Ok(Accepted { entry, lifetime: Lifetime::ZERO, outcome })
+    }
+
+    /// RFC 6275 §10.3.1, RFC 3963 §6.2: the home address is one we serve.
+    fn check_home_subnet(&self, claim: &Claim<'_>) -> Step {
+        // req HA-07, R-HA-02 (RFC 6275 §10.3.1): on the home network or in the mobile's prefix.
+        let address = claim.home_address.0;
+        let own = self.served.get(&claim.home_address).is_some_and(|served| {
+            served.mobile.prefixes.iter().any(|prefix| prefix.contains(address))
+        });
+        if is_routable(address) && (own || self.home_network.contains(&address)) {
+            Ok(())
+        } else {
+            Err(Status::NOT_HOME_SUBNET.into())
+        }
+    }
+
+    /// RFC 3963 §6.2: the R flag stays as it was.
+    fn check_router(&self, claim: &Claim<'_>) -> Step {
+        // req R-HA-27, NH-05 (RFC 3963 §6.2).
+        match self.cache.get(claim.home_address) {
+            Some(held) if held.router != claim.update.flags.router => {
+                Err(Status::REGISTRATION_TYPE_CHANGE_DISALLOWED.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// RFC 3963 §6.2: the prefixes to forward, all that are asked for or a refusal.
+    fn check_prefixes(&self, claim: &Claim<'_>) -> Step<Vec<mtun_policy::MobileNetworkPrefix>> {
+        // req R-HA-28, R-HA-29 (RFC 3963 §4.1, §6.2): R says that prefixes are wanted, each
+        // update says which.
+        if !claim.update.flags.router {
+            return Ok(Vec::new());
+        }
+        let mut listed = claim.update.options.prefixes().peekable();
+        let prefixes = if listed.peek().is_some() {
+            self.prefixes.explicit(claim.home_address, listed)
+        } else {
+            self.prefixes.implicit(claim.home_address)
+        };
+        Ok(prefixes?)
+    }
+
+    /// RFC 6275 §10.3.1, RFC 5648 §6.2: care-of addresses, room for them, and the bindings.
+    fn register(
+        &self,
+        now: Duration,
+        claim: &Claim<'_>,
+        prefixes: Vec<mtun_policy::MobileNetworkPrefix>,
+    ) -> Step<Accepted> {
+        let max_bindings =
+            self.served.get(&claim.home_address).map_or(0, |served| served.mobile.max_bindings);
+        let granted = claim.update.lifetime.min(Lifetime::from_duration(self.max_lifetime));
+        let expires = now + granted.duration();
+        let mut entry =
+            BindingCacheEntry { prefixes, router: claim.update.flags.router, ..self.entry(claim) };
+        let accepted = |entry, outcome| Ok(Accepted { entry, lifetime: granted, outcome });
+        if claim.bids.is_empty() {
+            let care_of = claim.plain_care_of();
+            // req HA-10 (RFC 6275 §9.5.1).
+            if !is_routable(care_of) {
+                return Err(Ignored::CareOfAddress.into());
+            }
+            self.check_care_of(&entry, care_of)?;
+            if max_bindings == 0 {
+                return Err(Status::INSUFFICIENT_RESOURCES.into());
+            }
+            // req MC-09, R-HA-20 (RFC 5648 §6.2): in place of everything.
+            entry.bindings =
+                vec![Binding { bid: None, care_of: care_of.into(), priority: 0, expires }];
+            return accepted(entry, None);
+        }
+        let overwrite = claim.update.flags.overwrite;
+        // req MC-08, R-HA-19 (RFC 5648 §6.2): not beside a binding without BID.
+        if entry.is_plain() && !overwrite {
+            return Err(Status::MCOA_NON_MCOA_BINDING_EXISTS.into());
+        }
+        let outcome =
+            self.register_identifiers(&entry, &claim.bids, overwrite, max_bindings, expires);
+        if outcome.judged.iter().all(|judged| judged.status != Status::ACCEPTED) {
+            // Refused as a whole: the old bindings and their prefixes stay as they were.
+            entry = self.entry(claim);
+        } else {
+            entry.bindings.clone_from(&outcome.bindings);
+        }
+        accepted(entry, Some(outcome))
+    }
+
+    /// What is held for the home address, empty when nothing is.
+    fn entry(&self, claim: &Claim<'_>) -> BindingCacheEntry {
+        self.cache.get(claim.home_address).cloned().unwrap_or_else(|| BindingCacheEntry {
+            home_address: claim.home_address,
+            router: claim.update.flags.router,
+            prefixes: Vec::new(),
+            bindings: Vec::new(),
+        })
+    }
+
+    /// A Mobility Header arrived: reads it, examines it, does and says what follows.
+    pub(super) fn received(&mut self, now: Timestamp, envelope: &Envelope, message: &[u8]) {
+        let update = match wire::receive(envelope, message) {
+            Ok(Message::BindingUpdate(update)) => update,
+            Ok(other) => {
+                return self.ignore(envelope.source, Ignored::Unexpected(other.mh_type()));
+            }
+            Err(error) => {
+                self.ignore(envelope.source, Ignored::Undecodable(error));
+                if error.answer() == Answer::BindingError {
+                    self.send_binding_error(now.monotonic, envelope);
+                }
+                return;
+            }
+        };
+        let claim = Claim {
+            envelope,
+            message,
+            home_address: HomeAddress(envelope.upper_source()),
+            care_of: auth::care_of_address(&update, envelope),
+            bids: update.options.bids().copied().collect(),
+            update,
+        };
+        match self.examine(now, &claim) {
+            Ok(accepted) => self.commit(now.monotonic, &claim, accepted),
+            Err(Objection::Ignore(reason)) => self.ignore(envelope.source, reason),
+            Err(objection) => self.refuse(now.monotonic, &claim, &objection),
+        }
+    }
+
+    /// Changes the cache and acknowledges.
+    fn commit(&mut self, now: Duration, claim: &Claim<'_>, accepted: Accepted) {
+        let home_address = claim.home_address;
+        let status = accepted.outcome.as_ref().map_or(Status::ACCEPTED, Outcome::status);
+        if !status.is_accepted() || status == Status::MCOA_NOT_COMPLETE {
+            let notice = AgentNotice::Refused { home_address, status, answered: true };
+            self.notice(notice);
+        }
+        let any = accepted.outcome.as_ref().is_none_or(|outcome| {
+            outcome.judged.iter().any(|judged| judged.status == Status::ACCEPTED)
+        });
+        if any {
+            if let Some(served) = self.served.get_mut(&home_address) {
+                if accepted.entry.bindings.is_empty() {
+                    served.replay.deregistered(now, claim.update.sequence);
+                } else {
+                    served.replay.bound(claim.update.sequence);
+                }
+            }
+            self.replace(accepted.entry.clone());
+        }
+        // req HA-02, R-HA-01 (RFC 6275 §10.3.1): acknowledged whatever the A flag says.
+        self.acknowledge(claim, &accepted, status);
+    }
+
+    /// req MH-05, R-ALL-04 (RFC 6275 §9.2, §9.3.3): an MH Type that we do not know.
+    fn send_binding_error(&mut self, now: Duration, to: &Envelope) {
+        let answerable =
+            !(to.source.is_multicast() || to.source.is_unspecified() || to.source.is_loopback());
+        if !answerable || to.destination != self.address.0 || !self.errors.take(now) {
+            return;
+        }
+        let home_address = to.home_address.map_or(Ipv6Addr::UNSPECIFIED, |home| home.0);
+        let error = BindingError {
+            status: binding_error::UNRECOGNIZED_TYPE,
+            home_address,
+            options: Options::new(),
+        };
+        let envelope = Envelope::plain(self.address.0, to.source);
+        match wire::emit(&Message::BindingError(error), &envelope) {
+            Ok(message) => {
+                self.out.push_back(AgentOutput::Transmit(Transmit {
+                    envelope,
+                    path: None,
+                    message,
+                }));
+            }
+            Err(error) => self.notice(AgentNotice::Unwritable(error)),
+        }
+    }
+}
+
+impl Claim<'_> {
+    /// The care-of address of an update without Binding Identifiers (RFC 6275 §9.5.1).
+    fn plain_care_of(&self) -> Ipv6Addr {
+        // req R-HA-42 (RFC 4877 §4.3): the one inside what is authenticated goes first.
+        self.update.options.alternate_care_of().unwrap_or(self.envelope.source)
+    }
+}

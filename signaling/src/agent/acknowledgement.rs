@@ -1,0 +1,127 @@
+//! Writes a home agent's Binding Acknowledgements (RFC 6275 §9.5.4, RFC 5648 §6.2, RFC 4285 §6).
+
+use std::time::Duration;
+
+use super::accept::{Accepted, Claim, Objection};
+use super::{AgentNotice, AgentOutput, HomeAgent};
+use crate::machine::{Envelope, Transmit};
+use crate::time::NtpTime;
+use crate::wire::option::{BindingIdentifier, MessageId};
+use crate::wire::{self, BindingAcknowledgement, Lifetime, Message, Options, Status};
+
+impl HomeAgent {
+    /// Answers an update that passed all steps.
+    pub(super) fn acknowledge(&mut self, claim: &Claim<'_>, accepted: &Accepted, status: Status) {
+        let mut options = Options::new();
+        for judged in accepted.outcome.iter().flat_map(|outcome| &outcome.judged) {
+            // req R-HA-22 (RFC 5648 §6.2): with status 4, each option has its own.
+            let own =
+                if status == Status::MCOA_NOT_COMPLETE { judged.status } else { Status::ACCEPTED };
+            options.push(copied(&judged.option, own));
+        }
+        let lifetime = if status.is_accepted() { accepted.lifetime } else { Lifetime::ZERO };
+        let acknowledgement = BindingAcknowledgement {
+            status,
+            key_mobility: false,
+            // req R-HA-31, NH-01 (RFC 3963 §4.2, §6.6): only when asked for and set up.
+            router: status.is_accepted() && claim.update.flags.router && !lifetime.is_zero(),
+            sequence: claim.update.sequence,
+            lifetime,
+            options,
+        };
+        self.transmit(claim, acknowledgement, claim.update.options.message_id());
+    }
+
+    /// Answers an update that failed, as long as there is budget for it.
+    pub(super) fn refuse(&mut self, now: Duration, claim: &Claim<'_>, objection: &Objection) {
+        let mut sequence = claim.update.sequence;
+        let mut message_id = claim.update.options.message_id();
+        let mut authentic = true;
+        let status = match *objection {
+            Objection::Ignore(_) => return,
+            Objection::Refuse { status, forged } => {
+                authentic = !forged;
+                status
+            }
+            Objection::Clock(ours) => {
+                message_id = Some(ours);
+                Status::ID_MISMATCH
+            }
+            Objection::Sequence(last) => {
+                sequence = last;
+                Status::SEQUENCE_OUT_OF_WINDOW
+            }
+        };
+        let home_address = claim.home_address;
+        let answered = self.served.get_mut(&home_address).is_some_and(|served| {
+            if authentic { served.refusals.take(now) } else { served.forged.take(now) }
+        });
+        self.notice(AgentNotice::Refused { home_address, status, answered });
+        if !answered {
+            return;
+        }
+        let options = claim.bids.iter().map(|bid| copied(bid, Status::ACCEPTED).into()).collect();
+        let acknowledgement = BindingAcknowledgement {
+            status,
+            key_mobility: false,
+            router: false,
+            sequence,
+            lifetime: Lifetime::ZERO,
+            options,
+        };
+        self.transmit(claim, acknowledgement, message_id);
+    }
+
+    fn transmit(
+        &mut self,
+        claim: &Claim<'_>,
+        mut acknowledgement: BindingAcknowledgement,
+        message_id: Option<NtpTime>,
+    ) {
+        // req HA-01, HA-41 (RFC 6275 §9.5.4): to where the update came from, by a routing header
+        // unless that is the home address itself.
+        let away = claim.envelope.source != claim.home_address.0;
+        let envelope = Envelope {
+            routing_header: away.then_some(claim.home_address),
+            ..Envelope::plain(self.address.0, claim.envelope.source)
+        };
+        let association = self
+            .served
+            .get(&claim.home_address)
+            .and_then(|served| served.mobile.protection.as_ref());
+        let written = match association {
+            Some(association) => {
+                let message = Message::BindingAcknowledgement(acknowledgement);
+                wire::emit_authenticated(
+                    &message,
+                    &envelope,
+                    claim.care_of,
+                    association,
+                    message_id,
+                )
+            }
+            None => {
+                if let Some(timestamp) = message_id {
+                    acknowledgement.options.push(MessageId { timestamp });
+                }
+                wire::emit(&Message::BindingAcknowledgement(acknowledgement), &envelope)
+            }
+        };
+        match written {
+            Ok(message) => {
+                self.out.push_back(AgentOutput::Transmit(Transmit {
+                    envelope,
+                    path: None,
+                    message,
+                }));
+            }
+            Err(error) => self.notice(AgentNotice::Unwritable(error)),
+        }
+    }
+}
+
+/// An option as it comes back: number and priority, no address (RFC 5648 §6.2).
+fn copied(option: &BindingIdentifier, status: Status) -> BindingIdentifier {
+    // req MC-12, R-HA-23 (RFC 5648 §4.3, §6.2).
+    BindingIdentifier { status, home: false, care_of: None, ..*option }
+}

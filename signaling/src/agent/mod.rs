@@ -1,0 +1,301 @@
+//! The home agent's side of registrations (RFC 6275 §10, RFC 5648 §6, RFC 3963 §6).
+//!
+//! A [`HomeAgent`] keeps the binding cache of one home network. It is told what arrived and says
+//! which acknowledgements to send and for which home addresses the cache changed; whoever
+//! forwards packets reads [`HomeAgent::cache`]. What a Binding Update must pass is one list of
+//! steps, in the order of RFC 6275, in `accept.rs`.
+//!
+//! Before an update is authenticated, nothing about it is remembered and nothing is allocated
+//! that outlives the call: the records of all mobiles it serves exist from the start, one per
+//! configured home address. Refusals are limited per home address, those of forged updates apart
+//! from those of genuine ones, so that a stranger can silence neither.
+//!
+//! It does not defend home addresses on a link, does not discover, and answers no correspondent.
+
+mod accept;
+mod acknowledgement;
+mod budget;
+mod identifiers;
+mod notice;
+mod prefixes;
+mod replay;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use ipnet::Ipv6Net;
+use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
+
+pub use notice::{AgentNotice, Ignored};
+pub use replay::{MAX_DELETE_BCE_TIMEOUT, TIMESTAMP_TOLERANCE, is_newer};
+
+use crate::auth::SecurityAssociation;
+use crate::binding::{BindingCache, BindingCacheEntry};
+use crate::machine::{Envelope, Machine, Transmit};
+use crate::time::Timestamp;
+use budget::Budget;
+use prefixes::PrefixTable;
+use replay::Replay;
+
+/// What a home agent needs to know about the home network it serves.
+#[derive(Clone, Debug)]
+pub struct AgentConfig {
+    /// The agent's own address.
+    pub address: HomeAgentAddress,
+    /// The home network; home addresses lie in it or in a mobile's own prefix.
+    pub prefix: Ipv6Net,
+    /// Longest lifetime that is granted.
+    pub max_lifetime: Duration,
+    /// Whether several care-of addresses may be registered (else status 166).
+    pub multiple_coa: bool,
+    /// Whether one update may register several of them (else status 168).
+    pub bulk: bool,
+    /// The mobiles that are served, each home address once.
+    pub mobiles: Vec<AgentMobile>,
+}
+
+/// One mobile that may register.
+#[derive(Clone, Debug)]
+pub struct AgentMobile {
+    /// Its home address.
+    pub address: HomeAddress,
+    /// The prefixes it may have forwarded; empty for a mobile node.
+    pub prefixes: Vec<MobileNetworkPrefix>,
+    /// Key shared with it; `None` only for the policy's `security none`.
+    pub protection: Option<SecurityAssociation>,
+    /// Most bindings it may have at a time.
+    pub max_bindings: u16,
+}
+
+/// What may happen to a home agent.
+#[derive(Clone, Debug)]
+pub enum AgentEvent {
+    /// A Mobility Header arrived.
+    Received {
+        /// The addresses of its packet.
+        envelope: Envelope,
+        /// The whole header.
+        message: Vec<u8>,
+    },
+    /// The policy changed. Bindings that it no longer allows end; what is remembered against
+    /// replays stays.
+    Reconfigure(AgentConfig),
+    /// Accept nothing more.
+    Stop,
+}
+
+/// What a home agent wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentOutput {
+    /// Send this message.
+    Transmit(Transmit),
+    /// The cache changed for this home address. Precedes the acknowledgement that says so.
+    Changed {
+        /// The home address.
+        home_address: HomeAddress,
+        /// Whether packets are treated otherwise than before; false when only lifetimes changed.
+        effective: bool,
+    },
+    /// Something for the log and the counters.
+    Notice(AgentNotice),
+}
+
+/// What the agent keeps for one configured mobile, bound or not.
+#[derive(Debug)]
+struct Served {
+    mobile: AgentMobile,
+    replay: Replay,
+    /// Answers to updates that fail authentication.
+    forged: Budget,
+    /// Refusals of authenticated updates.
+    refusals: Budget,
+}
+
+impl Served {
+    fn new(mobile: AgentMobile) -> Self {
+        Self {
+            mobile,
+            replay: Replay::default(),
+            forged: Budget::new(3, Duration::from_secs(1)),
+            // A mobile may send three updates a second (RFC 6275 §11.8) and gets all answers.
+            refusals: Budget::new(8, Duration::from_millis(333)),
+        }
+    }
+}
+
+/// The agent of one home network.
+#[derive(Debug)]
+pub struct HomeAgent {
+    address: HomeAgentAddress,
+    home_network: Ipv6Net,
+    max_lifetime: Duration,
+    multiple_coa: bool,
+    bulk: bool,
+    served: BTreeMap<HomeAddress, Served>,
+    prefixes: PrefixTable,
+    cache: BindingCache,
+    /// The next expiry of every entry in the cache.
+    expiries: BTreeSet<(Duration, HomeAddress)>,
+    /// Binding Errors and other answers to nobody in particular.
+    errors: Budget,
+    stopped: bool,
+    out: VecDeque<AgentOutput>,
+}
+
+impl HomeAgent {
+    /// An agent without bindings.
+    pub fn new(config: AgentConfig) -> Self {
+        let prefixes = PrefixTable::new(&config);
+        Self {
+            address: config.address,
+            home_network: config.prefix,
+            max_lifetime: config.max_lifetime,
+            multiple_coa: config.multiple_coa,
+            bulk: config.bulk,
+            served: config
+                .mobiles
+                .into_iter()
+                .map(|mobile| (mobile.address, Served::new(mobile)))
+                .collect(),
+            prefixes,
+            cache: BindingCache::default(),
+            expiries: BTreeSet::new(),
+            errors: Budget::new(10, Duration::from_millis(100)),
+            stopped: false,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// What is registered, as of the last event.
+    pub fn cache(&self) -> &BindingCache {
+        &self.cache
+    }
+
+    /// The agent's own address.
+    pub fn address(&self) -> HomeAgentAddress {
+        self.address
+    }
+
+    fn notice(&mut self, notice: AgentNotice) {
+        self.out.push_back(AgentOutput::Notice(notice));
+    }
+
+    fn ignore(&mut self, source: Ipv6Addr, reason: Ignored) {
+        self.notice(AgentNotice::Ignored { source, reason });
+    }
+
+    /// Makes `entry` what the cache holds for its home address; no bindings, no entry.
+    fn replace(&mut self, entry: BindingCacheEntry) {
+        let home_address = entry.home_address;
+        let old = self.cache.get(home_address);
+        let effective = match old {
+            Some(old) => old.differs_in_effect(&entry),
+            None => !entry.bindings.is_empty(),
+        };
+        if old.is_none() && entry.bindings.is_empty() {
+            return;
+        }
+        if let Some(expiry) = old.and_then(BindingCacheEntry::next_expiry) {
+            self.expiries.remove(&(expiry, home_address));
+        }
+        if let Some(expiry) = entry.next_expiry() {
+            self.expiries.insert((expiry, home_address));
+        }
+        self.cache.put(entry);
+        self.out.push_back(AgentOutput::Changed { home_address, effective });
+    }
+
+    /// Ends the bindings whose lifetime ran out.
+    fn expire(&mut self, now: Duration) {
+        while let Some(&(expiry, home_address)) = self.expiries.first() {
+            if expiry > now {
+                return;
+            }
+            let Some(entry) = self.cache.get(home_address) else {
+                self.expiries.pop_first();
+                continue;
+            };
+            let mut entry = entry.clone();
+            let ended: Vec<_> =
+                entry.bindings.extract_if(.., |binding| binding.expires <= now).collect();
+            for binding in ended {
+                self.notice(AgentNotice::Expired { home_address, bid: binding.bid });
+            }
+            if entry.bindings.is_empty()
+                && let Some(served) = self.served.get_mut(&home_address)
+            {
+                served.replay.expired(now);
+            }
+            self.replace(entry);
+        }
+    }
+
+    fn reconfigure(&mut self, now: Duration, config: AgentConfig) {
+        self.prefixes = PrefixTable::new(&config);
+        let mut before = std::mem::take(&mut self.served);
+        for mobile in config.mobiles {
+            let address = mobile.address;
+            let served = match before.remove(&address) {
+                Some(known) => Served { mobile, ..known },
+                None => Served::new(mobile),
+            };
+            self.served.insert(address, served);
+        }
+        let moved = self.address != config.address;
+        self.address = config.address;
+        self.home_network = config.prefix;
+        self.max_lifetime = config.max_lifetime;
+        self.multiple_coa = config.multiple_coa;
+        self.bulk = config.bulk;
+        let entries: Vec<BindingCacheEntry> = self.cache.iter().cloned().collect();
+        for mut entry in entries {
+            let allowed = match self.served.get(&entry.home_address) {
+                Some(_) if moved => false,
+                Some(_) => self.multiple_coa || entry.is_plain(),
+                None => false,
+            };
+            if allowed {
+                let home_address = entry.home_address;
+                entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
+            } else {
+                entry.bindings.clear();
+                if let Some(served) = self.served.get_mut(&entry.home_address) {
+                    served.replay.expired(now);
+                }
+            }
+            if self.cache.get(entry.home_address) != Some(&entry) {
+                self.replace(entry);
+            }
+        }
+    }
+}
+
+impl Machine for HomeAgent {
+    type Event = AgentEvent;
+    type Output = AgentOutput;
+
+    fn handle(&mut self, now: Timestamp, event: AgentEvent) {
+        self.expire(now.monotonic);
+        match event {
+            AgentEvent::Received { envelope, .. } if self.stopped => {
+                self.ignore(envelope.source, Ignored::Stopped);
+            }
+            AgentEvent::Received { envelope, message } => self.received(now, &envelope, &message),
+            AgentEvent::Reconfigure(config) => self.reconfigure(now.monotonic, config),
+            AgentEvent::Stop => self.stopped = true,
+        }
+    }
+
+    fn handle_deadline(&mut self, now: Timestamp) {
+        self.expire(now.monotonic);
+    }
+
+    fn poll(&mut self) -> Option<AgentOutput> {
+        self.out.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.expiries.first().map(|&(expiry, _)| expiry)
+    }
+}

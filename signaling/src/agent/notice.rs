@@ -1,0 +1,139 @@
+//! What a home agent tells its operator: reasons as values, for the log and the counters.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use mtun_policy::{Bid, HomeAddress};
+
+use crate::auth::AuthFailure;
+use crate::error::{DecodeError, EncodeError};
+use crate::wire::Status;
+
+/// Something about registrations that an operator may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AgentNotice {
+    /// A received message changed nothing and earned no acknowledgement.
+    Ignored {
+        /// Where it came from, by its IPv6 source, which proves nothing.
+        source: Ipv6Addr,
+        /// Why.
+        reason: Ignored,
+    },
+    /// A Binding Update was refused, or accepted in part (status 4).
+    Refused {
+        /// The home address it claimed; only status 146 leaves the claim unproven.
+        home_address: HomeAddress,
+        /// The reason it was given.
+        status: Status,
+        /// Whether the sender was told; refusals have a rate limit.
+        answered: bool,
+    },
+    /// A binding ended because nobody refreshed it.
+    Expired {
+        /// The home address.
+        home_address: HomeAddress,
+        /// The binding.
+        bid: Option<Bid>,
+    },
+    /// An acknowledgement could not be written.
+    Unwritable(EncodeError),
+}
+
+/// Why a received message earned no acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ignored {
+    /// It is no acceptable Mobility Header; [`DecodeError::answer`] says what its sender is owed.
+    Undecodable(DecodeError),
+    /// A kind of message that a home agent does not take, by MH Type.
+    Unexpected(u8),
+    /// Its source is no unicast address (RFC 6275 §9.5.4).
+    Source,
+    /// It was sent to another address than the agent's.
+    NotForAgent,
+    /// No mobile with this home address is served.
+    UnknownHomeAddress(HomeAddress),
+    /// It is not protected as this home address requires.
+    Unauthenticated(AuthFailure),
+    /// It is protected, and this home address has no security association.
+    NoSecurityAssociation,
+    /// A correspondent registration; this node keeps none.
+    CorrespondentRegistration,
+    /// A home registration with Nonce Indices (RFC 6275 §6.2.6).
+    NonceIndices,
+    /// A care-of address that is no unicast routable address (RFC 6275 §9.5.1).
+    CareOfAddress,
+    /// The agent has stopped.
+    Stopped,
+}
+
+impl AgentNotice {
+    /// A short fixed name, for counters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Ignored { reason, .. } => reason.reason(),
+            Self::Refused { .. } => "refused",
+            Self::Expired { .. } => "expired",
+            Self::Unwritable(_) => "unwritable",
+        }
+    }
+}
+
+impl Ignored {
+    /// A short fixed name, for counters.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Undecodable(_) => "undecodable",
+            Self::Unexpected(_) => "unexpected",
+            Self::Source => "source",
+            Self::NotForAgent => "not_for_agent",
+            Self::UnknownHomeAddress(_) => "unknown_home_address",
+            Self::Unauthenticated(AuthFailure::Missing) => "unprotected",
+            Self::Unauthenticated(AuthFailure::UnknownSpi(_)) => "unknown_spi",
+            Self::Unauthenticated(_) => "unauthenticated",
+            Self::NoSecurityAssociation => "no_security_association",
+            Self::CorrespondentRegistration => "correspondent_registration",
+            Self::NonceIndices => "nonce_indices",
+            Self::CareOfAddress => "care_of_address",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+impl fmt::Display for AgentNotice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ignored { source, reason } => {
+                write!(f, "ignored a message from {source}: {reason}")
+            }
+            Self::Refused { home_address, status, answered } => {
+                let silently = if *answered { "" } else { ", not answered to limit the rate" };
+                write!(f, "refused {home_address}, status {status}{silently}")
+            }
+            Self::Expired { home_address, bid: Some(bid) } => {
+                write!(f, "binding {bid} of {home_address} expired")
+            }
+            Self::Expired { home_address, bid: None } => {
+                write!(f, "the binding of {home_address} expired")
+            }
+            Self::Unwritable(error) => write!(f, "cannot write an acknowledgement: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for Ignored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Undecodable(error) => error.fmt(f),
+            Self::Unexpected(mh_type) => write!(f, "MH Type {mh_type} is not for a home agent"),
+            Self::Source => f.write_str("its source is no unicast address"),
+            Self::NotForAgent => f.write_str("not for our address"),
+            Self::UnknownHomeAddress(address) => write!(f, "home address {address} is not served"),
+            Self::Unauthenticated(failure) => failure.fmt(f),
+            Self::NoSecurityAssociation => f.write_str("protected, and we have no key"),
+            Self::CorrespondentRegistration => f.write_str("a correspondent registration"),
+            Self::NonceIndices => f.write_str("a home registration with Nonce Indices"),
+            Self::CareOfAddress => f.write_str("its care-of address is not unicast routable"),
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
+}

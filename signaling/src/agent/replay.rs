@@ -1,0 +1,123 @@
+//! What an agent remembers of a mobile's earlier updates, so that none works twice.
+
+use std::time::Duration;
+
+use crate::time::NtpTime;
+
+/// How long the sequence number outlives the last binding (MAX_DELETE_BCE_TIMEOUT, RFC 6275 §12).
+pub const MAX_DELETE_BCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How far a timestamp may lie from the agent's time of day (RFC 4285 §5.1).
+pub const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(7);
+
+/// Whether sequence number `new` is newer than `last`, modulo 2^16 (RFC 6275 §9.5.1).
+pub const fn is_newer(new: u16, last: u16) -> bool {
+    // req R-ALL-08, CN-33 (RFC 6275 §9.5.1): the 32,767 numbers that follow the last one.
+    matches!(new.wrapping_sub(last), 1..=0x7fff)
+}
+
+/// The guard of one home address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Replay {
+    /// The last accepted sequence number; with a time, only until then.
+    sequence: Option<(u16, Option<Duration>)>,
+    /// The last accepted timestamp. Kept for as long as the mobile is served: it is all that
+    /// stands between the agent and a replay once the sequence number is forgotten.
+    timestamp: Option<NtpTime>,
+}
+
+impl Replay {
+    /// The number that `sequence` fails to follow; `None` when it is acceptable.
+    pub(super) fn out_of_window(&self, now: Duration, sequence: u16) -> Option<u16> {
+        match self.sequence {
+            Some((_, Some(until))) if until <= now => None,
+            Some((last, _)) if !is_newer(sequence, last) => Some(last),
+            _ => None,
+        }
+    }
+
+    /// Notes an accepted update after which the mobile has bindings.
+    pub(super) fn bound(&mut self, sequence: u16) {
+        self.sequence = Some((sequence, None));
+    }
+
+    /// Notes an accepted update after which the mobile has none.
+    pub(super) fn deregistered(&mut self, now: Duration, sequence: u16) {
+        // req HA-43, R-HA-13 (RFC 6275 §10.3.2): a late older update finds it and gets 135.
+        self.sequence = Some((sequence, Some(now + MAX_DELETE_BCE_TIMEOUT)));
+    }
+
+    /// The last binding ended by itself.
+    pub(super) fn expired(&mut self, now: Duration) {
+        if let Some((sequence, _)) = self.sequence {
+            self.deregistered(now, sequence);
+        }
+    }
+
+    /// Accepts `timestamp` if it is near `wall` and later than all accepted before.
+    pub(super) fn accept_timestamp(&mut self, wall: NtpTime, timestamp: NtpTime) -> bool {
+        // req SE-03 (RFC 4285 §6).
+        let near = timestamp.distance(wall) <= TIMESTAMP_TOLERANCE;
+        let later = self.timestamp.is_none_or(|last| timestamp.is_after(last));
+        if near && later {
+            self.timestamp = Some(timestamp);
+        }
+        near && later
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sequence_numbers_are_compared_as_the_standard_says() {
+        // R-ALL-08, CN-33, HA-30, HA-31: the prose of RFC 6275 §9.5.1, for all pairs. Older or
+        // equal are the last number itself and the 32768 before it, counted modulo 2^16.
+        for last in 0..=u16::MAX {
+            let oldest = last.wrapping_sub(0x8000);
+            for new in 0..=u16::MAX {
+                let old = if oldest <= last {
+                    (oldest..=last).contains(&new)
+                } else {
+                    new >= oldest || new <= last
+                };
+                assert_eq!(is_newer(new, last), !old, "{new} after {last}");
+            }
+        }
+    }
+
+    #[test]
+    fn timestamps_are_near_and_ever_later() {
+        // SE-03.
+        let unix = |seconds| NtpTime::from_unix(Duration::from_secs(seconds));
+        let mut replay = Replay::default();
+        let cases = [
+            ("eight seconds slow", 1000, 992, false),
+            ("seven seconds slow", 1000, 993, true),
+            ("the same again", 1000, 993, false),
+            ("earlier", 1000, 992, false),
+            ("later", 1000, 1007, true),
+            ("eight seconds fast", 1000, 1008, false),
+            ("later by the clock, yet not later than the last", 1001, 1007, false),
+            ("after that", 1001, 1008, true),
+        ];
+        for (what, wall, timestamp, accepted) in cases {
+            assert_eq!(replay.accept_timestamp(unix(wall), unix(timestamp)), accepted, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_sequence_number_outlives_its_bindings_by_ten_seconds() {
+        // HA-43.
+        let at = Duration::from_secs;
+        let mut replay = Replay::default();
+        assert_eq!(replay.out_of_window(at(0), 7), None);
+        replay.bound(7);
+        assert_eq!(replay.out_of_window(at(1_000_000), 7), Some(7));
+        replay.deregistered(at(100), 8);
+        assert_eq!(replay.out_of_window(at(109), 8), Some(8));
+        assert_eq!(replay.out_of_window(at(109), 9), None);
+        assert_eq!(replay.out_of_window(at(110), 8), None);
+    }
+}

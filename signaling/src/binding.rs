@@ -1,0 +1,143 @@
+//! Bindings as plain data, seen from both ends.
+//!
+//! A binding ties a home address to a care-of address for a while (RFC 6275 §4.1). The mobile
+//! keeps the ones it asked for in its [`BindingUpdateList`], the home agent the ones it granted
+//! in its [`BindingCache`]. Both are keyed by home address and BID (RFC 5648 §3). Sequence
+//! numbers, prefixes and the replay guard belong to the home address and not to the single
+//! binding, so the cache has two levels: one entry per home address, holding its bindings.
+//!
+//! Nothing here judges: what may enter the cache is decided in [`crate::agent`], what enters the
+//! list in [`crate::mobile`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
+
+use crate::registration::Phase;
+use crate::wire::Status;
+
+/// One care-of address that the home agent accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// Its number; `None` for a binding made without one (plain RFC 6275).
+    pub bid: Option<Bid>,
+    /// Where the mobile is.
+    pub care_of: CareOfAddress,
+    /// BID-PRI, lower is better; 0 when the mobile gave none (RFC 6089 §4.1).
+    pub priority: u8,
+    /// End of its lifetime, on the monotonic clock.
+    pub expires: Duration,
+}
+
+impl Binding {
+    /// Whether packets would be sent otherwise by `other`: anything but the lifetime differs.
+    pub fn differs_in_effect(&self, other: &Self) -> bool {
+        (self.bid, self.care_of, self.priority) != (other.bid, other.care_of, other.priority)
+    }
+}
+
+/// All that a home agent holds for one home address; never without a binding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingCacheEntry {
+    /// The mobile's home address.
+    pub home_address: HomeAddress,
+    /// Whether it registered as a mobile router (RFC 3963 §4.1).
+    pub router: bool,
+    /// The prefixes forwarded to it; empty for a mobile node.
+    pub prefixes: Vec<MobileNetworkPrefix>,
+    /// Its bindings, ordered by BID; a binding without a BID is alone.
+    pub bindings: Vec<Binding>,
+}
+
+impl BindingCacheEntry {
+    /// The binding with this BID, or the one without any for `None`.
+    pub fn binding(&self, bid: Option<Bid>) -> Option<&Binding> {
+        self.bindings.iter().find(|binding| binding.bid == bid)
+    }
+
+    /// Whether it holds a binding without a BID, which excludes any other (RFC 5648 §6.2).
+    pub fn is_plain(&self) -> bool {
+        self.bindings.iter().any(|binding| binding.bid.is_none())
+    }
+
+    /// When the first of its bindings ends.
+    pub fn next_expiry(&self) -> Option<Duration> {
+        self.bindings.iter().map(|binding| binding.expires).min()
+    }
+
+    /// Whether packets are treated otherwise than under `other`: anything but lifetimes differs.
+    pub fn differs_in_effect(&self, other: &Self) -> bool {
+        self.router != other.router
+            || self.prefixes != other.prefixes
+            || self.bindings.len() != other.bindings.len()
+            || self.bindings.iter().zip(&other.bindings).any(|(a, b)| a.differs_in_effect(b))
+    }
+}
+
+/// The home agent's bindings (RFC 6275 §9.1, §10.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BindingCache {
+    entries: BTreeMap<HomeAddress, BindingCacheEntry>,
+}
+
+impl BindingCache {
+    /// What is held for `home_address`; `None` when it has no binding.
+    pub fn get(&self, home_address: HomeAddress) -> Option<&BindingCacheEntry> {
+        self.entries.get(&home_address)
+    }
+
+    /// All entries, ordered by home address.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &BindingCacheEntry> {
+        self.entries.values()
+    }
+
+    /// How many home addresses have bindings.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no home address has a binding.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Puts `entry` in place of what was held, or removes it when it has no binding left.
+    pub(crate) fn put(&mut self, entry: BindingCacheEntry) {
+        if entry.bindings.is_empty() {
+            self.entries.remove(&entry.home_address);
+        } else {
+            self.entries.insert(entry.home_address, entry);
+        }
+    }
+}
+
+/// One care-of address in a mobile's Binding Update List (RFC 6275 §11.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingUpdateListEntry {
+    /// The uplink's number. In single care-of address mode it names the uplink, not a binding.
+    pub bid: Bid,
+    /// The care-of address; the last one known when the uplink is gone.
+    pub care_of: CareOfAddress,
+    /// BID-PRI, lower is better.
+    pub priority: u8,
+    /// How far its registration has come.
+    pub phase: Phase,
+    /// Until when the agent holds it; `None` while it is not bound.
+    pub expires: Option<Duration>,
+    /// The last verdict on it.
+    pub last_status: Option<Status>,
+    /// Binding Updates sent by this uplink since the agent last answered one of them.
+    pub retries: u32,
+}
+
+/// What a mobile asked one home agent for (RFC 6275 §11.1).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BindingUpdateList {
+    /// The address that is bound.
+    pub home_address: HomeAddress,
+    /// The agent that is asked.
+    pub peer: HomeAgentAddress,
+    /// One entry per uplink that is up or still registered, ordered by BID.
+    pub entries: Vec<BindingUpdateListEntry>,
+}

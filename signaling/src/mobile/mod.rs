@@ -1,0 +1,495 @@
+//! The mobile's side of a home registration (RFC 6275 §11, RFC 5648 §5, RFC 3963 §5).
+//!
+//! A [`MobileNode`] keeps the care-of addresses of one home address registered at one home agent.
+//! It is a mobile router when it has prefixes; nothing else differs. It is told which uplinks
+//! have an address and what arrived, and says which Binding Updates to send and which bindings
+//! may carry packets.
+//!
+//! ```text
+//!   CareOfUp, CareOfDown ──► one Registration per BID ──► plan: what is due? ──► one update out
+//!                                     ▲                                               │
+//!                                     └──── verdicts per BID ◄── acknowledgement ◄────┘
+//! ```
+//!
+//! Three rules shape it. There is **one sequence space and one outstanding update** per agent
+//! (RFC 5648 §4.1), because updates that overtake each other on different uplinks earn status
+//! 135; what changes meanwhile goes into the next update, which is planned from the state of that
+//! moment and not from the events that led there. An update **leaves by the uplink that answered
+//! last**, so a silent one neither delays the others nor the de-registration of a dead one. And
+//! whatever the agent **may** hold counts as held until it says otherwise or its timer must have
+//! run out.
+//!
+//! It does not detect movement, does not choose paths for packets, and reads no key files.
+
+mod acknowledgement;
+mod clock;
+mod notice;
+mod pace;
+mod plan;
+mod update;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use mtun_policy::{
+    Bid, CareOfAddress, HomeAddress, HomeAgentAddress, HomeName, MobileNetworkPrefix, PrefixMode,
+};
+
+pub use notice::{Ignored, MobileNotice};
+pub use pace::MAX_UPDATE_RATE;
+
+use crate::auth::SecurityAssociation;
+use crate::binding::{BindingUpdateList, BindingUpdateListEntry};
+use crate::machine::{Envelope, Machine, Transmit};
+use crate::registration::{self, Effect, Registration, UnboundReason};
+use crate::time::Timestamp;
+use crate::wire::iana::binding_error;
+use crate::wire::{self, Message};
+use clock::MessageClock;
+use pace::Pace;
+use plan::Request;
+
+/// A refresh asked for by an unauthenticated message waits this long after the last update.
+const REFRESH_GUARD: Duration = Duration::from_secs(10);
+
+/// What a mobile needs to know about its home.
+#[derive(Clone, Debug)]
+pub struct MobileConfig {
+    /// The home network's name in the policy file.
+    pub home: HomeName,
+    /// The address to keep reachable.
+    pub home_address: HomeAddress,
+    /// The agent to register at.
+    pub agent: HomeAgentAddress,
+    /// Prefixes behind a mobile router; a mobile node has none.
+    pub mobile_networks: Vec<MobileNetworkPrefix>,
+    /// Whether updates name the prefixes (RFC 3963 §5.2).
+    pub prefix_mode: PrefixMode,
+    /// Lifetime to ask for.
+    pub lifetime: Duration,
+    /// Whether several care-of addresses are registered (RFC 5648).
+    pub multiple_coa: bool,
+    /// Whether one update may register several of them (RFC 5648 §5.3).
+    pub bulk: bool,
+    /// Key shared with the agent; `None` only for the policy's `security none`.
+    pub protection: Option<SecurityAssociation>,
+    /// Sequence number of the first update; random, so that a restart rarely collides with what
+    /// the agent remembers (RFC 6275 §11.7.2).
+    pub initial_sequence: u16,
+}
+
+/// What may happen to a mobile.
+#[derive(Clone, Debug)]
+pub enum MobileEvent {
+    /// An uplink has this care-of address, checked for duplicates and usable; also when its
+    /// address or its priority changed.
+    CareOfUp {
+        /// The uplink's BID.
+        bid: Bid,
+        /// BID-PRI, 1 to 127, lower is better (RFC 6089 §4.1).
+        priority: u8,
+        /// The address.
+        care_of: CareOfAddress,
+    },
+    /// An uplink has no usable address any more.
+    CareOfDown {
+        /// The uplink's BID.
+        bid: Bid,
+    },
+    /// A Mobility Header arrived.
+    Received {
+        /// The addresses of its packet.
+        envelope: Envelope,
+        /// The whole header.
+        message: Vec<u8>,
+    },
+    /// An ICMPv6 error quoted one of our updates, which had left by this uplink. It proves
+    /// nothing, so it only makes the machine try another uplink sooner.
+    Unreachable {
+        /// The uplink's BID.
+        bid: Bid,
+    },
+    /// End the registration and stop. The caller limits how long it waits for
+    /// [`MobileOutput::Stopped`].
+    Stop,
+}
+
+/// What a mobile wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MobileOutput {
+    /// Send this Binding Update.
+    Transmit(Transmit),
+    /// Packets may use this binding.
+    Bound {
+        /// Its BID; `None` for the only binding in single care-of address mode.
+        bid: Option<Bid>,
+        /// Its care-of address.
+        care_of: CareOfAddress,
+        /// Until when, on the monotonic clock.
+        expires: Duration,
+        /// Whether it was not usable before; false when a refresh prolonged it.
+        first: bool,
+    },
+    /// Packets must not use this binding any more.
+    Unbound {
+        /// Its BID; `None` for the only binding in single care-of address mode.
+        bid: Option<Bid>,
+        /// Why.
+        reason: UnboundReason,
+    },
+    /// Something for the log and the counters.
+    Notice(MobileNotice),
+    /// The registration has ended as far as it could be; nothing follows.
+    Stopped,
+}
+
+/// How the agent is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Several bindings in one update.
+    Bulk,
+    /// One binding per update.
+    Individual,
+    /// One binding without BID (plain RFC 6275).
+    Single,
+}
+
+/// What the machine lives for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    /// Keep every uplink registered.
+    Registered,
+    /// End everything at the agent, then start again after `wait`.
+    StartOver { wait: Duration },
+    /// End everything at the agent, then stop.
+    Stop,
+    /// Nothing: stopped.
+    Nothing,
+    /// Nothing until told to stop: the home address is in use by another node.
+    Barred,
+}
+
+/// An update that waits for its acknowledgement.
+#[derive(Clone, Debug)]
+struct Outstanding {
+    request: Request,
+    update: update::Sent,
+    /// When to give it up.
+    timer: Duration,
+}
+
+/// One home address at one home agent, from the mobile's side.
+#[derive(Debug)]
+pub struct MobileNode {
+    config: MobileConfig,
+    mode: Mode,
+    aim: Aim,
+    registrations: BTreeMap<Bid, Registration>,
+    /// Whether the next registration must replace all that the agent holds (RFC 5648 §5.9).
+    overwrite: bool,
+    next_sequence: u16,
+    outstanding: Option<Outstanding>,
+    clock: MessageClock,
+    pace: Pace,
+    last_sent: Option<Duration>,
+    /// No update leaves before.
+    hold: Duration,
+    /// Answers in a row that called for an immediate, corrected update.
+    corrections: u32,
+    /// Refusals of whole updates in a row.
+    refusals: u32,
+    out: VecDeque<MobileOutput>,
+}
+
+impl MobileNode {
+    /// A mobile without uplinks; `now` is when it starts.
+    pub fn new(config: MobileConfig, now: Timestamp) -> Self {
+        let mode = match (config.multiple_coa, config.bulk) {
+            (true, true) => Mode::Bulk,
+            (true, false) => Mode::Individual,
+            (false, _) => Mode::Single,
+        };
+        Self {
+            next_sequence: config.initial_sequence,
+            config,
+            mode,
+            aim: Aim::Registered,
+            registrations: BTreeMap::new(),
+            // req MC-22, R-MN-21 (RFC 5648 §5.9): the agent may hold bindings of an earlier life.
+            overwrite: true,
+            outstanding: None,
+            clock: MessageClock::default(),
+            pace: Pace::default(),
+            last_sent: None,
+            hold: now.monotonic,
+            corrections: 0,
+            refusals: 0,
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &MobileConfig {
+        &self.config
+    }
+
+    /// Whether it registers one care-of address only, by configuration or by the agent's wish.
+    pub fn is_single(&self) -> bool {
+        self.mode == Mode::Single
+    }
+
+    /// What it asked the agent for, as of the last event.
+    pub fn update_list(&self) -> BindingUpdateList {
+        let entries =
+            self.registrations.iter().map(|(&bid, registration)| BindingUpdateListEntry {
+                bid,
+                care_of: registration.care_of(),
+                priority: registration.priority(),
+                phase: registration.phase(),
+                expires: registration.grant().map(|grant| grant.expires),
+                last_status: registration.last_status,
+                retries: registration.unanswered,
+            });
+        BindingUpdateList {
+            home_address: self.config.home_address,
+            peer: self.config.agent,
+            entries: entries.collect(),
+        }
+    }
+
+    fn notice(&mut self, notice: MobileNotice) {
+        self.out.push_back(MobileOutput::Notice(notice));
+    }
+
+    fn ignore(&mut self, ignored: Ignored) {
+        self.notice(MobileNotice::Ignored(ignored));
+    }
+
+    /// The name of a binding towards the packets.
+    fn label(&self, bid: Bid) -> Option<Bid> {
+        (self.mode != Mode::Single).then_some(bid)
+    }
+
+    /// Tells one registration, and the packets what follows from it.
+    fn apply(&mut self, bid: Bid, event: registration::Event) {
+        let label = self.label(bid);
+        let Some(registration) = self.registrations.get_mut(&bid) else { return };
+        match registration.apply(event) {
+            Effect::None => {}
+            Effect::Up { grant, first } => {
+                let care_of = registration.care_of();
+                let expires = grant.expires;
+                self.out.push_back(MobileOutput::Bound { bid: label, care_of, expires, first });
+            }
+            Effect::Down(reason) => {
+                self.out.push_back(MobileOutput::Unbound { bid: label, reason });
+            }
+        }
+    }
+
+    fn apply_all(&mut self, event: registration::Event) {
+        let bids: Vec<Bid> = self.registrations.keys().copied().collect();
+        for bid in bids {
+            self.apply(bid, event);
+        }
+    }
+
+    /// Gives up the outstanding update; what it asked for is to be asked again.
+    fn abandon(&mut self) {
+        if let Some(outstanding) = self.outstanding.take() {
+            self.unanswered(&outstanding.request);
+        }
+    }
+
+    fn unanswered(&mut self, request: &Request) {
+        for bid in request.bids() {
+            self.apply(bid, registration::Event::Unanswered);
+        }
+    }
+
+    fn care_of_up(&mut self, bid: Bid, priority: u8, care_of: CareOfAddress) {
+        if care_of.0.is_ipv4() {
+            return self.notice(MobileNotice::UnsupportedCareOf { bid });
+        }
+        let moved = self.registrations.get(&bid).is_none_or(|old| old.care_of() != care_of);
+        self.registrations.entry(bid).or_insert_with(|| Registration::new(care_of, priority));
+        self.apply(bid, registration::Event::CareOf { care_of, priority });
+        let Some(outstanding) = &self.outstanding else { return };
+        let path = outstanding.update.path;
+        let silent = self.registrations.get(&path).is_none_or(|path| path.unanswered > 0);
+        // The answer cannot reach an address that is gone; and while the agent is silent, an
+        // uplink that was not there before is the best thing to try.
+        if moved && (path == bid || silent) {
+            self.abandon();
+        }
+    }
+
+    fn care_of_down(&mut self, bid: Bid) {
+        self.apply(bid, registration::Event::PathLost);
+        if self.outstanding.as_ref().is_some_and(|outstanding| outstanding.update.path == bid) {
+            self.abandon();
+        }
+    }
+
+    fn unreachable(&mut self, bid: Bid) {
+        let Some(outstanding) = &self.outstanding else { return };
+        if outstanding.update.path != bid {
+            return;
+        }
+        self.notice(MobileNotice::Unreachable { bid });
+        let unanswered = self.registrations.get(&bid).map_or(0, |path| path.unanswered);
+        let better = self.registrations.iter().any(|(&other, registration)| {
+            other != bid && registration.is_up() && registration.unanswered <= unanswered
+        });
+        if better && self.mode != Mode::Single {
+            self.give_up_waiting();
+        }
+    }
+
+    /// The outstanding update had no answer in time.
+    fn give_up_waiting(&mut self) {
+        if let Some(outstanding) = self.outstanding.take() {
+            if let Some(path) = self.registrations.get_mut(&outstanding.update.path) {
+                path.unanswered = path.unanswered.saturating_add(1);
+            }
+            self.unanswered(&outstanding.request);
+        }
+    }
+
+    fn received(&mut self, now: Timestamp, envelope: &Envelope, message: &[u8]) {
+        if envelope.source != self.config.agent.0 {
+            return self.ignore(Ignored::NotFromAgent);
+        }
+        match wire::receive(envelope, message) {
+            Err(error) => self.ignore(Ignored::Undecodable(error)),
+            Ok(Message::BindingAcknowledgement(acknowledgement)) => {
+                self.acknowledged(now, envelope, message, &acknowledgement);
+            }
+            Ok(Message::BindingRefreshRequest(request)) => {
+                // req MC-19, R-HA-25 (RFC 5648 §5.8): at least the bindings that are named.
+                let named: Vec<Bid> = request.options.bids().filter_map(|bid| bid.bid).collect();
+                self.refresh_asked(now.monotonic, &named);
+            }
+            Ok(Message::BindingError(error)) if error.status == binding_error::UNKNOWN_BINDING => {
+                self.refresh_asked(now.monotonic, &[]);
+            }
+            Ok(other) => self.ignore(Ignored::Unexpected(other.mh_type())),
+        }
+    }
+
+    /// Somebody in the agent's name, unauthenticated, wants to see an update: it costs one at
+    /// most every few seconds, and the agent's authenticated answer decides what is true.
+    fn refresh_asked(&mut self, now: Duration, named: &[Bid]) {
+        if self.last_sent.is_some_and(|sent| now < sent + REFRESH_GUARD) {
+            return self.ignore(Ignored::RefreshTooSoon);
+        }
+        let all: Vec<Bid> = self.registrations.keys().copied().collect();
+        for bid in all {
+            if named.is_empty() || named.contains(&bid) {
+                self.apply(bid, registration::Event::RefreshDue);
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.abandon();
+        self.aim = Aim::Stop;
+        self.hold = Duration::ZERO;
+    }
+
+    /// Sends what is due, unless an update is outstanding or it is too early.
+    fn proceed(&mut self, now: Timestamp) {
+        self.registrations.retain(|_, entry| entry.phase() != registration::Phase::Gone);
+        if self.finish_if_nothing_is_held(now.monotonic) || self.outstanding.is_some() {
+            return;
+        }
+        let ready = self.hold.max(self.pace.ready_at()) <= now.monotonic;
+        if let Some(request) = ready.then(|| self.plan(now.monotonic)).flatten() {
+            self.send(now, request);
+        }
+    }
+
+    /// Ends [`Aim::StartOver`] and [`Aim::Stop`] when there is nothing left to end, or no way to
+    /// say so. Gives whether the machine has stopped.
+    fn finish_if_nothing_is_held(&mut self, now: Duration) -> bool {
+        let held = self.registrations.values().any(Registration::may_be_held);
+        let reachable = self.registrations.values().any(Registration::is_up);
+        match self.aim {
+            Aim::Nothing => true,
+            Aim::Registered | Aim::Barred => false,
+            Aim::StartOver { wait } => {
+                if !held {
+                    self.aim = Aim::Registered;
+                    self.overwrite = true;
+                    self.hold = self.hold.max(now + wait);
+                }
+                false
+            }
+            Aim::Stop if held && reachable => false,
+            Aim::Stop => {
+                self.outstanding = None;
+                for (bid, registration) in std::mem::take(&mut self.registrations) {
+                    if registration.grant().is_some() {
+                        let (bid, reason) = (self.label(bid), UnboundReason::Stopped);
+                        self.out.push_back(MobileOutput::Unbound { bid, reason });
+                    }
+                }
+                self.aim = Aim::Nothing;
+                self.out.push_back(MobileOutput::Stopped);
+                true
+            }
+        }
+    }
+}
+
+impl Machine for MobileNode {
+    type Event = MobileEvent;
+    type Output = MobileOutput;
+
+    fn handle(&mut self, now: Timestamp, event: MobileEvent) {
+        if self.aim == Aim::Nothing {
+            if matches!(event, MobileEvent::Received { .. }) {
+                self.ignore(Ignored::Stopped);
+            }
+            return;
+        }
+        self.apply_all(registration::Event::Deadline(now.monotonic));
+        match event {
+            MobileEvent::CareOfUp { bid, priority, care_of } => {
+                self.care_of_up(bid, priority, care_of);
+            }
+            MobileEvent::CareOfDown { bid } => self.care_of_down(bid),
+            MobileEvent::Received { envelope, message } => self.received(now, &envelope, &message),
+            MobileEvent::Unreachable { bid } => self.unreachable(bid),
+            MobileEvent::Stop => self.stop(),
+        }
+        self.proceed(now);
+    }
+
+    fn handle_deadline(&mut self, now: Timestamp) {
+        if self.aim == Aim::Nothing {
+            return;
+        }
+        self.apply_all(registration::Event::Deadline(now.monotonic));
+        if self.outstanding.as_ref().is_some_and(|waiting| waiting.timer <= now.monotonic) {
+            self.give_up_waiting();
+        }
+        self.proceed(now);
+    }
+
+    fn poll(&mut self) -> Option<MobileOutput> {
+        self.out.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        if self.aim == Aim::Nothing {
+            return None;
+        }
+        let next = match &self.outstanding {
+            Some(outstanding) => Some(outstanding.timer),
+            None => self.due().map(|due| due.max(self.hold).max(self.pace.ready_at())),
+        };
+        let expiries = self.registrations.values().filter_map(Registration::expiry);
+        expiries.chain(next).min()
+    }
+}

@@ -1,0 +1,172 @@
+//! What a mobile asks its agent next.
+//!
+//! The plan is made from the registrations as they are when an update can leave, so everything
+//! that happened while another update was outstanding is in it.
+
+use std::time::Duration;
+
+use mtun_policy::Bid;
+
+use super::{Aim, MobileNode, Mode};
+use crate::registration::{Phase, Registration};
+
+/// Most bindings in one update: with addresses and prefixes it stays below the least MTU of 1280
+/// octets (RFC 6089 §6), and far below the 2048 of a Mobility Header.
+const MAX_BULK: usize = 32;
+
+/// In single care-of address mode, an uplink that left this many updates unanswered lets the next
+/// one try.
+const PATIENCE: u32 = 3;
+
+/// The content of one Binding Update.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// Register or refresh these BIDs; with `overwrite`, and nothing but these.
+    Register { bids: Vec<Bid>, overwrite: bool },
+    /// De-register these BIDs.
+    Deregister { bids: Vec<Bid> },
+    /// Register this uplink's address without a BID, in place of everything.
+    Plain { bid: Bid },
+    /// De-register everything.
+    DeregisterAll,
+}
+
+impl Request {
+    /// The registrations it names.
+    pub(super) fn bids(&self) -> Vec<Bid> {
+        match self {
+            Self::Register { bids, .. } | Self::Deregister { bids } => bids.clone(),
+            Self::Plain { bid } => vec![*bid],
+            Self::DeregisterAll => Vec::new(),
+        }
+    }
+
+    /// Whether it asks for a lifetime.
+    pub(super) fn is_registration(&self) -> bool {
+        matches!(self, Self::Register { .. } | Self::Plain { .. })
+    }
+}
+
+impl MobileNode {
+    /// The next request, when one is due at `now`.
+    pub(super) fn plan(&self, now: Duration) -> Option<Request> {
+        let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now);
+        if !self.registrations.values().any(Registration::is_up) {
+            return None;
+        }
+        match self.aim {
+            Aim::Nothing | Aim::Barred => return None,
+            Aim::Stop | Aim::StartOver { .. } => return Some(Request::DeregisterAll),
+            Aim::Registered => {}
+        }
+        if self.mode == Mode::Single {
+            let bid = self.candidate()?;
+            return is_due(self.registrations[&bid].register_due())
+                .then_some(Request::Plain { bid });
+        }
+        let due = |when: fn(&Registration) -> Option<Duration>| {
+            let due = self.registrations.iter().filter(move |(_, entry)| is_due(when(entry)));
+            due.map(|(&bid, _)| bid).collect::<Vec<_>>()
+        };
+        let register = due(Registration::register_due);
+        let leaving = due(Registration::deregister_due);
+        if self.mode == Mode::Bulk {
+            self.bulk(register, leaving)
+        } else {
+            self.single_steps(register, leaving)
+        }
+    }
+
+    /// From when on [`Self::plan`] gives a request; `None` when nothing will be due by itself.
+    pub(super) fn due(&self) -> Option<Duration> {
+        if !self.registrations.values().any(Registration::is_up) {
+            return None;
+        }
+        match (self.aim, self.mode) {
+            (Aim::Nothing | Aim::Barred, _) => None,
+            (Aim::Stop | Aim::StartOver { .. }, _) => Some(Duration::ZERO),
+            (Aim::Registered, Mode::Single) => {
+                self.candidate().and_then(|bid| self.registrations[&bid].register_due())
+            }
+            (Aim::Registered, Mode::Bulk | Mode::Individual) => {
+                let entries = self.registrations.values();
+                entries
+                    .flat_map(|entry| [entry.register_due(), entry.deregister_due()])
+                    .flatten()
+                    .min()
+            }
+        }
+    }
+
+    /// Everything due in one update (RFC 5648 §5.3).
+    fn bulk(&self, register: Vec<Bid>, leaving: Vec<Bid>) -> Option<Request> {
+        if register.is_empty() {
+            return (!leaving.is_empty())
+                .then(|| Request::Deregister { bids: self.preferred(leaving, MAX_BULK) });
+        }
+        let phase = |bid: &Bid| self.registrations[bid].phase();
+        let named = |extra: fn(&Registration) -> bool| {
+            let entries = self.registrations.iter();
+            let named = entries.filter(|(bid, entry)| register.contains(bid) || extra(entry));
+            named.map(|(&bid, _)| bid).collect::<Vec<_>>()
+        };
+        let has_grant = |entry: &Registration| entry.grant().is_some();
+        if self.overwrite || !leaving.is_empty() {
+            // One update says what is to remain: it registers and de-registers at once, where
+            // otherwise one of the two would wait a round trip for the other.
+            let bids = self.preferred(named(has_grant), MAX_BULK);
+            return Some(Request::Register { bids, overwrite: true });
+        }
+        let refresh = register.iter().any(|bid| phase(bid) == Phase::Bound);
+        // Refreshed together, bindings stay together: one update per lifetime for all of them.
+        let bids = if refresh { named(has_grant) } else { register };
+        Some(Request::Register { bids: self.preferred(bids, MAX_BULK), overwrite: false })
+    }
+
+    /// One binding per update (status 168, or `bulk` off in the policy).
+    fn single_steps(&self, register: Vec<Bid>, leaving: Vec<Bid>) -> Option<Request> {
+        let bound = self.registrations.values().any(|entry| entry.grant().is_some());
+        let register = self.preferred(register, 1);
+        let leaving = self.preferred(leaving, 1);
+        // The dead binding still attracts packets, so it goes first, unless nothing carries any.
+        if !leaving.is_empty() && (bound || register.is_empty()) {
+            return Some(Request::Deregister { bids: leaving });
+        }
+        (!register.is_empty())
+            .then_some(Request::Register { bids: register, overwrite: self.overwrite })
+    }
+
+    /// The `count` best of these by priority, in the order of their BIDs.
+    fn preferred(&self, mut bids: Vec<Bid>, count: usize) -> Vec<Bid> {
+        bids.sort_by_key(|bid| {
+            (self.registrations[bid].grant().is_some(), self.registrations[bid].priority(), *bid)
+        });
+        bids.truncate(count);
+        bids.sort();
+        bids
+    }
+
+    /// The uplink whose address is registered in single care-of address mode.
+    fn candidate(&self) -> Option<Bid> {
+        let up = self.registrations.iter().filter(|(_, entry)| entry.is_up());
+        up.min_by_key(|(bid, entry)| (entry.unanswered / PATIENCE, entry.priority(), **bid))
+            .map(|(&bid, _)| bid)
+    }
+
+    /// The uplink by which this request leaves.
+    pub(super) fn path_for(&self, request: &Request) -> Option<Bid> {
+        let own = match request {
+            // The address that is registered must be the packet's source (RFC 6275 §11.7.1).
+            Request::Plain { bid } => return Some(*bid),
+            Request::Register { bids, .. } if self.mode == Mode::Individual => {
+                bids.first().copied()
+            }
+            _ => None,
+        };
+        let up = self.registrations.iter().filter(|(_, entry)| entry.is_up());
+        up.min_by_key(|(bid, entry)| {
+            (entry.unanswered, Some(**bid) != own, entry.priority(), **bid)
+        })
+        .map(|(&bid, _)| bid)
+    }
+}

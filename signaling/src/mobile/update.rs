@@ -1,0 +1,142 @@
+//! Writes a mobile's Binding Updates (RFC 6275 §11.7.1, RFC 5648 §5.2, RFC 3963 §5.2).
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use mtun_policy::{Bid, CareOfAddress, PrefixMode};
+
+use super::plan::Request;
+use super::{MobileNode, MobileNotice, MobileOutput, Outstanding};
+use crate::auth;
+use crate::machine::{Envelope, Transmit};
+use crate::registration::{self, Registration, acknowledgement_wait};
+use crate::time::{NtpTime, Timestamp};
+use crate::wire::option::{AlternateCareOfAddress, BindingIdentifier, MobileNetworkPrefixOption};
+use crate::wire::{self, BindingUpdate, BindingUpdateFlags, Lifetime, Message, Options};
+
+/// What must be known of an update when its acknowledgement arrives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    pub sequence: u16,
+    pub lifetime: Lifetime,
+    /// When it left: lifetimes count from here (RFC 6275 §11.7.3).
+    pub at: Duration,
+    /// The uplink it left by.
+    pub path: Bid,
+    /// The care-of address that entered the authentication data.
+    pub care_of: Ipv6Addr,
+    /// Its timestamp, when protected.
+    pub message_id: Option<NtpTime>,
+}
+
+impl MobileNode {
+    /// Writes and sends the update for `request`, which is outstanding from here on.
+    pub(super) fn send(&mut self, now: Timestamp, request: Request) {
+        let Some(path) = self.path_for(&request) else { return };
+        let CareOfAddress(IpAddr::V6(source)) = self.registrations[&path].care_of() else { return };
+        let home_address = self.config.home_address;
+        let destination = self.config.agent.0;
+        let envelope =
+            Envelope { home_address: Some(home_address), ..Envelope::plain(source, destination) };
+        let update = self.compose(&request, source);
+        let (sequence, lifetime) = (update.sequence, update.lifetime);
+        let care_of = auth::care_of_address(&update, &envelope);
+        let message = Message::BindingUpdate(update);
+        let (written, message_id) = match &self.config.protection {
+            Some(association) => {
+                let id = self.clock.next(now.wall);
+                let written =
+                    wire::emit_authenticated(&message, &envelope, care_of, association, Some(id));
+                (written, Some(id))
+            }
+            None => (wire::emit(&message, &envelope), None),
+        };
+        // A retransmission needs a larger number too, or the agent takes it for a replay.
+        self.next_sequence = sequence.wrapping_add(1);
+        match written {
+            Ok(message) => {
+                let transmit = Transmit { envelope, path: Some(path), message };
+                self.out.push_back(MobileOutput::Transmit(transmit));
+            }
+            Err(error) => self.notice(MobileNotice::Unwritable(error)),
+        }
+        let registered = !request.is_registration()
+            || self.registrations.values().any(|entry| entry.grant().is_some());
+        let wait = acknowledgement_wait(self.registrations[&path].unanswered, registered);
+        let at = now.monotonic;
+        let event = match request {
+            Request::Register { .. } | Request::Plain { .. } => {
+                registration::Event::Registering { until: at + lifetime.duration() }
+            }
+            Request::Deregister { .. } | Request::DeregisterAll => {
+                registration::Event::Deregistering
+            }
+        };
+        for bid in request.bids() {
+            self.apply(bid, event);
+        }
+        self.pace.sent(at);
+        self.last_sent = Some(at);
+        let update = Sent { sequence, lifetime, at, path, care_of, message_id };
+        self.outstanding = Some(Outstanding { request, update, timer: at + wait });
+    }
+
+    fn compose(&self, request: &Request, source: Ipv6Addr) -> BindingUpdate {
+        let router = !self.config.mobile_networks.is_empty();
+        let mut options = Options::new();
+        // req R-MR-01 (RFC 3963 §5.2): every registering update names every prefix; R-MR-06
+        // (RFC 3963 §5.8): a de-registering one names none.
+        if request.is_registration() && self.config.prefix_mode == PrefixMode::Explicit {
+            for prefix in &self.config.mobile_networks {
+                options.push(MobileNetworkPrefixOption::from(*prefix));
+            }
+        }
+        let mut overwrite = false;
+        match request {
+            Request::Register { bids, overwrite: all } => {
+                overwrite = *all;
+                for bid in bids {
+                    options.push(identifier(*bid, &self.registrations[bid], *all));
+                }
+            }
+            Request::Deregister { bids } => {
+                for bid in bids {
+                    options.push(BindingIdentifier::new(*bid));
+                }
+            }
+            // req R-MN-01 (RFC 6275 §11.7.1): the care-of address stands inside what is
+            // authenticated; never beside a BID (RFC 5648 §5.2).
+            Request::Plain { .. } | Request::DeregisterAll => {
+                options.push(AlternateCareOfAddress { address: source });
+            }
+        }
+        BindingUpdate {
+            // req R-MN-23 (RFC 5648 §4.1): one sequence for all bindings.
+            sequence: self.next_sequence,
+            flags: BindingUpdateFlags {
+                acknowledge: true,
+                home: true,
+                router,
+                overwrite,
+                ..BindingUpdateFlags::default()
+            },
+            lifetime: if request.is_registration() {
+                Lifetime::from_duration(self.config.lifetime)
+            } else {
+                Lifetime::ZERO
+            },
+            options,
+        }
+    }
+}
+
+/// The option that registers or refreshes one binding.
+fn identifier(bid: Bid, registration: &Registration, with_address: bool) -> BindingIdentifier {
+    // req R-MN-22 (RFC 5648 §5.1): an address that the agent has need not be repeated.
+    let known = registration.grant().is_some() && !with_address;
+    BindingIdentifier {
+        priority: registration.priority(),
+        care_of: (!known).then(|| registration.care_of()),
+        ..BindingIdentifier::new(bid)
+    }
+}
