@@ -5,14 +5,41 @@
 //! ([`steering`]), and walks that list for one packet ([`Effective::choose`]). Everything it
 //! refuses has a code, a place and a fix (`diagnostic`).
 
+mod check;
+mod compile;
+mod diagnostic;
+pub mod document;
 mod effective;
+mod files;
+mod guard;
 mod key;
+mod load;
+mod policy;
 mod prefix_table;
+mod read;
+mod reader;
 mod selector;
+mod shadow;
+mod source;
+pub mod steering;
+mod suite;
 pub mod terms;
+mod value;
+mod words;
 
+pub use diagnostic::{Code, Diagnostic, Faults, Severity};
 pub use effective::{BlockReply, Choice, Effective, EffectiveRule, Otherwise, Outcome, Usable};
+pub use files::{Directory, Files, NoFiles};
 pub use key::{FlowKey, Ingress};
+pub use load::{load, load_tested, parse};
+pub use policy::{
+    Algorithm, AllowedMobile, Home, Ingresses, Interface, MobileNetwork, Policy, Register, Rule,
+    RuleSet, Security, ServedHome, Tunnel, Verb,
+};
 pub use prefix_table::{HostBits, PrefixTable};
 pub use selector::{Field, TrafficSelector};
+pub use source::{Sources, Span, Spanned};
+pub use steering::{LinkState, Override, PathFacts, evaluate};
+pub use suite::{End, Expectation, Place, TestCase, TestOutcome, check_tests, run_tests};
 pub use terms::*;
+pub use value::protocol_name;

@@ -1,0 +1,478 @@
+//! Whether the statements of a document fit together, all faults at once.
+//!
+//! What can be seen without resolving names is asked here: things said twice, things left out,
+//! things that contradict each other or the role. Names of links, groups and associations are
+//! followed by [`crate::compile`]; rules that can never decide are found by [`crate::shadow`].
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use ipnet::Ipv6Net;
+
+use crate::diagnostic::Code;
+use crate::document::{Document, HomeNode, SecurityChoice};
+use crate::source::{Sink, Sources, Span, Spanned};
+use crate::terms::{PrefixMode, Role};
+
+/// Names every fault that needs no resolving.
+pub(crate) fn check(document: &Document, sources: &Sources, sink: &mut Sink) {
+    let mut check = Check { document, sources, sink };
+    check.duplicates();
+    check.securities();
+    match &document.role {
+        None => check.role_missing(),
+        Some(role) => match role.value {
+            Role::MobileNode | Role::MobileRouter => check.mobile(role.value),
+            Role::HomeAgent => check.home_agent(),
+            Role::Correspondent => check.sink.error(
+                role.span,
+                Code::NotSupported,
+                "the role `correspondent` is not carried out by this version",
+                "mobile-node, mobile-router and home-agent are",
+            ),
+        },
+    }
+}
+
+struct Check<'c> {
+    document: &'c Document,
+    sources: &'c Sources,
+    sink: &'c mut Sink,
+}
+
+impl Check<'_> {
+    /// Names every later appearance of a key that was there before.
+    fn unique<K: Eq + Hash>(
+        &mut self,
+        what: &str,
+        keys: impl IntoIterator<Item = (K, String, Span)>,
+    ) {
+        let mut first: HashMap<K, Span> = HashMap::new();
+        for (key, shown, span) in keys {
+            if let Some(earlier) = first.get(&key) {
+                let place = format!(
+                    "{}:{}",
+                    self.sources.name(earlier.source),
+                    self.sources.line(*earlier)
+                );
+                self.sink.error(
+                    span,
+                    Code::Duplicate,
+                    format!("{what} `{shown}` is already at {place}"),
+                    "keep one of them, or give one another name or number",
+                );
+            } else {
+                first.insert(key, span);
+            }
+        }
+    }
+
+    fn unique_names<'n>(&mut self, what: &str, names: impl Iterator<Item = &'n Spanned<String>>) {
+        let keys: Vec<_> =
+            names.map(|name| (name.value.clone(), name.value.clone(), name.span)).collect();
+        self.unique(what, keys);
+    }
+
+    fn duplicates(&mut self) {
+        let document = self.document;
+        self.unique_names("interface", document.interfaces.iter().map(|node| &node.name));
+        self.unique_names("group", document.groups.iter().map(|node| &node.name));
+        self.unique_names("home", document.homes.iter().map(|node| &node.name));
+        self.unique_names("security", document.securities.iter().map(|node| &node.name));
+        self.unique_names("test", document.tests.iter().map(|node| &node.name));
+        let tunnels = document.homes.iter().filter_map(|home| Some(&home.tunnel.as_ref()?.0));
+        self.unique_names("tunnel", tunnels.clone());
+        let bids = document.interfaces.iter().filter_map(|node| node.bid.as_ref());
+        let bids: Vec<_> = bids.map(|bid| (bid.value, bid.value.to_string(), bid.span)).collect();
+        self.unique("bid", bids);
+        let addresses = document.homes.iter().filter_map(|home| home.address.as_ref());
+        let addresses: Vec<_> =
+            addresses.map(|a| (a.value.0, a.value.0.to_string(), a.span)).collect();
+        self.unique("home address", addresses);
+        for rules in &document.rule_sets {
+            self.unique_names("rule", rules.rules.iter().map(|rule| &rule.name));
+        }
+        for tunnel in tunnels {
+            if document.interfaces.iter().any(|link| link.name.value == tunnel.value) {
+                self.sink.error(
+                    tunnel.span,
+                    Code::Conflict,
+                    format!("`{}` is an access link and cannot be the tunnel", tunnel.value),
+                    "give the tunnel a name of its own, such as mtun0",
+                );
+            }
+        }
+    }
+
+    fn missing(&mut self, span: Span, message: String, help: &str) {
+        self.sink.error(span, Code::Missing, message, help);
+    }
+
+    fn role_missing(&mut self) {
+        self.missing(
+            Span::new(0, 0, 0),
+            "the policy does not say what this node does".to_owned(),
+            "add role \"mobile-router\", \"mobile-node\" or \"home-agent\"",
+        );
+    }
+
+    fn securities(&mut self) {
+        for security in &self.document.securities {
+            let name = &security.name.value;
+            let Some(option) = &security.auth_option else {
+                self.missing(
+                    security.name.span,
+                    format!("security `{name}` does not say how it protects"),
+                    "add auth-option spi=0x1001 algorithm=hmac-sha256 key-file=\"name.key\" in its block",
+                );
+                continue;
+            };
+            let parts = [
+                (option.spi.is_none(), "spi=0x1001"),
+                (option.algorithm.is_none(), "algorithm=hmac-sha256"),
+                (option.key_file.is_none(), "key-file=\"name.key\""),
+            ];
+            for (_, part) in parts.iter().filter(|(missing, _)| *missing) {
+                let word = part.split('=').next().unwrap_or_default();
+                if !self.named_before(security.name.span, word) {
+                    self.missing(
+                        security.name.span,
+                        format!("security `{name}` has no {word}"),
+                        &format!("add {part}"),
+                    );
+                }
+            }
+        }
+    }
+
+    /// Whether a fault stands at the word already, so that its absence need not be named too.
+    fn named_before(&self, span: Span, word: &str) -> bool {
+        let text = self.sources.text(span.source);
+        let block = &text[span.start as usize..];
+        let block = &block[..block.find('}').unwrap_or(block.len())];
+        self.sink.has_errors() && block.contains(word)
+    }
+
+    fn mobile(&mut self, role: Role) {
+        if self.document.interfaces.is_empty() {
+            let at = self.document.role.as_ref().map_or(Span::default(), |role| role.span);
+            self.missing(
+                at,
+                "no access link is named".to_owned(),
+                "add interface \"wlan0\" { bid 1 }",
+            );
+        }
+        if self.document.homes.is_empty() {
+            let at = self.document.role.as_ref().map_or(Span::default(), |role| role.span);
+            self.missing(
+                at,
+                "no home network is named".to_owned(),
+                "add home \"…\" { tunnel …; agent …; address …; security … }",
+            );
+        }
+        for home in &self.document.homes {
+            self.mobile_home(home, role);
+        }
+        for rules in &self.document.rule_sets {
+            if rules.default.is_none() {
+                self.sink.error(
+                    rules.span,
+                    Code::NoDefault,
+                    "these rules have no `default`",
+                    "say what happens to everything else: default { prefer wlan0; otherwise any }",
+                );
+            }
+            for rule in &rules.rules {
+                if rule.matches.is_empty() {
+                    self.missing(
+                        rule.name.span,
+                        format!("rule `{}` does not say what it matches", rule.name.value),
+                        "add match proto=… dport=…; what matches everything is `default`",
+                    );
+                }
+            }
+        }
+    }
+
+    fn mobile_home(&mut self, home: &HomeNode, role: Role) {
+        let name = &home.name.value;
+        let parts = [
+            (home.tunnel.is_none(), "tunnel", "tunnel mtun0"),
+            (home.agent.is_none(), "agent", "agent \"2001:db8::1\""),
+            (home.address.is_none(), "address", "address \"2001:db8::42/64\""),
+        ];
+        for (_, word, help) in parts.iter().filter(|(missing, ..)| *missing) {
+            if !self.named_before(home.name.span, word) {
+                self.missing(
+                    home.name.span,
+                    format!("home `{name}` has no {word}"),
+                    &format!("add {help}"),
+                );
+            }
+        }
+        self.security_is_said(home.name.span, &format!("home `{name}`"), home.security.as_ref());
+        let only_agents = home.serve.as_ref().map(|serve| (serve.span, "serve"));
+        let only_agents = only_agents.or(home.allowed.first().map(|allow| (allow.span, "allow")));
+        if let Some((span, word)) = only_agents {
+            self.sink.error(
+                span,
+                Code::Conflict,
+                format!("`{word}` belongs to a home agent"),
+                "remove it, or write role \"home-agent\"",
+            );
+        }
+        if role == Role::MobileNode
+            && let Some((prefix, _)) = home.mobile_networks.first()
+        {
+            self.sink.error(
+                prefix.span,
+                Code::Conflict,
+                "a mobile node has no network behind it",
+                "remove mobile-network, or write role \"mobile-router\"",
+            );
+        }
+        if let (Some(agent), Some(address)) = (&home.agent, &home.address)
+            && agent.value == address.value.0
+        {
+            self.sink.error(
+                address.span,
+                Code::Conflict,
+                "the home address is the agent's own",
+                "give the mobile an address of its own",
+            );
+        }
+        for (place, (prefix, _)) in home.mobile_networks.iter().enumerate() {
+            self.prefix_is_free(
+                prefix,
+                home.mobile_networks[..place].iter().map(|(earlier, _)| earlier),
+            );
+            let inside = [
+                home.agent.as_ref().map(|agent| agent.value),
+                home.address.as_ref().map(|address| address.value.0),
+            ];
+            if let Some(address) =
+                inside.into_iter().flatten().find(|address| prefix.value.contains(address))
+            {
+                self.sink.error(
+                    prefix.span,
+                    Code::Conflict,
+                    format!("{address} of the home link lies inside this mobile network"),
+                    "a mobile network prefix is apart from the home link's (RFC 3963 §2)",
+                );
+            }
+        }
+        if let Some(register) = &home.register {
+            if register.multiple_coa == Some(false) && register.bulk == Some(true) {
+                self.sink.error(
+                    register.span,
+                    Code::Conflict,
+                    "bulk registers several care-of addresses, and multiple-coa forbids them",
+                    "remove one of the two",
+                );
+            }
+            if let Some(mode) = &register.mode
+                && mode.value == PrefixMode::Explicit
+                && home.mobile_networks.is_empty()
+                && role == Role::MobileRouter
+            {
+                self.sink.warning(
+                    mode.span,
+                    Code::Missing,
+                    "explicit mode names prefixes, and there are none",
+                    "add mobile-network, or remove the mode",
+                );
+            }
+        }
+        let rules = self.document.rule_sets.iter().any(|rules| match &rules.home {
+            Some(named) => named.value == *name,
+            None => self.document.homes.len() == 1,
+        });
+        if !rules {
+            self.missing(
+                home.name.span,
+                format!("home `{name}` has no rules"),
+                "add rules home=… { default { prefer wlan0; otherwise any } }",
+            );
+        }
+    }
+
+    fn prefix_is_free<'n>(
+        &mut self,
+        prefix: &Spanned<Ipv6Net>,
+        mut earlier: impl Iterator<Item = &'n Spanned<Ipv6Net>>,
+    ) {
+        let overlaps = |other: &&Spanned<Ipv6Net>| {
+            other.value.contains(&prefix.value) || prefix.value.contains(&other.value)
+        };
+        if let Some(other) = earlier.find(overlaps) {
+            let line = self.sources.line(other.span);
+            self.sink.error(
+                prefix.span,
+                Code::Duplicate,
+                format!("`{}` overlaps `{}` of line {line}", prefix.value, other.value),
+                "a prefix belongs to one network and one mobile",
+            );
+        }
+    }
+
+    fn security_is_said(&mut self, span: Span, who: &str, security: Option<&SecurityChoice>) {
+        match security {
+            None => {
+                if !self.named_before(span, "security") {
+                    self.missing(
+                        span,
+                        format!("{who} does not say how signaling is protected"),
+                        "add security \"name\" and an association of that name, or security none for a lab",
+                    );
+                }
+            }
+            Some(choice) if choice.value.is_none() => self.sink.warning(
+                choice.span,
+                Code::Unprotected,
+                format!("signaling of {who} is not protected: whoever can send to it can take the traffic"),
+                "name a security association; `security none` is for a lab",
+            ),
+            Some(_) => {}
+        }
+    }
+
+    fn home_agent(&mut self) {
+        if self.document.homes.is_empty() {
+            let at = self.document.role.as_ref().map_or(Span::default(), |role| role.span);
+            self.missing(
+                at,
+                "no home network is named".to_owned(),
+                "add home \"…\" { tunnel …; serve …; allow … }",
+            );
+        }
+        for rules in &self.document.rule_sets {
+            self.sink.error(
+                rules.span,
+                Code::NotSupported,
+                "rules at a home agent are not carried out by this version",
+                "remove them; the agent sends every flow back by the link it last came on",
+            );
+        }
+        for test in &self.document.tests {
+            self.sink.error(
+                test.name.span,
+                Code::NotSupported,
+                "tests at a home agent are not carried out by this version",
+                "remove the test",
+            );
+        }
+        let homes = &self.document.homes;
+        let mut mobiles = Vec::new();
+        let mut prefixes: Vec<Spanned<Ipv6Net>> = Vec::new();
+        for home in homes {
+            self.served_home(home);
+            for allow in &home.allowed {
+                mobiles
+                    .extend(allow.address.as_ref().map(|a| (a.value, a.value.to_string(), a.span)));
+                for prefix in &allow.mobile_networks {
+                    // At most a few thousand mobiles fit into a file; beyond, only the first are compared.
+                    self.prefix_is_free(prefix, prefixes.iter().take(4096));
+                    prefixes.push(prefix.clone());
+                }
+            }
+        }
+        self.unique("home address", mobiles);
+    }
+
+    fn served_home(&mut self, home: &HomeNode) {
+        let name = &home.name.value;
+        if home.tunnel.is_none() && !self.named_before(home.name.span, "tunnel") {
+            self.missing(
+                home.name.span,
+                format!("home `{name}` has no tunnel"),
+                "add tunnel mtun0",
+            );
+        }
+        let only_mobiles = [
+            home.agent.as_ref().map(|node| (node.span, "agent", "write serve \"…\" agent=\"…\"")),
+            home.address.as_ref().map(|node| (node.span, "address", "mobiles stand under `allow`")),
+            home.mobile_networks
+                .first()
+                .map(|(node, _)| (node.span, "mobile-network", "write it inside `allow`")),
+            home.register
+                .as_ref()
+                .map(|node| (node.span, "register", "write lifetime= behind `serve`")),
+            home.security.as_ref().map(|node| (node.span, "security", "write it inside `allow`")),
+        ];
+        for (span, word, help) in only_mobiles.into_iter().flatten() {
+            self.sink.error(
+                span,
+                Code::Conflict,
+                format!("`{word}` stands here only on a mobile"),
+                help,
+            );
+        }
+        let Some(serve) = &home.serve else {
+            if !self.named_before(home.name.span, "serve") {
+                self.missing(
+                    home.name.span,
+                    format!("home `{name}` does not say what it serves"),
+                    "add serve \"2001:db8:100::/64\" agent=\"2001:db8:100::1\"",
+                );
+            }
+            return;
+        };
+        if serve.agent.is_none() && !self.named_before(home.name.span, "agent=") {
+            self.missing(
+                serve.span,
+                "`serve` does not name the agent's address".to_owned(),
+                "add agent=\"2001:db8:100::1\"",
+            );
+        }
+        if let (Some(prefix), Some(agent)) = (&serve.prefix, &serve.agent)
+            && !prefix.value.contains(&agent.value)
+        {
+            self.sink.error(
+                agent.span,
+                Code::Conflict,
+                format!("the agent's address lies outside {}", prefix.value),
+                "the agent stands on the home link it serves",
+            );
+        }
+        if serve.multiple_coa == Some(false) && serve.bulk == Some(true) {
+            self.sink.error(
+                serve.span,
+                Code::Conflict,
+                "bulk registers several care-of addresses, and multiple-coa forbids them",
+                "remove one of the two",
+            );
+        }
+        for allow in &home.allowed {
+            let who = allow
+                .address
+                .as_ref()
+                .map_or_else(|| "a mobile".to_owned(), |address| address.value.to_string());
+            self.security_is_said(allow.span, &who, allow.security.as_ref());
+            if let (Some(prefix), Some(address)) = (&serve.prefix, &allow.address) {
+                if !prefix.value.contains(&address.value) {
+                    self.sink.error(
+                        address.span,
+                        Code::Conflict,
+                        format!("the home address lies outside {}", prefix.value),
+                        "a home address belongs to the home link; status 132 would answer it (RFC 6275 §10.3.1)",
+                    );
+                } else if serve.agent.as_ref().is_some_and(|agent| agent.value == address.value) {
+                    self.sink.error(
+                        address.span,
+                        Code::Conflict,
+                        "the home address is the agent's own",
+                        "give the mobile an address of its own",
+                    );
+                }
+            }
+        }
+        if home.allowed.is_empty() {
+            self.sink.warning(
+                serve.span,
+                Code::Missing,
+                "no mobile may register here",
+                "add allow \"2001:db8:100::42\" { security … }",
+            );
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The way in: from a file or a text to a [`Policy`], or to everything that is wrong with it.
+
+use std::path::Path;
+
+use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
+use crate::files::{Directory, Files, gather, not_utf8, read_regular};
+use crate::policy::Policy;
+use crate::source::{Sink, Sources};
+use crate::suite::check_tests;
+use crate::{check, compile, read, shadow, words};
+
+/// Reads a policy file and what it includes.
+///
+/// The file's own tests are not run; see [`load_tested`].
+pub fn load(path: &Path) -> Result<Policy, Faults> {
+    let name = path.display().to_string();
+    let unreadable = |error: std::io::Error| {
+        Faults(vec![Diagnostic {
+            code: Code::Include,
+            severity: Severity::Error,
+            message: format!("the policy cannot be read: {error}"),
+            help: Some("mend the name or the file's mode".to_owned()),
+            file: name.clone(),
+            line: 1,
+            column: 1,
+            length: 1,
+            source_line: String::new(),
+            source_offset: 0,
+        }])
+    };
+    let octets = read_regular(path).map_err(unreadable)?;
+    let files = Directory::new(path.parent().unwrap_or(Path::new(""))).map_err(unreadable)?;
+    match String::from_utf8(octets) {
+        Ok(text) => parse(&name, &text, &files),
+        Err(error) => {
+            let (mut sources, mut sink) = (Sources::default(), Sink::default());
+            not_utf8(&name, &error, &mut sources, &mut sink);
+            Err(sink.finish(&sources).expect_err("an error was just put in"))
+        }
+    }
+}
+
+/// Reads a policy file and runs its tests: what `check` says and what `apply` accepts.
+pub fn load_tested(path: &Path) -> Result<Policy, Faults> {
+    let policy = load(path)?;
+    check_tests(&policy)?;
+    Ok(policy)
+}
+
+/// Reads a policy from a text; `files` gives what it includes.
+///
+/// `name` is the file's name in diagnostics; names of included files and of key files are
+/// resolved against its directory.
+pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Policy, Faults> {
+    let (mut sources, mut sink) = (Sources::default(), Sink::default());
+    let nodes = gather(name, text.to_owned(), files, &mut sources, &mut sink);
+    let readable = !sink.has_errors();
+    words::conform_file(&nodes, &mut sink);
+    let document = read::document(&nodes, &sources, &mut sink);
+    // Without all nodes, what is missing or unknown may only be unread.
+    if !readable {
+        return Err(sink.finish(&sources).expect_err("what is unreadable was named"));
+    }
+    check::check(&document, &sources, &mut sink);
+    let mut policy = compile::compile(&document, &sources, &mut sink);
+    if !sink.has_errors() {
+        shadow::check(&document, &policy, &mut sink);
+    }
+    policy.warnings = sink.finish(&sources)?;
+    Ok(policy)
+}

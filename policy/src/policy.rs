@@ -1,0 +1,313 @@
+//! The policy as it is used: a file that was read, checked and compiled.
+//!
+//! Everything is resolved here: groups are expanded, interfaces in rules are BIDs, key files have
+//! their paths. What a [`Policy`] says is complete and free of contradictions, because
+//! [`crate::parse`] gives none otherwise.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::Ipv6Net;
+use serde::Serialize;
+
+use crate::diagnostic::Diagnostic;
+use crate::effective::{BlockReply, Otherwise};
+use crate::key::Ingress;
+use crate::selector::TrafficSelector;
+use crate::suite::TestCase;
+use crate::terms::{
+    Bid, HomeAddress, HomeAgentAddress, HomeName, InterfaceName, MobileNetworkPrefix, PrefixMode,
+    Role, RuleId, RuleName, SecurityName,
+};
+
+/// A policy file and what it includes, compiled.
+#[derive(Clone, Debug, Serialize)]
+pub struct Policy {
+    /// What the file calls itself, or the file's name.
+    pub name: String,
+    /// What this node does.
+    pub role: Role,
+    /// Tells two texts apart (64 bits, not cryptographic); includes count.
+    pub text_digest: String,
+    /// The access links in the order of the file.
+    pub interfaces: Vec<Interface>,
+    /// The security associations that homes and allowed mobiles name.
+    pub securities: Vec<Security>,
+    /// The home networks of a mobile; empty at a home agent.
+    pub homes: Vec<Home>,
+    /// The home networks that a home agent serves; empty on a mobile.
+    pub served: Vec<ServedHome>,
+    /// The ingress interfaces that rules name.
+    pub ingresses: Ingresses,
+    /// The file's own tests, run by [`crate::run_tests`].
+    pub tests: Vec<TestCase>,
+    /// What is legal and deserves a look: printed at every start.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Policy {
+    /// The access link of this name.
+    pub fn interface(&self, name: &str) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.name.as_str() == name)
+    }
+
+    /// The access link that is registered under this BID.
+    pub fn interface_of(&self, bid: Bid) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.bid == Some(bid))
+    }
+
+    /// The security association of this name.
+    pub fn security(&self, name: &SecurityName) -> Option<&Security> {
+        self.securities.iter().find(|security| security.name == *name)
+    }
+
+    /// The home network of this name.
+    pub fn home(&self, name: &str) -> Option<&Home> {
+        self.homes.iter().find(|home| home.name.as_str() == name)
+    }
+}
+
+/// An access link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Interface {
+    /// As the kernel names it.
+    pub name: InterfaceName,
+    /// The BID its care-of address is registered under; `None` at a home agent.
+    pub bid: Option<Bid>,
+    /// BID-PRI (RFC 6089 §4.1), 1 to 127; the lower number is preferred.
+    pub priority: u8,
+    /// What kind of link it is, for people.
+    pub class: Option<String>,
+    /// Whether its octets cost money.
+    pub metered: bool,
+}
+
+/// How a security association authenticates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// HMAC-SHA-256 truncated to 128 bits; an SPI of our own range.
+    HmacSha256,
+    /// HMAC-SHA1 truncated to 96 bits (RFC 4285 §5.1).
+    HmacSha1,
+}
+
+/// A security association; the key itself is never in the policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Security {
+    /// Its name.
+    pub name: SecurityName,
+    /// The mobility SPI, at least 256 (RFC 4285 §5).
+    pub spi: u32,
+    /// How it authenticates.
+    pub algorithm: Algorithm,
+    /// Where the key is, relative names resolved against the file that names it.
+    pub key_file: PathBuf,
+}
+
+/// The one tunnel interface of a home network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tunnel {
+    /// Its name.
+    pub name: InterfaceName,
+    /// A fixed MTU in octets; `None` lets the daemon choose one at start.
+    pub mtu: Option<u16>,
+}
+
+/// A home network of a mobile node or router.
+#[derive(Clone, Debug, Serialize)]
+pub struct Home {
+    /// Its name.
+    pub name: HomeName,
+    /// The interface that home-bound packets enter.
+    pub tunnel: Tunnel,
+    /// Where the mobile registers.
+    pub agent: HomeAgentAddress,
+    /// The address the mobile keeps.
+    pub address: HomeAddress,
+    /// Length of the home link's prefix.
+    pub prefix_len: u8,
+    /// The networks that move with a mobile router.
+    pub mobile_networks: Vec<MobileNetwork>,
+    /// How the prefixes are named to the agent.
+    pub prefix_mode: PrefixMode,
+    /// How the mobile registers.
+    pub register: Register,
+    /// How signaling is protected; `None` for `security none`.
+    pub security: Option<SecurityName>,
+    /// What happens to packets.
+    pub rules: RuleSet,
+}
+
+impl Home {
+    /// Whether a packet with this source belongs to the home network's mobile.
+    pub fn owns(&self, source: std::net::IpAddr) -> bool {
+        match source {
+            std::net::IpAddr::V6(source) => {
+                self.address.0 == source
+                    || self.mobile_networks.iter().any(|network| network.prefix.contains(source))
+            }
+            std::net::IpAddr::V4(_) => false,
+        }
+    }
+}
+
+/// A network that moves with a mobile router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct MobileNetwork {
+    /// Its prefix.
+    pub prefix: MobileNetworkPrefix,
+    /// The interface it lives on.
+    pub on: Option<InterfaceName>,
+}
+
+/// How a mobile registers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Register {
+    /// The lifetime asked for: a multiple of 4 s, at most 262,140 s (RFC 6275 §6.1.7).
+    pub lifetime: Duration,
+    /// Whether several care-of addresses are registered (RFC 5648).
+    pub multiple_coa: bool,
+    /// Whether they are registered in one Binding Update (RFC 5648 §5.3).
+    pub bulk: bool,
+}
+
+impl Default for Register {
+    fn default() -> Self {
+        Self { lifetime: Duration::from_secs(420), multiple_coa: true, bulk: true }
+    }
+}
+
+/// A home network that a home agent serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ServedHome {
+    /// Its name.
+    pub name: HomeName,
+    /// The interface that packets for mobiles enter.
+    pub tunnel: Tunnel,
+    /// The address mobiles register at.
+    pub agent: HomeAgentAddress,
+    /// The home link's prefix.
+    pub prefix: Ipv6Net,
+    /// The home link.
+    pub on: Option<InterfaceName>,
+    /// The longest lifetime granted.
+    pub max_lifetime: Duration,
+    /// Whether several care-of addresses are accepted (RFC 5648).
+    pub multiple_coa: bool,
+    /// Whether bulk registration is accepted; otherwise status 168 answers it.
+    pub bulk: bool,
+    /// Who may register.
+    pub mobiles: Vec<AllowedMobile>,
+}
+
+/// A mobile that may register, and with what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AllowedMobile {
+    /// Its home address.
+    pub address: HomeAddress,
+    /// What people call it.
+    pub name: Option<String>,
+    /// The mobile network prefixes it may register; none for a mobile node.
+    pub prefixes: Vec<MobileNetworkPrefix>,
+    /// How its signaling is protected; `None` for `security none`.
+    pub security: Option<SecurityName>,
+    /// How many bindings it may hold at once.
+    pub max_bindings: u16,
+}
+
+/// The ingress interfaces that rules name, by number.
+///
+/// `local` is [`Ingress::LOCAL`] and `other` is [`Ingress::OTHER`] in every table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Ingresses(Vec<InterfaceName>);
+
+impl Ingresses {
+    /// How many interfaces a policy may name.
+    pub const MOST: usize = 255 - Ingress::FIRST_NAMED as usize + 1;
+
+    /// The number of `name`, which is added if the table lacks it; `None` if the table is full.
+    pub(crate) fn add(&mut self, name: &str) -> Option<Ingress> {
+        self.number(name).or_else(|| {
+            let place = self.0.len();
+            let number = u8::try_from(place + usize::from(Ingress::FIRST_NAMED)).ok()?;
+            self.0.push(InterfaceName::new(name));
+            Some(Ingress(number))
+        })
+    }
+
+    /// The interface behind a number.
+    pub fn name(&self, ingress: Ingress) -> &str {
+        match ingress {
+            Ingress::LOCAL => "local",
+            Ingress(number) => number
+                .checked_sub(Ingress::FIRST_NAMED)
+                .and_then(|place| self.0.get(usize::from(place)))
+                .map_or("other", InterfaceName::as_str),
+        }
+    }
+
+    /// The number of an interface; `None` if no rule names it.
+    pub fn number(&self, name: &str) -> Option<Ingress> {
+        match name {
+            "local" => Some(Ingress::LOCAL),
+            "other" => Some(Ingress::OTHER),
+            _ => {
+                let place = self.0.iter().position(|known| known.as_str() == name)?;
+                let place = u8::try_from(place).expect("the table has at most 254 names");
+                Some(Ingress(place + Ingress::FIRST_NAMED))
+            }
+        }
+    }
+
+    /// The named interfaces and their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (Ingress, &InterfaceName)> {
+        (Ingress::FIRST_NAMED..).map(Ingress).zip(&self.0)
+    }
+}
+
+/// The rules of one home network in the order of the file; the last is `default`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RuleSet {
+    /// The rules.
+    pub rules: Vec<Rule>,
+}
+
+impl RuleSet {
+    /// The rule at this place.
+    pub fn get(&self, id: RuleId) -> Option<&Rule> {
+        self.rules.get(usize::from(id.0))
+    }
+}
+
+/// One flow rule, groups expanded and interfaces resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rule {
+    /// Its place.
+    pub id: RuleId,
+    /// Its name; `default` for the last.
+    pub name: RuleName,
+    /// Where it stands.
+    pub file: String,
+    /// Where it stands, from 1.
+    pub line: usize,
+    /// Alternatives; empty for `default`, which matches every packet.
+    pub selectors: Vec<TrafficSelector>,
+    /// Packets that are taken out again.
+    pub exclude: Vec<TrafficSelector>,
+    /// What happens.
+    pub verb: Verb,
+    /// What happens when that is not possible.
+    pub otherwise: Otherwise,
+}
+
+/// What a rule does with its packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// The first usable link in this order.
+    Prefer(Vec<Bid>),
+    /// Refused.
+    Block(BlockReply),
+}

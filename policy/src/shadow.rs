@@ -1,0 +1,119 @@
+//! Rules that can never decide anything, because an earlier rule takes all their packets.
+
+use ipnet::IpNet;
+use std::ops::RangeInclusive;
+
+use crate::diagnostic::Code;
+use crate::document::Document;
+use crate::effective::Otherwise;
+use crate::policy::{Policy, Rule, Verb};
+use crate::selector::TrafficSelector;
+use crate::source::Sink;
+
+/// How many pairs of selectors are compared before the search is given up.
+const MOST_PAIRS: usize = 4_000_000;
+
+/// Names rules that an earlier rule leaves nothing, or leaves only when its links are down.
+pub(crate) fn check(document: &Document, policy: &Policy, sink: &mut Sink) {
+    let mut pairs = 0;
+    for home in &policy.homes {
+        let nodes = document.rule_sets.iter().find(|rules| match &rules.home {
+            Some(named) => named.value == home.name.as_str(),
+            None => true,
+        });
+        let Some(nodes) = nodes else { continue };
+        let rules = &home.rules.rules;
+        for (place, (rule, node)) in rules.iter().zip(&nodes.rules).enumerate() {
+            if !rule.exclude.is_empty() && rule.selectors.iter().all(|s| covered(s, &rule.exclude))
+            {
+                sink.error(
+                    node.name.span,
+                    Code::Shadowed,
+                    format!("rule `{}` excludes everything that it matches", rule.name),
+                    "narrow the `exclude`",
+                );
+                continue;
+            }
+            for earlier in &rules[..place] {
+                pairs += rule.selectors.len() * earlier.selectors.len();
+                if pairs > MOST_PAIRS {
+                    sink.warning(
+                        node.name.span,
+                        Code::Limit,
+                        "from here on the rules are too many to look for shadowed ones",
+                        "split the policy, or trust its tests",
+                    );
+                    return;
+                }
+                if !earlier.exclude.is_empty()
+                    || !rule.selectors.iter().all(|s| covered(s, &earlier.selectors))
+                {
+                    continue;
+                }
+                let place = format!("rule `{}` of line {}", earlier.name, earlier.line);
+                if always_decides(earlier) {
+                    sink.error(
+                        node.name.span,
+                        Code::Shadowed,
+                        format!(
+                            "rule `{}` never decides: {place} takes all its packets",
+                            rule.name
+                        ),
+                        format!("move `{}` above `{}`, or remove it", rule.name, earlier.name),
+                    );
+                } else {
+                    sink.warning(
+                        node.name.span,
+                        Code::Shadowed,
+                        format!(
+                            "rule `{}` decides only when no link of {place} is usable",
+                            rule.name
+                        ),
+                        format!(
+                            "move `{}` above `{}` if it is the exception",
+                            rule.name, earlier.name
+                        ),
+                    );
+                }
+                break;
+            }
+        }
+    }
+}
+
+/// Whether no packet that the rule matches is left to later rules.
+fn always_decides(rule: &Rule) -> bool {
+    matches!(rule.verb, Verb::Block(_)) || rule.otherwise != Otherwise::NextRule
+}
+
+/// Whether one of `wide` matches everything that `narrow` does.
+fn covered(narrow: &TrafficSelector, wide: &[TrafficSelector]) -> bool {
+    wide.iter().any(|wide| covers(wide, narrow))
+}
+
+fn covers(wide: &TrafficSelector, narrow: &TrafficSelector) -> bool {
+    field(&wide.protocols, &narrow.protocols, PartialEq::eq)
+        && field(&wide.dscps, &narrow.dscps, PartialEq::eq)
+        && field(&wide.ingresses, &narrow.ingresses, PartialEq::eq)
+        && field(&wide.destination_ports, &narrow.destination_ports, range_covers)
+        && field(&wide.source_ports, &narrow.source_ports, range_covers)
+        && field(&wide.sources, &narrow.sources, net_covers)
+        && field(&wide.destinations, &narrow.destinations, net_covers)
+}
+
+/// Whether every value of `narrow` lies within one of `wide`; an empty field is everything.
+fn field<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
+    // Long lists are left alone: comparing them costs more than the advice is worth.
+    wide.is_empty()
+        || (!narrow.is_empty()
+            && wide.len().saturating_mul(narrow.len()) <= 1024
+            && narrow.iter().all(|narrow| wide.iter().any(|wide| covers(wide, narrow))))
+}
+
+fn range_covers(wide: &RangeInclusive<u16>, narrow: &RangeInclusive<u16>) -> bool {
+    wide.start() <= narrow.start() && narrow.end() <= wide.end()
+}
+
+fn net_covers(wide: &IpNet, narrow: &IpNet) -> bool {
+    wide.contains(narrow)
+}

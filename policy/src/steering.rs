@@ -1,0 +1,159 @@
+//! From rules and the state of the links to the present list of candidates.
+//!
+//! [`evaluate`] runs on events, never on packets, and knows no clock: time is an argument. Its
+//! result is frozen into a snapshot and walked by [`Effective::choose`]. A link that is down
+//! leaves every candidate list; a drained link goes to the end of its list, so that it is used
+//! when nothing else in that rule is usable. Overrides of `mtun steer` come before all rules of
+//! the file, in the order given, and end by themselves.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::effective::{Effective, EffectiveRule, Otherwise, Outcome};
+use crate::policy::{RuleSet, Verb};
+use crate::selector::TrafficSelector;
+use crate::terms::{Bid, RuleId, RuleName};
+
+/// What is known of a link besides its registration.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// Nothing speaks against it.
+    #[default]
+    Up,
+    /// An operator wants it to run empty: last choice of every rule.
+    Drained,
+    /// Not used.
+    Down,
+}
+
+impl LinkState {
+    /// The state that `given wlan0=…` names.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "up" => Some(Self::Up),
+            "drained" => Some(Self::Drained),
+            "down" => Some(Self::Down),
+            _ => None,
+        }
+    }
+
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Drained => "drained",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// The state of every link; a link that is not mentioned is up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PathFacts {
+    links: BTreeMap<Bid, LinkState>,
+}
+
+impl PathFacts {
+    /// Facts in which every link is up.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// States what is known of the link of `bid`.
+    pub fn set(&mut self, bid: Bid, state: LinkState) {
+        self.links.insert(bid, state);
+    }
+
+    /// What is known of the link of `bid`.
+    pub fn state(&self, bid: Bid) -> LinkState {
+        self.links.get(&bid).copied().unwrap_or_default()
+    }
+
+    /// The links of which something was stated.
+    pub fn iter(&self) -> impl Iterator<Item = (Bid, LinkState)> {
+        self.links.iter().map(|(bid, state)| (*bid, *state))
+    }
+
+    /// Candidates as they are now: those that are down left out, the drained ones last.
+    fn present(&self, bids: &[Bid]) -> Vec<Bid> {
+        let with = |state| bids.iter().copied().filter(move |bid| self.state(*bid) == state);
+        with(LinkState::Up).chain(with(LinkState::Drained)).collect()
+    }
+}
+
+impl FromIterator<(Bid, LinkState)> for PathFacts {
+    fn from_iter<I: IntoIterator<Item = (Bid, LinkState)>>(facts: I) -> Self {
+        Self { links: facts.into_iter().collect() }
+    }
+}
+
+/// A flow that an operator sends by a certain link for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Override {
+    /// At or above [`RuleId::OVERRIDES`].
+    pub id: RuleId,
+    /// Which packets.
+    pub selector: TrafficSelector,
+    /// By which link.
+    pub bid: Bid,
+    /// When it ends, on the monotonic clock.
+    pub until: Duration,
+    /// Why, in the operator's words.
+    pub reason: Option<String>,
+    /// The filter as it was typed.
+    pub text: String,
+}
+
+impl Override {
+    /// The name under which it stands among the rules.
+    pub fn rule_name(&self) -> RuleName {
+        RuleName::new(format!("steer-{}", self.id.0.saturating_sub(RuleId::OVERRIDES)))
+    }
+}
+
+/// The list that packets are judged by at the time `now`.
+///
+/// An override whose time has come (`until <= now`) is left out; the caller evaluates again at
+/// [`next_expiry`].
+pub fn evaluate(
+    rules: &RuleSet,
+    overrides: &[Override],
+    facts: &PathFacts,
+    now: Duration,
+) -> Arc<Effective> {
+    let steered = overrides.iter().filter(|steer| now < steer.until).map(|steer| EffectiveRule {
+        id: steer.id,
+        name: steer.rule_name(),
+        selectors: vec![steer.selector.clone()],
+        exclude: Vec::new(),
+        outcome: Outcome::Candidates(facts.present(&[steer.bid])),
+        otherwise: Otherwise::NextRule,
+    });
+    let written = rules.rules.iter().map(|rule| EffectiveRule {
+        id: rule.id,
+        name: rule.name.clone(),
+        selectors: rule.selectors.clone(),
+        exclude: rule.exclude.clone(),
+        outcome: match &rule.verb {
+            Verb::Prefer(bids) => Outcome::Candidates(facts.present(bids)),
+            Verb::Block(reply) => Outcome::Block(*reply),
+        },
+        otherwise: match &rule.otherwise {
+            Otherwise::Candidates(bids) => Otherwise::Candidates(facts.present(bids)),
+            same @ (Otherwise::NextRule | Otherwise::Any | Otherwise::Block(_)) => same.clone(),
+        },
+    });
+    Arc::new(Effective { rules: steered.chain(written).collect() })
+}
+
+/// When the next override ends; `None` without any.
+pub fn next_expiry(overrides: &[Override], now: Duration) -> Option<Duration> {
+    overrides.iter().map(|steer| steer.until).filter(|until| now < *until).min()
+}

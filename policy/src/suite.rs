@@ -1,0 +1,227 @@
+//! The policy file's own tests.
+//!
+//! Each expectation is judged by [`Effective::choose`](crate::Effective::choose) over the list
+//! that [`evaluate`] makes of the home's rules and the states under `given`: the same walk that
+//! packets take.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
+use crate::effective::{Choice, Usable};
+use crate::key::FlowKey;
+use crate::policy::{Interface, Policy};
+use crate::steering::{LinkState, PathFacts, evaluate};
+use crate::terms::{Bid, HomeName, InterfaceName, RuleName};
+
+/// A place in a text with the line around it, ready to become a [`Diagnostic`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, in characters from 1.
+    pub column: usize,
+    /// How many characters are meant.
+    pub length: usize,
+    /// The text of the line, or of the part around the place.
+    pub source_line: String,
+    /// How many characters of the line stand before `source_line`.
+    pub source_offset: usize,
+}
+
+impl Place {
+    /// A diagnostic at this place.
+    pub(crate) fn diagnostic(&self, code: Code, message: String, help: String) -> Diagnostic {
+        Diagnostic {
+            code,
+            severity: Severity::Error,
+            message,
+            help: Some(help),
+            file: self.file.clone(),
+            line: self.line,
+            column: self.column,
+            length: self.length,
+            source_line: self.source_line.clone(),
+            source_offset: self.source_offset,
+        }
+    }
+}
+
+impl From<Diagnostic> for Place {
+    fn from(d: Diagnostic) -> Self {
+        Self {
+            file: d.file,
+            line: d.line,
+            column: d.column,
+            length: d.length,
+            source_line: d.source_line,
+            source_offset: d.source_offset,
+        }
+    }
+}
+
+/// `test "…" { … }`.
+#[derive(Clone, Debug, Serialize)]
+pub struct TestCase {
+    /// The sentence.
+    pub name: String,
+    /// Where it stands.
+    pub file: String,
+    /// Where it stands, from 1.
+    pub line: usize,
+    /// The home network whose rules judge the flow.
+    pub home: HomeName,
+    /// The flow.
+    #[serde(skip)]
+    pub key: FlowKey,
+    /// What must come out.
+    pub expectations: Vec<Expectation>,
+}
+
+/// `expect …`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Expectation {
+    /// Where it stands.
+    pub place: Place,
+    /// The states under `given`.
+    pub given: PathFacts,
+    /// The rule that must decide.
+    pub rule: Option<RuleName>,
+    /// How it must end; `None` if only the rule matters.
+    pub end: Option<End>,
+}
+
+/// How a walk over the rules ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum End {
+    /// By this link.
+    Via(InterfaceName),
+    /// Refused by a rule.
+    Blocked,
+    /// No link is usable.
+    Unreachable,
+}
+
+impl std::fmt::Display for End {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Via(link) => write!(f, "via {link}"),
+            Self::Blocked => f.write_str("blocked"),
+            Self::Unreachable => f.write_str("unreachable"),
+        }
+    }
+}
+
+/// What became of a test.
+#[derive(Clone, Debug, Serialize)]
+pub struct TestOutcome {
+    /// The sentence.
+    pub name: String,
+    /// Where it stands.
+    pub file: String,
+    /// Where it stands, from 1.
+    pub line: usize,
+    /// How many expectations it has.
+    pub expectations: usize,
+    /// One diagnostic for each expectation that does not hold.
+    pub failures: Vec<Diagnostic>,
+}
+
+impl TestOutcome {
+    /// Whether every expectation holds.
+    pub fn passed(&self) -> bool {
+        self.failures.is_empty()
+    }
+}
+
+/// Links as `given` states them: registered and usable unless they are down.
+pub(crate) struct GivenLinks<'p> {
+    /// The links of the policy.
+    pub interfaces: &'p [Interface],
+    /// What is stated of them.
+    pub facts: &'p PathFacts,
+}
+
+impl Usable for GivenLinks<'_> {
+    fn usable(&self, bid: Bid) -> bool {
+        let known = self.interfaces.iter().any(|interface| interface.bid == Some(bid));
+        known && self.facts.state(bid) != LinkState::Down
+    }
+
+    fn preferred(&self) -> Option<Bid> {
+        let links = self.interfaces.iter().filter_map(|link| Some((link.priority, link.bid?)));
+        let usable = links.filter(|(_, bid)| self.usable(*bid));
+        usable
+            .min_by_key(|(priority, bid)| (self.facts.state(*bid), *priority, *bid))
+            .map(|(_, bid)| bid)
+    }
+}
+
+/// Runs every test of the file.
+pub fn run_tests(policy: &Policy) -> Vec<TestOutcome> {
+    policy.tests.iter().map(|test| run_test(policy, test)).collect()
+}
+
+/// The failed expectations of a file, as faults.
+pub fn check_tests(policy: &Policy) -> Result<(), Faults> {
+    let failures: Vec<Diagnostic> =
+        run_tests(policy).into_iter().flat_map(|outcome| outcome.failures).collect();
+    if failures.is_empty() { Ok(()) } else { Err(Faults(failures)) }
+}
+
+fn run_test(policy: &Policy, test: &TestCase) -> TestOutcome {
+    let failures =
+        test.expectations.iter().filter_map(|expect| failure(policy, test, expect)).collect();
+    TestOutcome {
+        name: test.name.clone(),
+        file: test.file.clone(),
+        line: test.line,
+        expectations: test.expectations.len(),
+        failures,
+    }
+}
+
+fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Diagnostic> {
+    let home = policy.home(test.home.as_str())?;
+    let links = GivenLinks { interfaces: &policy.interfaces, facts: &expect.given };
+    let effective = evaluate(&home.rules, &[], &expect.given, Duration::ZERO);
+    let (rule, end) = ending(policy, effective.choose(&test.key, &links, None));
+    let rule_holds = expect.rule.as_ref().is_none_or(|wanted| rule.as_ref() == Some(wanted));
+    let end_holds = expect.end.as_ref().is_none_or(|wanted| *wanted == end);
+    if rule_holds && end_holds {
+        return None;
+    }
+    let found =
+        rule.map_or_else(|| format!("no rule, {end}"), |rule| format!("rule `{rule}`, {end}"));
+    let wanted = match (&expect.rule, &expect.end) {
+        (Some(rule), Some(end)) => format!("rule `{rule}`, {end}"),
+        (Some(rule), None) => format!("rule `{rule}`"),
+        (None, Some(end)) => end.to_string(),
+        (None, None) => "anything".to_owned(),
+    };
+    Some(
+        expect.place.diagnostic(
+            Code::TestFailed,
+            format!("test \"{}\" expects {wanted} and gets {found}", test.name),
+            "mend the rules or the test; `mtun explain` shows rule by rule why the flow goes there"
+                .to_owned(),
+        ),
+    )
+}
+
+/// The deciding rule and the end of a walk, in the policy's names.
+pub(crate) fn ending(policy: &Policy, choice: Choice<'_>) -> (Option<RuleName>, End) {
+    match choice {
+        Choice::Use { rule, bid, .. } => {
+            let link = policy.interface_of(bid).map(|interface| interface.name.clone());
+            let link = link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")));
+            (rule.map(|rule| rule.name.clone()), End::Via(link))
+        }
+        Choice::Block { rule, .. } => (Some(rule.name.clone()), End::Blocked),
+        Choice::Nothing(rule) => (rule.map(|rule| rule.name.clone()), End::Unreachable),
+    }
+}
