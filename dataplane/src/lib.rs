@@ -1,3 +1,54 @@
-//! What happens to a packet.
+//! What happens to a packet: the decision, the packet paths and their backends.
+//!
+//! ```text
+//!            inner packet                                   outer packet
+//!   mtun0 ──► packet ──► flow table ──► decide ──► encapsulate ──► uplink
+//!   mtun0 ◄── decapsulate ◄── admit ◄── reassemble ◄── packet socket
+//! ```
+//!
+//! Policy meets bindings in exactly one function, [`decide()`]; its mirror [`admit()`] reads the same
+//! tables backwards, so that one table is routing on the way out and access list on the way in.
+//! Both read a frozen [`Snapshot`]; one packet never sees half of a change. What is faster
+//! than a decision, here the [`FlowTable`] and beside it every kernel fast path, only remembers
+//! decisions and never makes one.
+//!
+//! Three rules hold everywhere in this crate:
+//! * A packet with a home source leaves encapsulated or not at all. There is no other kind of
+//!   [`Verdict::Send`].
+//! * Every way of saying no is a [`DropReason`] or an [`IgnoreReason`], and each is counted.
+//! * Nothing from the wire panics or allocates without a bound.
+//!
+//! [`Engine`] is the packet loop of one home network without its I/O: bytes in, a verdict and
+//! bytes out, time as an argument. Devices and sockets live under `backend`.
+//!
+//! Standards: RFC 6275 §9.3, §10.4, §11.3; RFC 3963 §5.5, §6.4; RFC 5648 §6.5; RFC 2473; RFC 6040.
 
+mod admit;
+mod answer;
 pub mod backend;
+mod counters;
+mod decide;
+mod encapsulation;
+mod engine;
+mod explain;
+mod flow_table;
+mod fragments;
+mod mtu;
+mod packet;
+mod reason;
+mod snapshot;
+mod verified;
+pub mod wire;
+
+pub use admit::{Admitted, OuterKey, admit};
+pub use counters::{CounterSnapshot, Counters, Direction, Traffic};
+pub use decide::{Answer, Decision, Encapsulation, Remembered, Route, Side, decide};
+pub use encapsulation::{EcnViolation, inner_ecn, outer_ecn};
+pub use engine::{Engine, Settings, Verdict};
+pub use explain::{Explained, ExplainedRegistration, Fate, explain};
+pub use flow_table::{FlowEntry, FlowTable};
+pub use fragments::Limits;
+pub use mtu::{MIN_MTU, inner_mtu};
+pub use packet::{Inner, InnerFragment};
+pub use reason::{DropReason, IgnoreReason};
+pub use snapshot::{Binding, BindingTable, PathId, Registration, Snapshot};

@@ -1,0 +1,112 @@
+//! Whether a tunnelled packet may enter: the mirror of [`decide`](crate::decide()).
+//!
+//! It reads the tables that routing reads, backwards. At a home agent the outer source must be a
+//! registered care-of address of the mobile that owns the inner source; at a mobile the outer
+//! source must be the agent, the outer destination one of our care-of addresses, and the inner
+//! destination ours. Whatever else arrives in a tunnel is dropped without an answer: an open
+//! decapsulator would let anybody forge anybody.
+//!
+//! Any registered binding admits, also one that carries nothing out at present: packets that
+//! were under way when a path failed still count (RFC 5648 §6.5).
+//!
+//! Standards: RFC 6275 §10.4.5, §11.3.3; RFC 3963 §5.5, §6.5; RFC 5648 §6.5, §9.3.1.
+
+use std::net::IpAddr;
+
+use mtun_policy::FlowKey;
+
+use crate::decide::Side;
+use crate::reason::DropReason;
+use crate::snapshot::{Binding, Registration, Snapshot};
+
+/// The two addresses of an outer header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OuterKey {
+    /// Who sent it.
+    pub source: IpAddr,
+    /// To which of our addresses.
+    pub destination: IpAddr,
+}
+
+/// A packet that may enter, and by whose right.
+#[derive(Clone, Copy, Debug)]
+pub struct Admitted<'s> {
+    /// Whose packet it is.
+    pub registration: &'s Registration,
+    /// Which end of the tunnel this is.
+    pub side: Side,
+    /// The binding by which it came: a verified sign of life of that care-of address.
+    pub binding: &'s Binding,
+}
+
+/// Whether a packet with this outer and this inner header may enter.
+///
+/// The inner addresses' scope was judged before (see [`Inner::check_scope`]); here it is asked
+/// who owns them.
+///
+/// [`Inner::check_scope`]: crate::Inner::check_scope
+pub fn admit<'s>(
+    snapshot: &'s Snapshot,
+    outer: &OuterKey,
+    inner: &FlowKey,
+) -> Result<Admitted<'s>, DropReason> {
+    let far = snapshot.cache.lookup(inner.source);
+    let near = snapshot.updates.lookup(inner.destination);
+    match (far, near) {
+        (None, None) => Err(DropReason::InnerUnknown),
+        (Some(far), None) => from_mobile(snapshot, far, outer, inner),
+        (None, Some(near)) => from_agent(snapshot, near, outer, inner),
+        (Some(far), Some(near)) => from_mobile(snapshot, far, outer, inner)
+            .or_else(|_| from_agent(snapshot, near, outer, inner)),
+    }
+}
+
+/// req TN-01, TN-02: at the home agent.
+fn from_mobile<'s>(
+    snapshot: &'s Snapshot,
+    registration: &'s Registration,
+    outer: &OuterKey,
+    inner: &FlowKey,
+) -> Result<Admitted<'s>, DropReason> {
+    if outer.destination != IpAddr::V6(registration.peer) {
+        return Err(DropReason::OuterDestination);
+    }
+    let binding = registration
+        .bindings
+        .iter()
+        .find(|binding| binding.care_of.0 == outer.source)
+        .ok_or(DropReason::NotCareOf)?;
+    not_both_ends(registration, snapshot.cache.lookup(inner.destination))?;
+    Ok(Admitted { registration, side: Side::Far, binding })
+}
+
+/// req TN-01, TN-02: at the mobile.
+fn from_agent<'s>(
+    snapshot: &'s Snapshot,
+    registration: &'s Registration,
+    outer: &OuterKey,
+    inner: &FlowKey,
+) -> Result<Admitted<'s>, DropReason> {
+    if outer.source != IpAddr::V6(registration.peer) {
+        return Err(DropReason::NotHomeAgent);
+    }
+    let binding = registration
+        .bindings
+        .iter()
+        .find(|binding| binding.care_of.0 == outer.destination)
+        .ok_or(DropReason::OuterDestination)?;
+    not_both_ends(registration, snapshot.updates.lookup(inner.source))?;
+    Ok(Admitted { registration, side: Side::Near, binding })
+}
+
+/// req TN-06: a packet from a mobile to itself would go round and round, and one that claims our
+/// own source cannot come from outside.
+fn not_both_ends(
+    registration: &Registration,
+    other_end: Option<&Registration>,
+) -> Result<(), DropReason> {
+    match other_end {
+        Some(other) if other.home_address == registration.home_address => Err(DropReason::Hairpin),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,158 @@
+//! What happened, in numbers: per reason, and per rule, binding and direction.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
+
+use mtun_policy::{Bid, RuleId};
+
+use crate::reason::{DropReason, IgnoreReason};
+
+/// Which way a packet went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// Into the tunnel.
+    Out,
+    /// Out of the tunnel.
+    In,
+}
+
+/// One counter of carried packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// The rule by which the flow leaves here; `None` if none matched or none was asked yet.
+    pub rule: Option<RuleId>,
+    /// The binding.
+    pub bid: Option<Bid>,
+    /// The direction.
+    pub direction: Direction,
+    /// Packets.
+    pub packets: u64,
+    /// Octets of inner packets.
+    pub bytes: u64,
+}
+
+/// The counters at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CounterSnapshot {
+    /// Every reason, also those that never occurred.
+    pub drops: Vec<(DropReason, u64)>,
+    /// Every reason, also those that never occurred.
+    pub ignores: Vec<(IgnoreReason, u64)>,
+    /// Sorted by rule, binding and direction.
+    pub traffic: Vec<Traffic>,
+    /// Signalling packets handed on.
+    pub signalling: u64,
+    /// ICMPv6 errors and TCP resets written.
+    pub answers: u64,
+}
+
+impl CounterSnapshot {
+    /// How often packets were dropped for this reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops.iter().find(|(r, _)| *r == reason).map_or(0, |(_, count)| *count)
+    }
+
+    /// How often packets were ignored for this reason.
+    pub fn ignored(&self, reason: IgnoreReason) -> u64 {
+        self.ignores.iter().find(|(r, _)| *r == reason).map_or(0, |(_, count)| *count)
+    }
+}
+
+/// Series of carried packets that are kept apart; more, after very many policies, share one.
+const MAX_SERIES: usize = 4096;
+
+type Series = (Option<RuleId>, Option<Bid>, Direction);
+
+#[derive(Debug, Default)]
+struct Cell {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// Counters of one engine, raised by packet threads and read by others.
+#[derive(Debug)]
+pub struct Counters {
+    drops: Box<[AtomicU64]>,
+    ignores: Box<[AtomicU64]>,
+    traffic: RwLock<HashMap<Series, Cell, ahash::RandomState>>,
+    signalling: AtomicU64,
+    answers: AtomicU64,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let zeros = |count: usize| (0..count).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            drops: zeros(DropReason::ALL.len()),
+            ignores: zeros(IgnoreReason::ALL.len()),
+            traffic: RwLock::default(),
+            signalling: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Counters {
+    pub(crate) fn drop(&self, reason: DropReason) {
+        self.drops[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn ignore(&self, reason: IgnoreReason) {
+        self.ignores[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn signalling(&self) {
+        self.signalling.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn answer(&self) {
+        self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn carry(
+        &self,
+        rule: Option<RuleId>,
+        bid: Option<Bid>,
+        direction: Direction,
+        octets: usize,
+    ) {
+        let count = |cell: &Cell| {
+            cell.packets.fetch_add(1, Ordering::Relaxed);
+            cell.bytes.fetch_add(octets as u64, Ordering::Relaxed);
+        };
+        let series = (rule, bid, direction);
+        if let Some(cell) = self.traffic.read().unwrap_or_else(PoisonError::into_inner).get(&series)
+        {
+            return count(cell);
+        }
+        let mut traffic = self.traffic.write().unwrap_or_else(PoisonError::into_inner);
+        let full = traffic.len() >= MAX_SERIES;
+        let series = if full { (None, None, direction) } else { series };
+        count(traffic.entry(series).or_default());
+    }
+
+    /// A copy of all counters. They are read one after the other while packets go on.
+    pub fn snapshot(&self) -> CounterSnapshot {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let traffic = self.traffic.read().unwrap_or_else(PoisonError::into_inner);
+        let mut traffic: Vec<_> = traffic
+            .iter()
+            .map(|(&(rule, bid, direction), cell)| Traffic {
+                rule,
+                bid,
+                direction,
+                packets: read(&cell.packets),
+                bytes: read(&cell.bytes),
+            })
+            .collect();
+        traffic.sort_unstable_by_key(|t| (t.rule, t.bid, t.direction));
+        CounterSnapshot {
+            drops: DropReason::ALL.iter().copied().zip(self.drops.iter().map(read)).collect(),
+            ignores: IgnoreReason::ALL.iter().copied().zip(self.ignores.iter().map(read)).collect(),
+            traffic,
+            signalling: read(&self.signalling),
+            answers: read(&self.answers),
+        }
+    }
+}

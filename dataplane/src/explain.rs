@@ -1,0 +1,121 @@
+//! What would happen to one packet, and why: the decision itself, in words that can be shown.
+
+use std::net::Ipv6Addr;
+
+use mtun_policy::{
+    Bid, BlockReply, CareOfAddress, FlowKey, HomeAddress, HomeName, RuleId, RuleName,
+};
+
+use crate::decide::{Decision, Encapsulation, Remembered, Side, decide};
+use crate::mtu::inner_mtu;
+use crate::reason::DropReason;
+use crate::snapshot::{PathId, Registration, Snapshot};
+use crate::wire::ipv6;
+
+/// The fate of one packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Whose packet it is; `None` if nobody's.
+    pub registration: Option<ExplainedRegistration>,
+    /// What happens to it.
+    pub fate: Fate,
+    /// The rule that decided; `None` if none matched or none was asked.
+    pub rule: Option<(RuleId, RuleName)>,
+    /// Whether the rule's `otherwise` was needed.
+    pub otherwise: bool,
+    /// The binding on which the flow's last packet in the other direction came.
+    pub last_verified: Option<Bid>,
+    /// The snapshot's number.
+    pub snapshot_generation: u64,
+}
+
+/// The registration that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainedRegistration {
+    /// The home network.
+    pub home: HomeName,
+    /// The home address.
+    pub home_address: HomeAddress,
+    /// The home agent.
+    pub peer: Ipv6Addr,
+    /// Which table it was found in.
+    pub side: Side,
+    /// Its generation.
+    pub generation: u64,
+    /// Bindings, usable ones and all.
+    pub usable_bindings: usize,
+    /// All bindings.
+    pub bindings: usize,
+}
+
+/// What happens to the packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// Into the tunnel.
+    Forwarded {
+        /// The binding's number.
+        bid: Option<Bid>,
+        /// Its care-of address.
+        care_of: CareOfAddress,
+        /// How the packet is wrapped.
+        encapsulation: Encapsulation,
+        /// How it leaves.
+        path: PathId,
+        /// The largest inner packet that fits.
+        inner_mtu: usize,
+    },
+    /// Neither end is anybody's home.
+    NotOurs,
+    /// Dropped.
+    Dropped(DropReason),
+    /// Refused by the rule.
+    Refused(BlockReply),
+}
+
+/// Asks [`decide`] and writes down what it said; there is no second judgement here.
+pub fn explain(snapshot: &Snapshot, key: &FlowKey, memory: Option<&Remembered>) -> Explained {
+    let decision = decide(snapshot, key, memory);
+    let found = snapshot
+        .updates
+        .lookup(key.source)
+        .map(|near| (Side::Near, near))
+        .or_else(|| snapshot.cache.lookup(key.destination).map(|far| (Side::Far, far)));
+    let rule_name = |registration: &Registration, id: RuleId| {
+        let rule = registration.policy.rules.iter().find(|rule| rule.id == id);
+        rule.map(|rule| (id, rule.name.clone()))
+    };
+    let (fate, rule, otherwise) = match decision {
+        Decision::Pass => (Fate::NotOurs, None, false),
+        Decision::Drop(reason) => (Fate::Dropped(reason), None, false),
+        Decision::Refuse { rule, reply, .. } => {
+            (Fate::Refused(reply), Some((rule.id, rule.name.clone())), false)
+        }
+        Decision::Forward(route) => (
+            Fate::Forwarded {
+                bid: route.binding.bid,
+                care_of: route.binding.care_of,
+                encapsulation: route.encapsulation,
+                path: route.binding.path,
+                inner_mtu: inner_mtu(route.binding.mtu, ipv6::HEADER),
+            },
+            route.rule.and_then(|id| rule_name(route.registration, id)),
+            route.otherwise,
+        ),
+    };
+    Explained {
+        registration: found.map(|(side, registration)| ExplainedRegistration {
+            home: registration.home.clone(),
+            home_address: registration.home_address,
+            peer: registration.peer,
+            side,
+            generation: registration.generation,
+            usable_bindings: registration.bindings.iter().filter(|b| b.carries()).count(),
+            bindings: registration.bindings.len(),
+        }),
+        fate,
+        rule,
+        otherwise,
+        last_verified: memory.and_then(|memory| memory.last_verified),
+        snapshot_generation: snapshot.generation,
+    }
+}

@@ -1,0 +1,116 @@
+//! From the octets of an inner packet to the fields that policy may look at.
+//!
+//! It reads headers and judges what no rule may overrule: a length that lies, a chain that hides
+//! its end, addresses that never travel through a tunnel. It knows no table.
+//!
+//! IPv4 has a place in the types and none here yet: such a packet is
+//! [`DropReason::InnerVersion`].
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use mtun_policy::{FlowKey, Ingress};
+
+use crate::reason::DropReason;
+use crate::wire::{Chain, Header, IPV6, has_ports};
+
+/// An inner packet, read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Inner {
+    /// What policy may look at. Of a fragment after the first, without ports.
+    pub key: FlowKey,
+    /// The IPv6 header.
+    pub header: Header,
+    /// The headers behind it.
+    pub chain: Chain,
+    /// Which part of its packet this is, if it is a part.
+    pub fragment: Option<InnerFragment>,
+}
+
+/// What joins the fragments of one inner packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InnerFragment {
+    /// The packet's number.
+    pub identification: u32,
+    /// Whether this is the fragment that holds the ports.
+    pub first: bool,
+}
+
+impl Inner {
+    /// Reads a packet that came by `ingress`.
+    ///
+    /// req TN-04: shorter than its header, of another version, or with a length field that is
+    /// not the length: refused. The header chain must end in this packet, so that a first
+    /// fragment cannot hide its ports (RFC 7112).
+    pub fn parse(packet: &[u8], ingress: Ingress) -> Result<Self, DropReason> {
+        let inner = Self::parse_quoted(packet, ingress)?;
+        if inner.header.total_length() != packet.len() {
+            return Err(DropReason::InnerLength);
+        }
+        Ok(inner)
+    }
+
+    /// Reads a packet that may be cut behind its ports, as errors quote it.
+    pub(crate) fn parse_quoted(packet: &[u8], ingress: Ingress) -> Result<Self, DropReason> {
+        match packet.first().map(|first| first >> 4) {
+            None => return Err(DropReason::InnerLength),
+            Some(6) => {}
+            Some(_) => return Err(DropReason::InnerVersion),
+        }
+        let header = Header::parse(packet).ok_or(DropReason::InnerLength)?;
+        let packet = &packet[..packet.len().min(header.total_length())];
+        let chain =
+            Chain::walk(packet, header.next_header).map_err(|_| DropReason::InnerHeaders)?;
+        let later = chain.fragment.is_some_and(|fragment| fragment.offset != 0);
+        let ports = if has_ports(chain.upper) && !later {
+            let ports = packet[chain.upper_at..].first_chunk::<4>();
+            Some(*ports.ok_or(DropReason::InnerHeaders)?)
+        } else {
+            None
+        };
+        let key = FlowKey {
+            source: IpAddr::V6(header.source),
+            destination: IpAddr::V6(header.destination),
+            protocol: chain.upper,
+            source_port: ports.map(|p| u16::from_be_bytes([p[0], p[1]])),
+            destination_port: ports.map(|p| u16::from_be_bytes([p[2], p[3]])),
+            dscp: header.traffic_class >> 2,
+            ingress,
+        };
+        // A lone fragment is a whole packet.
+        let fragment = chain
+            .fragment
+            .filter(|f| f.offset != 0 || f.more)
+            .map(|f| InnerFragment { identification: f.identification, first: f.offset == 0 });
+        Ok(Self { key, header, chain, fragment })
+    }
+
+    /// req TN-03: refuses addresses that never travel through a tunnel, and (req TN-13, RFC 5095)
+    /// routing headers of type 0 that still lead somewhere.
+    pub fn check_scope(&self) -> Result<(), DropReason> {
+        if !travels(self.header.source) {
+            return Err(DropReason::InnerSourceScope);
+        }
+        if !travels(self.header.destination) {
+            return Err(DropReason::InnerDestinationScope);
+        }
+        if self.chain.routing.is_some_and(|r| r.kind == 0 && r.segments_left != 0) {
+            return Err(DropReason::RoutingHeader);
+        }
+        Ok(())
+    }
+
+    /// Whether it is itself a tunnel packet, for which depth is counted (RFC 2473 §4.1.1).
+    pub fn is_tunnelled(&self) -> bool {
+        self.chain.upper == IPV6
+    }
+}
+
+fn travels(address: Ipv6Addr) -> bool {
+    let site_local = address.segments()[0] & 0xffc0 == 0xfec0;
+    !(address.is_multicast()
+        || address.is_unspecified()
+        || address.is_loopback()
+        || address.is_unicast_link_local()
+        || site_local
+        || address.to_ipv4_mapped().is_some())
+}

@@ -1,0 +1,41 @@
+//! The Home Address option and the header that carries it (RFC 6275 §6.3).
+
+use std::net::Ipv6Addr;
+
+use super::DESTINATION_OPTIONS;
+
+/// Option type; its upper bits make a receiver without Mobile IPv6 complain.
+pub const OPTION: u8 = 0xc9;
+
+/// Octets of a Destination Options header with nothing else in it.
+pub const HEADER: usize = 24;
+
+/// Reads the option's data: sixteen octets.
+pub fn parse(data: &[u8]) -> Option<Ipv6Addr> {
+    let octets: [u8; 16] = data.try_into().ok()?;
+    Some(Ipv6Addr::from(octets))
+}
+
+/// Appends a Destination Options header with the option alone, aligned at 8n+6.
+///
+/// ```text
+/// |  Next Header  | Length = 2    | PadN = 1      | Length = 2    |
+/// |       0       |       0       | Type = 0xc9   | Length = 16   |
+/// :                          Home Address                         :
+/// ```
+pub fn emit(next_header: u8, home_address: Ipv6Addr, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[next_header, 2, 1, 2, 0, 0, OPTION, 16]);
+    out.extend_from_slice(&home_address.octets());
+}
+
+/// The Next Header value that announces it.
+pub const NEXT_HEADER: u8 = DESTINATION_OPTIONS;
+
+/// Whether a home address in an option or a type 2 header is unicast and routable.
+pub fn is_routable(address: Ipv6Addr) -> bool {
+    !(address.is_multicast()
+        || address.is_unspecified()
+        || address.is_loopback()
+        || address.is_unicast_link_local()
+        || address.to_ipv4_mapped().is_some())
+}
