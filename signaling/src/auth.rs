@@ -1,6 +1,6 @@
 //! The mobility message authentication option between mobile node and home agent (RFC 4285 §5.1).
 //!
-//! [`sign`] fills the option in a message that is complete but for its checksum; [`verify`]
+//! `sign` fills the option in a message that is complete but for its checksum; [`verify`]
 //! checks one as it was received. Both work on octets, so what is checked is what was sent.
 //! This module compares in constant time, keeps keys out of every `Debug` output, and decides
 //! nothing else: freshness is the machines' business (RFC 4285 §6), so is the answer.
@@ -145,7 +145,7 @@ impl SecurityAssociation {
         self.algorithm
     }
 
-    /// The option with its data still zero, as [`sign`] wants to find it.
+    /// The option with its data still zero, as `sign` wants to find it.
     pub(crate) fn blank_option(&self) -> Authentication {
         Authentication {
             subtype: authentication_subtype::MN_HA,

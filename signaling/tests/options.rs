@@ -139,7 +139,8 @@ fn data() {
 /// Every length from nothing to past the longest: which ones are read at all.
 #[test]
 fn lengths() {
-    let cases: [(u8, fn(usize) -> bool); 10] = [
+    type Takes = fn(usize) -> bool;
+    let cases: [(u8, Takes); 10] = [
         (2, |length| length == 2),
         (3, |length| length == 16),
         (4, |length| length == 4),

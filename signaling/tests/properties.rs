@@ -199,7 +199,7 @@ proptest! {
     #[test]
     fn emit_then_parse_is_identity(message in message(), envelope in envelope()) {
         let written = wire::emit(&message, &envelope).unwrap();
-        prop_assert!(written.len() % 8 == 0 && written.len() <= 2048);
+        prop_assert!(written.len().is_multiple_of(8) && written.len() <= 2048);
         prop_assert_eq!(written[3], 0);
         prop_assert_eq!(wire::receive(&envelope, &written), Ok(message));
     }

@@ -1,6 +1,6 @@
 //! Mobility options (RFC 6275 §6.2): one file each, and the list a message carries.
 //!
-//! [`parse`] walks the list with bounds checked; [`emit`] writes it with the alignment each option
+//! `parse` walks the list with bounds checked; `emit` writes it with the alignment each option
 //! asks for. Options this crate has no file for are carried through as they are.
 
 mod alternate_care_of_address;
