@@ -10,7 +10,9 @@ mod compile;
 mod diagnostic;
 pub mod document;
 mod effective;
+mod explain;
 mod files;
+mod filter;
 mod guard;
 mod key;
 mod load;
@@ -29,7 +31,12 @@ mod words;
 
 pub use diagnostic::{Code, Diagnostic, Faults, Severity};
 pub use effective::{BlockReply, Choice, Effective, EffectiveRule, Otherwise, Outcome, Usable};
+pub use explain::{
+    Candidate, CandidateVerdict, Explanation, FlowText, LinkFact, Mismatch, RuleVerdict, Verdict,
+    explain, explain_offline,
+};
 pub use files::{Directory, Files, NoFiles};
+pub use filter::{Filter, filter_text, parse_filter, parse_flow, parse_given, parse_question};
 pub use key::{FlowKey, Ingress};
 pub use load::{load, load_tested, parse};
 pub use policy::{
@@ -39,7 +46,7 @@ pub use policy::{
 pub use prefix_table::{HostBits, PrefixTable};
 pub use selector::{Field, TrafficSelector};
 pub use source::{Sources, Span, Spanned};
-pub use steering::{LinkState, Override, PathFacts, evaluate};
+pub use steering::{LinkState, Override, PathFacts, evaluate, next_expiry};
 pub use suite::{End, Expectation, Place, TestCase, TestOutcome, check_tests, run_tests};
 pub use terms::*;
 pub use value::protocol_name;

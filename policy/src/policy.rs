@@ -65,6 +65,11 @@ impl Policy {
     pub fn home(&self, name: &str) -> Option<&Home> {
         self.homes.iter().find(|home| home.name.as_str() == name)
     }
+
+    /// The home network that packets with this source belong to.
+    pub fn home_of(&self, source: std::net::IpAddr) -> Option<&Home> {
+        self.homes.iter().find(|home| home.owns(source))
+    }
 }
 
 /// An access link.
@@ -262,7 +267,7 @@ impl Ingresses {
     }
 
     /// The named interfaces and their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (Ingress, &InterfaceName)> {
+    pub fn iter(&self) -> impl Iterator<Item = (Ingress, &InterfaceName)> + Clone {
         (Ingress::FIRST_NAMED..).map(Ingress).zip(&self.0)
     }
 }
