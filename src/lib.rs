@@ -1,5 +1,7 @@
 //! The program: wiring between policy, signaling, the data plane and the machine it runs on.
 
+pub mod cli;
 pub mod control;
+pub mod key;
 pub mod lab;
 pub mod metrics;

@@ -55,6 +55,8 @@ pub struct PolicyAppliedDocument {
 pub struct FaultDocument {
     /// The kind of fault, such as `unknown-node`.
     pub code: String,
+    /// `error`, or `warning` for what does not keep the policy from being used.
+    pub severity: String,
     /// What is wrong.
     pub message: String,
     /// How to mend it.
@@ -67,6 +69,9 @@ pub struct FaultDocument {
     pub column: usize,
     /// The length of what is wrong, in characters.
     pub length: usize,
-    /// The text of the line.
+    /// The text of the line; of a long line only the part around the place.
     pub source_line: String,
+    /// How many characters of the line stand before `source_line`.
+    #[serde(default)]
+    pub source_offset: usize,
 }

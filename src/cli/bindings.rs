@@ -1,0 +1,87 @@
+//! `mtun bindings`.
+
+use super::Answer;
+use super::daemon::{Daemon, unexpected};
+use super::duration::seconds;
+use super::screen::{Cell, Page, Screen, Tone};
+use crate::control::documents::{BindingDocument, BindingPhase, MobileDocument};
+use crate::control::{ControlError, Request, Response};
+
+pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlError> {
+    let response = daemon.ask(Request::Bindings {})?;
+    let Response::Bindings(document) = &response else { return Err(unexpected()) };
+    let mut page = Page::new(screen);
+    if document.mobiles.is_empty() {
+        own(&document.bindings, &mut page);
+    } else {
+        mobiles(&document.mobiles, &mut page);
+    }
+    Ok(Answer::new(&response, page))
+}
+
+/// A mobile's own bindings.
+pub(super) fn own(bindings: &[BindingDocument], page: &mut Page) {
+    let heads =
+        ["HOME", "BID", "LINK", "CARE-OF ADDRESS", "PRIORITY", "PHASE", "EXPIRES", "STATUS"];
+    let rows: Vec<_> = bindings
+        .iter()
+        .map(|binding| {
+            vec![
+                Cell::new(&binding.home),
+                Cell::or(binding.bid, "without"),
+                Cell::or(binding.link.as_ref(), "any"),
+                Cell::or(binding.care_of, "none"),
+                Cell::new(binding.priority),
+                phase(binding),
+                Cell::or(binding.expires_seconds.map(seconds), "not yet"),
+                Cell::or(binding.status.as_ref(), "no answer yet"),
+            ]
+        })
+        .collect();
+    page.table(&heads, &rows, "no bindings");
+}
+
+/// The bindings that a home agent holds.
+pub(super) fn mobiles(mobiles: &[MobileDocument], page: &mut Page) {
+    let heads = ["HOME", "MOBILE", "PREFIXES", "BID", "CARE-OF ADDRESS", "PRIORITY", "EXPIRES"];
+    let mut rows = Vec::new();
+    for mobile in mobiles {
+        let name = match &mobile.name {
+            Some(name) => format!("{name} {}", mobile.home_address),
+            None => mobile.home_address.to_string(),
+        };
+        let prefixes: Vec<_> = mobile.prefixes.iter().map(ToString::to_string).collect();
+        let prefixes = if prefixes.is_empty() { "none".to_owned() } else { prefixes.join(" ") };
+        let start = |cells: [Cell; 4]| {
+            let mut row = vec![Cell::new(&mobile.home), Cell::new(&name), Cell::new(&prefixes)];
+            row.extend(cells);
+            row
+        };
+        if mobile.bindings.is_empty() {
+            let silent = Cell::toned("not registered", Tone::Warning);
+            rows.push(start([silent.clone(), silent.clone(), silent.clone(), silent]));
+        }
+        rows.extend(mobile.bindings.iter().map(|binding| {
+            start([
+                Cell::or(binding.bid, "without"),
+                Cell::or(binding.care_of, "none"),
+                Cell::new(binding.priority),
+                Cell::or(binding.expires_seconds.map(seconds), "not known"),
+            ])
+        }));
+    }
+    page.table(&heads, &rows, "no mobiles are allowed here");
+}
+
+fn phase(binding: &BindingDocument) -> Cell {
+    let tone = match binding.phase {
+        BindingPhase::Registered | BindingPhase::Refreshing => Tone::Good,
+        BindingPhase::Registering | BindingPhase::Deregistering => Tone::Warning,
+        BindingPhase::Refused => Tone::Bad,
+        BindingPhase::Idle => Tone::Plain,
+    };
+    match binding.retries {
+        0 | 1 => Cell::toned(binding.phase, tone),
+        sent => Cell::toned(format!("{}, {sent} sent", binding.phase), tone),
+    }
+}

@@ -1,0 +1,33 @@
+//! The daemon, as the commands see it.
+
+use std::path::PathBuf;
+
+use crate::control::{Client, ControlError, ErrorCode, Monitor, Request, Response};
+
+/// Where the daemon listens.
+pub(super) struct Daemon {
+    socket: PathBuf,
+}
+
+impl Daemon {
+    /// The daemon at this socket; nothing is connected yet.
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// Asks one thing.
+    pub(super) fn ask(&self, request: Request) -> Result<Response, ControlError> {
+        Ok(Client::connect(&self.socket)?.ask(request)?)
+    }
+
+    /// Subscribes to events.
+    pub(super) fn monitor(&self) -> Result<Monitor, ControlError> {
+        Ok(Client::connect(&self.socket)?.monitor()?)
+    }
+}
+
+/// The error for an answer to another question.
+pub(super) fn unexpected() -> ControlError {
+    ControlError::new(ErrorCode::Internal, "the daemon answered another question")
+        .help("is the daemon of the same version as this command?")
+}

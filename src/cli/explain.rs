@@ -1,0 +1,137 @@
+//! `mtun explain`: which rule and uplink a flow gets, and why.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use mtun_policy::BlockReply;
+
+use super::Answer;
+use super::daemon::{Daemon, unexpected};
+use super::screen::{Cell, Page, Screen, Tone};
+use crate::control::documents::{ExplainDocument, ExplainVerdict};
+use crate::control::{ControlError, Request, Response};
+
+/// The flow and what is supposed.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: mtun explain 'tcp 2001:db8:b::5 -> 2001:db8:c::9 dport 22' \
+                        --given wwan0=down")]
+pub(super) struct Command {
+    /// Protocol, addresses and ports
+    #[arg(required = true, value_name = "FLOW")]
+    flow: Vec<String>,
+    /// Suppose this of a link, such as wwan0=down; may be repeated
+    #[arg(long, value_name = "LINK=STATE", value_delimiter = ',')]
+    given: Vec<String>,
+    /// Judge by this policy file instead of asking the daemon
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+}
+
+pub(super) fn run(
+    command: &Command,
+    daemon: &Daemon,
+    screen: Screen,
+) -> Result<Answer, ControlError> {
+    let flow = command.flow.join(" ");
+    let given = command.given.clone();
+    let response = match &command.policy {
+        Some(_) => {
+            let message = "judging by a file without a daemon is not built in yet";
+            return Err(ControlError::new(crate::control::ErrorCode::Refused, message));
+        }
+        None => daemon.ask(Request::Explain { flow, given })?,
+    };
+    let Response::Explain(document) = &response else { return Err(unexpected()) };
+    let mut page = Page::new(screen);
+    show(document, &mut page);
+    Ok(Answer::new(&response, page))
+}
+
+fn show(document: &ExplainDocument, page: &mut Page) {
+    let mut facts = vec![
+        ("flow", Cell::new(format!("{} from {}", document.flow, document.flow.ingress))),
+        ("home", Cell::or(document.home.as_ref(), "none: not a home address of ours")),
+        ("rule", Cell::or(document.rule.as_ref(), "none matched")),
+        ("verdict", verdict(&document.verdict)),
+    ];
+    match document.generation {
+        Some(generation) => facts.push(("generation", Cell::new(generation))),
+        None => facts.push(("judged", Cell::new("offline, by the policy file alone"))),
+    }
+    if !document.given.is_empty() {
+        facts.push(("given", Cell::new(document.given.join(", "))));
+    }
+    page.facts(&facts);
+    if !document.candidates.is_empty() {
+        let rows: Vec<_> = document
+            .candidates
+            .iter()
+            .map(|candidate| {
+                let (word, tone) =
+                    if candidate.usable { ("yes", Tone::Good) } else { ("no", Tone::Bad) };
+                vec![
+                    Cell::or(candidate.link.as_ref(), "any"),
+                    Cell::new(candidate.bid),
+                    Cell::toned(word, tone),
+                    Cell::new(&candidate.why),
+                ]
+            })
+            .collect();
+        page.table(&["CANDIDATE", "BID", "USABLE", "WHY"], &rows, "no candidates");
+    }
+    if !document.passed.is_empty() {
+        let rows: Vec<_> = document
+            .passed
+            .iter()
+            .map(|passed| vec![Cell::new(&passed.rule), Cell::new(&passed.why)])
+            .collect();
+        page.table(&["EARLIER RULE", "WHY NOT"], &rows, "no earlier rules");
+    }
+}
+
+fn verdict(verdict: &ExplainVerdict) -> Cell {
+    match verdict {
+        ExplainVerdict::Forward {
+            bid,
+            link,
+            care_of,
+            peer,
+            encapsulation,
+            next_hop,
+            otherwise,
+        } => {
+            let mut text = match (link, bid) {
+                (Some(link), Some(bid)) => format!("by {link} (BID {bid})"),
+                (Some(link), None) => format!("by {link}"),
+                (None, Some(bid)) => format!("by BID {bid}"),
+                (None, None) => "by the binding without BID".to_owned(),
+            };
+            text.push_str(&format!(", {encapsulation}"));
+            if let Some(care_of) = care_of {
+                text.push_str(&format!(", care-of address {care_of}"));
+            }
+            if let Some(peer) = peer {
+                text.push_str(&format!(", to {peer}"));
+            }
+            if let Some(next_hop) = next_hop {
+                text.push_str(&format!(", next hop {next_hop}"));
+            }
+            if *otherwise {
+                text.push_str(" (the rule's otherwise)");
+            }
+            Cell::toned(text, Tone::Good)
+        }
+        ExplainVerdict::Block { reply } => {
+            let told = match reply {
+                BlockReply::Silent => "the sender is not told",
+                BlockReply::Icmp => "the sender gets an ICMPv6 error",
+                BlockReply::Reset => "the sender gets a TCP reset",
+            };
+            Cell::toned(format!("refused by the rule; {told}"), Tone::Bad)
+        }
+        ExplainVerdict::NoUsableBinding => {
+            Cell::toned("refused: no usable binding; it never leaves the tunnel", Tone::Bad)
+        }
+        ExplainVerdict::NotOurs => Cell::new("not ours: it does not belong into the tunnel"),
+    }
+}

@@ -1,0 +1,266 @@
+//! The command line: one subcommand, one file.
+//!
+//! Every command makes one [`Answer`], a document and the same in words; this module prints one
+//! of them. With `--json` exactly one document comes out on standard output, errors included:
+//! `{"version":1,"ok":true,"result":{"kind":…}}` or `{"version":1,"ok":false,"error":{…}}`
+//! (`monitor` prints one line per event instead). Standard error is for people only.
+
+mod bindings;
+mod daemon;
+mod demo;
+mod duration;
+mod explain;
+mod flows;
+mod key;
+mod monitor;
+mod policy;
+mod screen;
+mod status;
+mod steer;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+
+use self::daemon::Daemon;
+use self::screen::{Page, Screen, Tone};
+use crate::control::documents::FaultDocument;
+use crate::control::protocol::{SOCKET, VERSION};
+use crate::control::{ControlError, ErrorCode};
+
+/// How a command ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, and everything is well.
+    Ok = 0,
+    /// Done, and something is not as configured.
+    Degraded = 1,
+    /// The command line or the request cannot be understood.
+    Usage = 2,
+    /// No daemon answers.
+    NoDaemon = 3,
+    /// Understood, and refused.
+    Refused = 4,
+}
+
+impl From<ErrorCode> for Exit {
+    fn from(code: ErrorCode) -> Self {
+        match code {
+            ErrorCode::Usage | ErrorCode::Version | ErrorCode::TooLarge => Self::Usage,
+            ErrorCode::NoDaemon | ErrorCode::Internal => Self::NoDaemon,
+            ErrorCode::TooSlow
+            | ErrorCode::Busy
+            | ErrorCode::Forbidden
+            | ErrorCode::NotFound
+            | ErrorCode::PolicyFaults
+            | ErrorCode::Refused => Self::Refused,
+        }
+    }
+}
+
+/// What a command has to say.
+pub(crate) struct Answer {
+    /// The document in JSON, its fields in the order of their types.
+    result: String,
+    page: Page,
+    exit: Exit,
+}
+
+impl Answer {
+    /// An answer with its document; `page` is the same for people.
+    fn new(result: &impl Serialize, page: Page) -> Self {
+        let result = serde_json::to_string(result).expect("documents have text keys only");
+        Self { result, page, exit: Exit::Ok }
+    }
+
+    /// The same with another end than [`Exit::Ok`].
+    fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+}
+
+/// One home-bound tunnel over several uplinks: look, steer, explain.
+///
+/// Exit codes: 0 ok, 1 degraded, 2 usage, 3 no daemon, 4 refused.
+#[derive(Debug, Parser)]
+#[command(name = "mtun", version, propagate_version = true, infer_long_args = false)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What all commands take.
+#[derive(Debug, Args)]
+struct Options {
+    /// The daemon's control socket [default: $MTUN_SOCKET, else /run/mtun/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print exactly one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    /// Colour; `auto` heeds NO_COLOR and whether the output is a terminal
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    color: Color,
+}
+
+/// When to print in colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Color {
+    /// On a terminal, unless NO_COLOR is set.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Health, links, bindings and overrides at one look
+    Status,
+    /// Every binding with its care-of address, phase and lifetime
+    Bindings,
+    /// The flows, their rule and their uplink in both directions
+    Flows(flows::Command),
+    /// Which rule and uplink a flow gets, and why
+    Explain(explain::Command),
+    /// Send flows by a link for a time, before all rules
+    Steer(steer::Command),
+    /// Check, test, apply or show a policy
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// One line per event until interrupted
+    Monitor,
+    /// Make keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// Build a small world with two uplinks and show the whole thing at work
+    Demo(demo::Command),
+}
+
+/// Runs the command line `arguments`, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => return explain_usage(&error, &arguments),
+    };
+    let Options { socket, json, color } = cli.options;
+    let screen = Screen::of_stdout(color);
+    let daemon = Daemon::new(socket.unwrap_or_else(default_socket));
+    let answer = match cli.command {
+        None | Some(Command::Status) => status::run(&daemon, screen),
+        Some(Command::Bindings) => bindings::run(&daemon, screen),
+        Some(Command::Flows(command)) => flows::run(&command, &daemon, screen),
+        Some(Command::Explain(command)) => explain::run(&command, &daemon, screen),
+        Some(Command::Steer(command)) => steer::run(&command, &daemon, screen),
+        Some(Command::Policy(command)) => policy::run(&command, &daemon, screen),
+        Some(Command::Monitor) => return end(monitor::run(&daemon, screen, json), json, color),
+        Some(Command::Key(command)) => key::run(&command, screen),
+        Some(Command::Demo(command)) => demo::run(&command, screen, json),
+    };
+    match answer {
+        Ok(answer) => {
+            if json {
+                print(&document(true, "result", &answer.result));
+            } else {
+                print(&answer.page.into_text());
+            }
+            ExitCode::from(answer.exit as u8)
+        }
+        Err(error) => end(Err(error), json, color),
+    }
+}
+
+/// `$MTUN_SOCKET`, or where the daemon listens if nobody says otherwise.
+fn default_socket() -> PathBuf {
+    std::env::var_os("MTUN_SOCKET")
+        .filter(|path| !path.is_empty())
+        .map_or_else(|| PathBuf::from(SOCKET), PathBuf::from)
+}
+
+/// Prints what is left to say, an error above all, and makes the exit code.
+fn end(result: Result<Exit, ControlError>, json: bool, color: Color) -> ExitCode {
+    match result {
+        Ok(exit) => ExitCode::from(exit as u8),
+        Err(error) => {
+            if json {
+                let error = serde_json::to_string(&error).expect("an error has text keys only");
+                print(&document(false, "error", &error));
+            } else {
+                let mut page = Page::new(Screen::of_stderr(color));
+                describe(&error, &mut page);
+                // Nothing can be done about a standard error that is closed.
+                let _ = std::io::stderr().write_all(page.into_text().as_bytes());
+            }
+            ExitCode::from(Exit::from(error.code) as u8)
+        }
+    }
+}
+
+fn describe(error: &ControlError, page: &mut Page) {
+    for fault in &error.faults {
+        describe_fault(fault, page);
+    }
+    page.sentence(Tone::Bad, "error", &error.message);
+    if let Some(help) = &error.help {
+        page.sentence(Tone::Title, "help", help);
+    }
+}
+
+/// A fault with its line and carets under the place.
+fn describe_fault(fault: &FaultDocument, page: &mut Page) {
+    let FaultDocument { code, message, file, line, column, .. } = fault;
+    page.sentence(Tone::Bad, &format!("{}[{code}]", fault.severity), message);
+    let number = line.to_string();
+    let gutter = " ".repeat(number.len());
+    page.line(&format!("{gutter}--> {file}:{line}:{column}"));
+    page.line(&format!("{number} | {}", fault.source_line.replace('\t', " ")));
+    let before = column.saturating_sub(1).saturating_sub(fault.source_offset);
+    let carets = "^".repeat(fault.length.max(1));
+    page.line(&format!("{gutter} | {}{carets}", " ".repeat(before)));
+    if let Some(help) = &fault.help {
+        page.line(&format!("{gutter} = help: {help}"));
+    }
+    page.line("");
+}
+
+/// Tells what is wrong with the command line, or prints the help that was asked for.
+fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let json = arguments.iter().any(|argument| argument == "--json");
+    if json && !asked {
+        let text = error.render().to_string();
+        let mut paragraphs = text.trim().splitn(2, "\n\n");
+        let first = paragraphs.next().unwrap_or_default();
+        let message = first.strip_prefix("error: ").unwrap_or(first);
+        let mut error = ControlError::new(ErrorCode::Usage, message);
+        error.help = paragraphs.next().map(str::to_owned);
+        return end(Err(error), true, Color::Never);
+    }
+    // Nothing can be done about a closed output.
+    let _ = error.print();
+    ExitCode::from(if asked { Exit::Ok } else { Exit::Usage } as u8)
+}
+
+/// The one document of `--json`, around what is already JSON.
+fn document(ok: bool, name: &str, value: &str) -> String {
+    format!(
+        "{{\"version\":{VERSION},\"ok\":{ok},\"{name}\":{value}}}
+"
+    )
+}
+
+/// Writes to standard output; whoever closed it has seen enough.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+}

@@ -1,0 +1,112 @@
+//! `mtun status`: health and the preferred link first.
+
+use super::daemon::{Daemon, unexpected};
+use super::duration::seconds;
+use super::screen::{Cell, Page, Screen, Tone};
+use super::{Answer, Exit, bindings, steer};
+use crate::control::documents::{HealthState, LinkState, StatusDocument};
+use crate::control::{ControlError, Request, Response};
+
+pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlError> {
+    let response = daemon.ask(Request::Status {})?;
+    let Response::Status(document) = &response else { return Err(unexpected()) };
+    let mut page = Page::new(screen);
+    health(document, &mut page);
+    homes(document, &mut page);
+    if !document.links.is_empty() {
+        links(document, &mut page);
+    }
+    if document.mobiles.is_empty() {
+        bindings::own(&document.bindings, &mut page);
+    } else {
+        bindings::mobiles(&document.mobiles, &mut page);
+    }
+    if !document.overrides.is_empty() {
+        steer::overrides(&document.overrides, &mut page);
+    }
+    let exit = match document.health.state {
+        HealthState::Ok => Exit::Ok,
+        HealthState::Degraded => Exit::Degraded,
+    };
+    Ok(Answer::new(&response, page).exit(exit))
+}
+
+fn health(document: &StatusDocument, page: &mut Page) {
+    let (tone, words) = match document.health.state {
+        HealthState::Ok => (Tone::Good, "ok"),
+        HealthState::Degraded => (Tone::Bad, "degraded"),
+    };
+    let mut facts = vec![("health", Cell::toned(words, tone))];
+    facts.extend(document.health.reasons.iter().map(|reason| ("", Cell::new(reason))));
+    let preferred = document
+        .bindings
+        .iter()
+        .filter(|binding| binding.usable)
+        .min_by_key(|binding| (binding.priority, binding.bid))
+        .and_then(|binding| binding.link.as_ref());
+    if !document.links.is_empty() {
+        let none = Cell::toned("none usable", Tone::Bad);
+        facts.push(("preferred link", preferred.map_or(none, Cell::new)));
+    }
+    facts.push(("role", Cell::new(document.role)));
+    facts.push(("policy", Cell::new(&document.policy)));
+    let (version, uptime) = (&document.daemon_version, seconds(document.uptime_seconds));
+    facts.push(("daemon", Cell::new(format!("{version}, running for {uptime}"))));
+    page.facts(&facts);
+}
+
+fn homes(document: &StatusDocument, page: &mut Page) {
+    let heads = ["HOME", "ADDRESS", "AGENT", "TUNNEL", "MTU", "GENERATION", "SECURITY"];
+    let rows: Vec<_> = document
+        .homes
+        .iter()
+        .map(|home| {
+            let address = home.home_address.map(|address| address.to_string());
+            let address = address.or_else(|| home.served.map(|prefix| prefix.to_string()));
+            let tunnel = format!("{} (index {})", home.tunnel.name, home.tunnel.ifindex);
+            let security = home
+                .security
+                .as_ref()
+                .map_or_else(|| Cell::toned("none: unprotected", Tone::Bad), Cell::new);
+            vec![
+                Cell::new(&home.name),
+                Cell::or(address, "not known"),
+                Cell::new(home.agent),
+                Cell::new(tunnel),
+                Cell::new(home.tunnel.mtu),
+                Cell::new(home.generation),
+                security,
+            ]
+        })
+        .collect();
+    page.table(&heads, &rows, "no home networks");
+}
+
+fn links(document: &StatusDocument, page: &mut Page) {
+    let heads = ["LINK", "STATE", "BID", "PRIORITY", "CARE-OF ADDRESS", "ROUTER", "REASON"];
+    let rows: Vec<_> = document
+        .links
+        .iter()
+        .map(|link| {
+            let tone = match link.state {
+                LinkState::Up => Tone::Good,
+                LinkState::Drained => Tone::Warning,
+                LinkState::Down | LinkState::Unknown => Tone::Bad,
+            };
+            let state = match link.since_seconds {
+                Some(since) => format!("{} for {}", link.state, seconds(since)),
+                None => link.state.to_string(),
+            };
+            vec![
+                Cell::new(&link.interface),
+                Cell::toned(state, tone),
+                Cell::or(link.bid, "none"),
+                Cell::new(link.priority),
+                Cell::or(link.care_of, "none"),
+                Cell::or(link.router, "none"),
+                Cell::or(link.reason.as_ref(), "none"),
+            ]
+        })
+        .collect();
+    page.table(&heads, &rows, "no links");
+}
