@@ -2,8 +2,9 @@
 //!
 //! Every command makes one [`Answer`], a document and the same in words; this module prints one
 //! of them. With `--json` exactly one document comes out on standard output, errors included:
-//! `{"version":1,"ok":true,"result":{"kind":…}}` or `{"version":1,"ok":false,"error":{…}}`
-//! (`monitor` prints one line per event instead). Standard error is for people only.
+//! `{"version":1,"ok":true,"result":{"kind":…}}` or `{"version":1,"ok":false,"error":{…}}`, the
+//! latter with a result too where that is the proof (failed tests). `monitor` prints one line per
+//! event instead. Standard error is for people only.
 
 mod bindings;
 mod daemon;
@@ -52,6 +53,7 @@ impl From<ErrorCode> for Exit {
     fn from(code: ErrorCode) -> Self {
         match code {
             ErrorCode::Usage | ErrorCode::Version | ErrorCode::TooLarge => Self::Usage,
+            ErrorCode::Degraded => Self::Degraded,
             ErrorCode::NoDaemon | ErrorCode::Internal => Self::NoDaemon,
             ErrorCode::TooSlow
             | ErrorCode::Busy
@@ -69,19 +71,41 @@ pub(crate) struct Answer {
     result: String,
     page: Page,
     exit: Exit,
+    /// What is wrong although there is a result: a failed test, a demo that shows a fault.
+    error: Option<ControlError>,
 }
 
 impl Answer {
     /// An answer with its document; `page` is the same for people.
     fn new(result: &impl Serialize, page: Page) -> Self {
-        let result = serde_json::to_string(result).expect("documents have text keys only");
-        Self { result, page, exit: Exit::Ok }
+        let result = json(result);
+        Self { result, page, exit: Exit::Ok, error: None }
     }
 
     /// The same with another end than [`Exit::Ok`].
     fn exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
+    }
+
+    /// The same as the proof of a failure.
+    fn failed(mut self, error: ControlError) -> Self {
+        self.exit = error.code.into();
+        self.error = Some(error);
+        self
+    }
+
+    fn into_document(self) -> String {
+        let Self { result, error, .. } = self;
+        match error {
+            None => format!("{{\"version\":{VERSION},\"ok\":true,\"result\":{result}}}\n"),
+            Some(error) => {
+                let error = json(&error);
+                format!(
+                    "{{\"version\":{VERSION},\"ok\":false,\"result\":{result},\"error\":{error}}}\n"
+                )
+            }
+        }
     }
 }
 
@@ -169,12 +193,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match answer {
         Ok(answer) => {
-            if json {
-                print(&document(true, "result", &answer.result));
-            } else {
-                print(&answer.page.into_text());
-            }
-            ExitCode::from(answer.exit as u8)
+            let exit = answer.exit as u8;
+            print(&if json { answer.into_document() } else { answer.page.into_text() });
+            ExitCode::from(exit)
         }
         Err(error) => end(Err(error), json, color),
     }
@@ -193,8 +214,8 @@ fn end(result: Result<Exit, ControlError>, json: bool, color: Color) -> ExitCode
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
             if json {
-                let error = serde_json::to_string(&error).expect("an error has text keys only");
-                print(&document(false, "error", &error));
+                let error = crate::cli::json(&error);
+                print(&format!("{{\"version\":{VERSION},\"ok\":false,\"error\":{error}}}\n"));
             } else {
                 let mut page = Page::new(Screen::of_stderr(color));
                 describe(&error, &mut page);
@@ -251,12 +272,8 @@ fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     ExitCode::from(if asked { Exit::Ok } else { Exit::Usage } as u8)
 }
 
-/// The one document of `--json`, around what is already JSON.
-fn document(ok: bool, name: &str, value: &str) -> String {
-    format!(
-        "{{\"version\":{VERSION},\"ok\":{ok},\"{name}\":{value}}}
-"
-    )
+fn json(document: &impl Serialize) -> String {
+    serde_json::to_string(document).expect("documents have text keys only")
 }
 
 /// Writes to standard output; whoever closed it has seen enough.

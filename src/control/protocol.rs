@@ -278,6 +278,8 @@ pub enum ErrorCode {
     Refused,
     /// Nobody answers at the socket.
     NoDaemon,
+    /// Done, and the result shows that something does not work.
+    Degraded,
     /// The daemon did not answer in time, or answered nonsense.
     Internal,
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use mtun_policy::{HomeName, Role, RuleName};
+use mtun_policy::{Diagnostic, HomeName, Role, RuleName, Severity};
 use serde::{Deserialize, Serialize};
 
 /// The policy in force.
@@ -74,4 +74,25 @@ pub struct FaultDocument {
     /// How many characters of the line stand before `source_line`.
     #[serde(default)]
     pub source_offset: usize,
+}
+
+impl From<Diagnostic> for FaultDocument {
+    fn from(fault: Diagnostic) -> Self {
+        let severity = match fault.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        Self {
+            code: fault.code.to_string(),
+            severity: severity.to_owned(),
+            message: fault.message,
+            help: fault.help,
+            file: fault.file,
+            line: fault.line,
+            column: fault.column,
+            length: fault.length,
+            source_line: fault.source_line,
+            source_offset: fault.source_offset,
+        }
+    }
 }
