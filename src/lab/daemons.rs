@@ -3,7 +3,10 @@
 //! The programs are started as a person starts them and asked as a person asks them, over the
 //! control socket. Nothing is awaited by time: [`Daemon::wait_until`] polls the status.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -82,16 +85,15 @@ impl Daemon {
         policy: &PolicyText,
         arguments: &Arguments,
     ) -> Result<Self> {
-        let directory = world.directory();
-        let file = directory.join(format!("{}.kdl", side.name()));
-        let text = match side {
-            Side::Mobile => policy.mobile(),
-            Side::Agent => policy.agent(),
+        let directory = directory_of(world, side)?;
+        let (file, text) = match side {
+            Side::Mobile => ("figure-11.kdl", &policy.mobile),
+            Side::Agent => ("home-agent.kdl", &policy.agent),
         };
+        let file = directory.join(file);
         std::fs::write(&file, text)?;
-        let socket = directory.join(format!("{}.sock", side.name()));
-        let state = directory.join(format!("{}.state", side.name()));
-        std::fs::create_dir_all(&state)?;
+        let socket = directory.join("control.sock");
+        let state = directory.join("state");
         let namespace = match side {
             Side::Mobile => &world.mr,
             Side::Agent => &world.ha,
@@ -99,7 +101,7 @@ impl Daemon {
         let mut command = namespace.command(&programs.mtund);
         command.arg("--policy").arg(&file).arg("--socket").arg(&socket).arg("--state").arg(&state);
         command.args(&arguments.0);
-        let log = directory.join(format!("{}.log", side.name()));
+        let log = directory.join("log");
         let process = namespace.start(command, &log)?;
         let mut daemon = Self {
             process,
@@ -238,20 +240,36 @@ pub fn cached(status: &StatusDocument) -> Vec<IpAddr> {
     addresses
 }
 
-/// Writes a new key for both ends, readable by the owner alone.
+/// The directory of one side's files, made if need be.
+fn directory_of(world: &World, side: Side) -> Result<PathBuf> {
+    let directory = world.directory().join(side.name());
+    std::fs::create_dir_all(&directory)?;
+    Ok(directory)
+}
+
+/// Makes the mobile's key and gives the agent a copy, and the agent a key for a mobile that is
+/// not in this world.
 pub fn write_keys(world: &World) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
+    let shared = random_key()?;
+    write_key(world, Side::Mobile, "acme.key", &shared)?;
+    write_key(world, Side::Agent, "acme.key", &shared)?;
+    write_key(world, Side::Agent, "laptop.key", &random_key()?)
+}
+
+/// A key file's text with a new key.
+pub fn random_key() -> Result<String> {
     let mut octets = [0u8; 32];
     getrandom::fill(&mut octets).map_err(|error| anyhow::anyhow!("no random octets: {error}"))?;
-    let text: String = octets.iter().map(|octet| format!("{octet:02x}")).collect();
-    for name in ["mobile.key", "agent.key"] {
-        let mut file = std::fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(world.directory().join(name))?;
-        std::io::Write::write_all(&mut file, format!("{text}\n").as_bytes())?;
-    }
-    Ok(())
+    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>() + "\n")
+}
+
+/// Writes a key file, readable by its owner alone, over the one that is there.
+pub fn write_key(world: &World, side: Side, name: &str, text: &str) -> Result<()> {
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(directory_of(world, side)?.join(name))?;
+    Ok(file.write_all(text.as_bytes())?)
 }

@@ -122,7 +122,11 @@ fn figure_11(name: Name, _: Origin) -> &'static str {
 }
 
 fn rule_of_figure_11(name: Name, _: Origin) -> Option<&'static str> {
-    Some(if name == Name::Ssh { "ssh" } else { "default" })
+    Some(match name {
+        Name::Ssh => "ssh",
+        Name::Bulk => "bulk",
+        Name::Probe => "default",
+    })
 }
 
 impl<'w, 's> Stage<'w, 's> {
@@ -175,22 +179,18 @@ impl<'w, 's> Stage<'w, 's> {
         };
         self.phase(&back, |stage| stage.world.wlan_up())?;
         self.steer(&usual)?;
-        let changed = PolicyText {
-            more_rules: "    rule \"bulk\" {\n        match proto=tcp dport=5001\n        \
-                         prefer wlan0 wwan0\n    }\n"
-                .into(),
-            ..text.clone()
-        };
-        let file = self.world.directory().join("changed.kdl");
-        std::fs::write(&file, changed.mobile())?;
+        let says = "match proto=udp dport=4000\n        prefer wlan0 wwan0";
+        let changed = text.clone().with_rule("probe", says);
+        let file = self.mobile.policy().with_file_name("changed.kdl");
+        std::fs::write(&file, changed.mobile)?;
         let reload = Phase {
             name: "policy-reload",
-            doing: "a policy with one more rule is applied under traffic; bulk now has its own",
+            doing: "a policy with one more rule is applied under traffic; probes now have their own",
             rule: |name, _| {
                 Some(match name {
                     Name::Ssh => "ssh",
                     Name::Bulk => "bulk",
-                    Name::Probe => "default",
+                    Name::Probe => "probe",
                 })
             },
             ..usual

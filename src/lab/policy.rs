@@ -1,100 +1,77 @@
-//! The policy files of the world's two daemons, the paper's figure 11 as it is written today.
+//! The policy files of the world's two daemons: those of `examples/`, and changes to them.
 
-use std::fmt::Write as _;
-
-use super::world::address;
-
-/// What the files of a test or demo say beyond the usual.
+/// The texts for both ends.
 #[derive(Clone, Debug)]
 pub struct PolicyText {
-    /// The mobile's access links: name, BID, priority.
-    pub links: Vec<(&'static str, u16, u8)>,
-    /// Rules after `ssh`, verbatim.
-    pub more_rules: String,
-    /// Binding lifetime in seconds.
-    pub lifetime: u32,
-    /// The mobile's key file, relative to the policy file; `None` is `security none`.
-    pub mobile_key: Option<&'static str>,
-    /// The agent's key file; `None` is `security none`.
-    pub agent_key: Option<&'static str>,
+    /// The mobile router's.
+    pub mobile: String,
+    /// The home agent's.
+    pub agent: String,
 }
 
 impl Default for PolicyText {
+    /// `examples/figure-11.kdl` and `examples/home-agent.kdl` as they are.
     fn default() -> Self {
         Self {
-            links: vec![("wlan0", 1, 10), ("wwan0", 2, 20)],
-            more_rules: String::new(),
-            lifetime: 420,
-            mobile_key: Some("mobile.key"),
-            agent_key: Some("agent.key"),
+            mobile: include_str!("../../examples/figure-11.kdl").to_owned(),
+            agent: include_str!("../../examples/home-agent.kdl").to_owned(),
         }
     }
 }
-
-/// Security parameters index of the world's one association.
-pub const SPI: u32 = 0x1001;
 
 impl PolicyText {
-    /// The mobile router's file.
-    pub fn mobile(&self) -> String {
-        let mut text = String::from(
-            "/- kdl-version 2\n\
-             // SSH over W-CDMA, everything else over the WLAN; each takes over for the other.\n\
-             policy \"figure-11\" schema=1\nrole \"mobile-router\"\n\n",
-        );
-        for (name, bid, priority) in &self.links {
-            let _ = writeln!(text, "interface \"{name}\" {{ bid {bid}; priority {priority} }}");
+    /// The mobile's file with one more rule, before the default.
+    #[must_use]
+    pub fn with_rule(mut self, name: &str, says: &str) -> Self {
+        let rule = format!("    rule \"{name}\" {{\n        {says}\n    }}\n    default {{");
+        self.mobile = changed(&self.mobile, "    default {", &rule);
+        self
+    }
+
+    /// The mobile's file with a third uplink, `wwan1`, BID 3.
+    #[must_use]
+    pub fn with_third_uplink(mut self) -> Self {
+        let third = "interface \"wwan1\" { bid 3; priority 30; }\n\nhome \"acme\" {";
+        self.mobile = changed(&self.mobile, "home \"acme\" {", third);
+        self
+    }
+
+    /// The mobile's file with another binding lifetime, in seconds.
+    #[must_use]
+    pub fn with_lifetime(mut self, seconds: u32) -> Self {
+        self.mobile =
+            changed(&self.mobile, "lifetime=\"420s\"", &format!("lifetime=\"{seconds}s\""));
+        self
+    }
+}
+
+/// `text` with the one place `from` replaced.
+fn changed(text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "the example has `{from}` once");
+    text.replace(from, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mtun_policy::NoFiles;
+
+    #[test]
+    fn the_files_and_their_changes_are_without_fault() {
+        let cases = [
+            ("as it is", PolicyText::default()),
+            (
+                "a rule more",
+                PolicyText::default().with_rule("probe", "match proto=udp\n prefer wlan0"),
+            ),
+            ("a third uplink", PolicyText::default().with_third_uplink()),
+            ("a short lifetime", PolicyText::default().with_lifetime(8)),
+        ];
+        for (what, text) in cases {
+            for text in [text.mobile, text.agent] {
+                let parsed = mtun_policy::parse("file.kdl", &text, &NoFiles);
+                assert!(parsed.is_ok(), "{what}: {}", parsed.unwrap_err());
+            }
         }
-        let _ = write!(
-            text,
-            "\nhome \"acme\" {{\n    tunnel mtun0\n    agent \"{}\"\n    address \"{}/64\"\n    \
-             mobile-network \"2001:db8:100:4200::/64\" on=lan0\n    register lifetime=\"{}s\"\n    \
-             {}\n}}\n",
-            address::AGENT,
-            address::HOME,
-            self.lifetime,
-            security(self.mobile_key),
-        );
-        association(&mut text, self.mobile_key);
-        let names: Vec<&str> = self.links.iter().map(|(name, ..)| *name).collect();
-        let _ = write!(
-            text,
-            "\nrules home=acme {{\n    rule \"ssh\" {{\n        match proto=tcp dport=22\n        \
-             prefer wwan0\n        otherwise any\n    }}\n{}    default {{\n        prefer {}\n        \
-             otherwise any\n    }}\n}}\n",
-            self.more_rules,
-            names.join(" "),
-        );
-        text
-    }
-
-    /// The home agent's file.
-    pub fn agent(&self) -> String {
-        let mut text = format!(
-            "/- kdl-version 2\npolicy \"figure-11-agent\" schema=1\nrole \"home-agent\"\n\n\
-             home \"acme\" {{\n    tunnel mtun0\n    \
-             serve \"2001:db8:100::/64\" agent=\"{}\" on=home0\n    \
-             allow \"{}\" name=\"bus-7\" {{\n        mobile-network \"2001:db8:100:4200::/64\"\n        \
-             {}\n    }}\n}}\n",
-            address::AGENT,
-            address::HOME,
-            security(self.agent_key),
-        );
-        association(&mut text, self.agent_key);
-        text
-    }
-}
-
-fn security(key: Option<&str>) -> &'static str {
-    if key.is_some() { "security \"acme-sa\"" } else { "security none" }
-}
-
-fn association(text: &mut String, key: Option<&str>) {
-    if let Some(key) = key {
-        let _ = write!(
-            text,
-            "\nsecurity \"acme-sa\" {{\n    auth-option spi={SPI} algorithm=hmac-sha256 \
-             key-file=\"{key}\"\n}}\n"
-        );
     }
 }

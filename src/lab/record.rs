@@ -4,6 +4,7 @@
 //! next run when the owner died) removes exactly what it names and nothing else. A process is
 //! named by its id and its start time, so that a reused id is never mistaken for it.
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
@@ -78,7 +79,11 @@ impl Record {
         let id = std::process::id();
         let run = format!("mtun-{id}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let work = std::env::temp_dir().join(&run);
-        std::fs::create_dir_all(&work).with_context(|| work.display().to_string())?;
+        // Keys live here: for the owner alone.
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&work)
+            .with_context(|| work.display().to_string())?;
         std::fs::create_dir_all(directory())?;
         let file = directory().join(format!("{run}.json"));
         let owner = RecordedProcess::of(id).context("own process is not in /proc")?;
