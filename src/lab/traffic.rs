@@ -13,7 +13,7 @@ use super::daemons::Daemon;
 use super::flows::{Kind, Progress, Services, TcpFlow};
 use super::namespace::{Namespace, wait_for};
 use super::observe::{Flow, Observatory, Way};
-use super::probe::{Bound, Echo, INTERVAL, PORT, Probe};
+use super::probe::{Bound, Echo, INTERVAL, PORT, Probe, TwoWay};
 use super::tally::Tally;
 use super::world::{World, address};
 
@@ -220,7 +220,16 @@ impl Traffic {
             .map_err(|error| error.context(format!("uplinks out and in: {:?}", now())))
     }
 
-    /// Judges the stretch since `mark`.
+    /// Judges the probes since `mark`.
+    pub fn probe_tallies(&self, mark: &Mark) -> Vec<(Origin, TwoWay)> {
+        self.probes
+            .iter()
+            .zip(&mark.probes)
+            .map(|((origin, probe), from)| (*origin, probe.tally_since(*from)))
+            .collect()
+    }
+
+    /// Judges every flow since `mark`.
     pub fn rows(&self, mark: &Mark, observatory: &Observatory, daemon: &Daemon) -> Vec<FlowRow> {
         let remembered = daemon.flows().unwrap_or_default();
         let keys = self.keys();

@@ -3,6 +3,11 @@
 //! Each test builds a world of its own (the topology is drawn in `mtun::lab::world`), so tests
 //! run side by side. Without root they are skipped, loudly.
 
+mod fixture;
+mod handover;
+mod leftovers;
+mod security;
+mod sockets;
 mod world;
 
 /// Ends the calling test with a message when the lab cannot run here.

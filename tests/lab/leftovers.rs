@@ -1,0 +1,180 @@
+//! What the daemon puts into the kernel: all of it is gone after a stop, none of it is there
+//! twice after a kill -9 and a restart, and in between nothing leaks.
+
+use mtun::lab::daemons::cached;
+use mtun::lab::namespace::Namespace;
+use mtun::lab::policy::PolicyText;
+use mtun::lab::traffic::Origin;
+use mtun::lab::world::Plan;
+use serde_json::Value;
+
+use crate::fixture::{Lab, PATIENCE, assert_alive, figure_11};
+use crate::need_lab;
+
+/// Everything of a namespace that the daemon may change, without what changes by itself.
+fn kernel_state(namespace: &Namespace) -> Vec<String> {
+    let mut state = Vec::new();
+    for line in ["-6 rule show", "-6 route show table all", "-6 address show"] {
+        let document = namespace.ip_json(line).unwrap();
+        let mut entries: Vec<String> = document
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|entry| format!("{line}: {}", without_clocks(entry)))
+            .collect();
+        entries.sort();
+        state.extend(entries);
+    }
+    let rules = namespace.exec("nft list ruleset").unwrap();
+    state.extend(rules.lines().map(|line| {
+        // Counters move by themselves.
+        let line = line.split(" packets ").next().unwrap_or_default();
+        format!("nft: {}", line.trim())
+    }));
+    for interface in ["all", "default", "lan0", "wlan0", "wwan0"] {
+        for key in ["forwarding", "accept_ra", "keep_addr_on_down", "ignore_routes_with_linkdown"] {
+            let key = format!("ipv6/conf/{interface}/{key}");
+            state.push(format!("{key} = {}", namespace.sysctl(&key).unwrap()));
+        }
+    }
+    state
+}
+
+/// Lifetimes run down, and indices of a new TUN differ.
+fn without_clocks(entry: &Value) -> Value {
+    match entry {
+        Value::Object(fields) => Value::Object(
+            fields
+                .iter()
+                .filter(|(name, _)| {
+                    !matches!(
+                        name.as_str(),
+                        "expires"
+                            | "ifindex"
+                            | "valid_life_time"
+                            | "preferred_life_time"
+                            | "txqlen"
+                            | "qdisc"
+                    )
+                })
+                .map(|(name, value)| (name.clone(), without_clocks(value)))
+                .collect(),
+        ),
+        Value::Array(items) => Value::Array(items.iter().map(without_clocks).collect()),
+        other => other.clone(),
+    }
+}
+
+fn assert_same(before: &[String], after: &[String], what: &str) {
+    let only = |of: &[String], not_in: &[String]| -> Vec<String> {
+        of.iter().filter(|line| !not_in.contains(line)).cloned().collect()
+    };
+    let (gone, extra) = (only(before, after), only(after, before));
+    assert!(
+        gone.is_empty() && extra.is_empty() && before.len() == after.len(),
+        "{what}\ngone: {gone:#?}\nextra: {extra:#?}\n{} before, {} after",
+        before.len(),
+        after.len()
+    );
+}
+
+#[test]
+fn a_stop_deregisters_and_leaves_the_kernel_as_it_was() {
+    need_lab!();
+    let plan = Plan::default();
+    let mut lab = Lab::with_agent(plan, PolicyText::default());
+    lab.world.wait_for_wlan_address().unwrap();
+    let agent_idle = kernel_state(&lab.world.ha);
+    let before = kernel_state(&lab.world.mr);
+    lab.start_mobile(&[]);
+    lab.registered(&["wlan0", "wwan0"]);
+    assert_ne!(kernel_state(&lab.world.mr), before, "the daemon does change something");
+    let mut mobile = lab.mobile.take().unwrap();
+    let status = mobile.process.stop().unwrap();
+    assert!(status.success(), "{status}\n{}", mobile.story());
+    assert_same(&before, &kernel_state(&lab.world.mr), "the router after the stop");
+    let held =
+        lab.agent().wait_until("an empty cache", PATIENCE, |status| cached(status).is_empty());
+    assert!(held.is_ok(), "{:#}", held.unwrap_err());
+    assert_same(&agent_idle, &kernel_state(&lab.world.ha), "the agent after the mobile's stop");
+    lab.assert_clean();
+}
+
+#[test]
+fn the_agents_stop_leaves_its_kernel_as_it_was() {
+    need_lab!();
+    let world = mtun::lab::world::World::build(Plan::default()).unwrap();
+    let before = kernel_state_of_agent(&world.ha);
+    mtun::lab::daemons::write_keys(&world).unwrap();
+    let mut agent = mtun::lab::daemons::Daemon::start(
+        &world,
+        &crate::fixture::programs(),
+        mtun::lab::daemons::Side::Agent,
+        &PolicyText::default(),
+        &Default::default(),
+    )
+    .unwrap();
+    agent.wait_until("its status", PATIENCE, |_| true).unwrap();
+    let status = agent.process.stop().unwrap();
+    assert!(status.success(), "{status}\n{}", agent.story());
+    assert_same(&before, &kernel_state_of_agent(&world.ha), "the agent after its stop");
+}
+
+fn kernel_state_of_agent(namespace: &Namespace) -> Vec<String> {
+    let mut state: Vec<String> = ["-6 rule show", "-6 route show table all"]
+        .iter()
+        .map(|line| without_clocks(&namespace.ip_json(line).unwrap()).to_string())
+        .collect();
+    state.push(namespace.exec("nft list ruleset").unwrap());
+    state.push(namespace.sysctl("ipv6/conf/all/forwarding").unwrap());
+    state
+}
+
+#[test]
+fn between_kill_and_restart_nothing_leaks_and_the_restart_leaves_no_double() {
+    need_lab!();
+    let mut lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&["wlan0", "wwan0"]);
+    let traffic = lab.traffic();
+    let before = kernel_state(&lab.world.mr);
+    let mut mobile = lab.mobile.take().unwrap();
+    mobile.process.kill().unwrap();
+    let mark = traffic.mark();
+    traffic.let_run(500).unwrap();
+    let tallies = traffic.probe_tallies(&mark);
+    for (origin, tally) in tallies {
+        assert_eq!(tally.outbound.received, 0, "{origin}: nothing goes another way");
+    }
+    assert!(traffic.probe(Origin::Router).refused() > 0, "the router's own sender is told");
+    lab.assert_clean();
+    drop(mobile);
+    lab.start_mobile(&[]);
+    lab.registered(&["wlan0", "wwan0"]);
+    lab.settled(&traffic, figure_11);
+    assert_alive(&traffic);
+    assert_same(&before, &kernel_state(&lab.world.mr), "the router after kill -9 and restart");
+    let held = cached(&lab.agent().status().unwrap());
+    assert_eq!(held.len(), 2, "no double binding: {held:?}");
+    lab.assert_clean();
+}
+
+#[test]
+fn with_no_uplink_left_packets_are_refused_not_leaked() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&["wlan0", "wwan0"]);
+    let traffic = lab.traffic();
+    lab.world.wlan_down().unwrap();
+    lab.world.mr.ip(&["link set wwan0 down"]).unwrap();
+    lab.registered(&[]);
+    let mark = traffic.mark();
+    traffic.let_run(200).unwrap();
+    for (origin, tally) in traffic.probe_tallies(&mark) {
+        assert_eq!(tally.outbound.received, 0, "{origin}");
+    }
+    lab.assert_clean();
+    lab.world.wlan_up().unwrap();
+    lab.registered(&["wlan0"]);
+    assert_alive(&traffic);
+    lab.assert_clean();
+}

@@ -1,0 +1,147 @@
+//! What must not get in: foreign and spoofed packets, wrong keys; and what must, a wrong clock.
+
+use std::net::{Ipv6Addr, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::{Duration, SystemTime};
+
+use mtun::lab::daemons::{Side, cached, random_key, registered, write_key};
+use mtun::lab::namespace::{Namespace, wait_for};
+use mtun::lab::policy::PolicyText;
+use mtun::lab::world::{Plan, address};
+
+use crate::fixture::{Lab, PATIENCE, ipv6};
+use crate::need_lab;
+
+const PORT: u16 = 7777;
+
+/// Sends a complete IPv6 packet from a namespace.
+fn inject(namespace: &Namespace, packet: &[u8]) {
+    let socket = namespace.run(|| {
+        // SAFETY: socket makes a descriptor or fails.
+        let raw = unsafe { libc::socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW) };
+        assert!(raw >= 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        unsafe { OwnedFd::from_raw_fd(raw) }
+    });
+    // SAFETY: an all-zero sockaddr_in6 is a valid value of the type.
+    let mut to: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    to.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+    to.sin6_addr.s6_addr.copy_from_slice(&packet[24..40]);
+    // SAFETY: packet and address outlive the call and have the lengths given.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            0,
+            std::ptr::from_ref(&to).cast(),
+            size_of::<libc::sockaddr_in6>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(sent, packet.len() as isize, "{}", std::io::Error::last_os_error());
+}
+
+/// A UDP packet whose payload is `mark`.
+fn udp(source: Ipv6Addr, destination: Ipv6Addr, mark: u8) -> Vec<u8> {
+    let length = 9u16;
+    let mut datagram = [PORT.to_be_bytes(), PORT.to_be_bytes()].concat();
+    datagram.extend(length.to_be_bytes());
+    datagram.extend([0, 0, mark]);
+    let mut sum: u32 = u32::from(length) + 17;
+    let octets = [source.octets().as_slice(), &destination.octets(), &datagram, &[0]].concat();
+    for pair in octets.chunks_exact(2) {
+        sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+    }
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    datagram[6..8].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    ipv6(17, source, destination, &datagram)
+}
+
+fn listener(namespace: &Namespace) -> UdpSocket {
+    let socket = namespace.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, PORT))).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+#[test]
+fn the_agent_drops_and_counts_foreign_and_spoofed_packets() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&["wlan0", "wwan0"]);
+    let (cn, agent) = (address::CORRESPONDENT, address::AGENT);
+    let stranger: Ipv6Addr = "2001:db8:1::66".parse().unwrap();
+    let other: Ipv6Addr = "2001:db8:100::77".parse().unwrap();
+    let cases = [
+        ("an unregistered outer source", stranger, address::HOME, "not-care-of", 1),
+        ("a spoofed inner source", address::WLAN, other, "inner-unknown", 2),
+        (
+            "a prefix that is not registered",
+            address::WLAN,
+            "2001:db8:100:4300::1".parse().unwrap(),
+            "inner-unknown",
+            3,
+        ),
+    ];
+    let arrivals = listener(&lab.world.cn);
+    for (what, outer, inner, reason, mark) in cases {
+        let before = Lab::drops(lab.agent(), reason);
+        inject(&lab.world.wlan, &ipv6(41, outer, agent, &udp(inner, cn, mark)));
+        let counted = wait_for(what, PATIENCE, || {
+            (Lab::drops(lab.agent(), reason) == before + 1).then_some(())
+        });
+        assert!(counted.is_ok(), "{what}: {:?}", Lab::metrics(lab.agent()).drops);
+    }
+    // The same packet with registered addresses gets through, so nothing else was wrong with it.
+    inject(&lab.world.wlan, &ipv6(41, address::WLAN, agent, &udp(address::HOME, cn, 9)));
+    let mut payload = [0; 16];
+    let (length, from) = arrivals.recv_from(&mut payload).unwrap();
+    assert_eq!((&payload[..length], from.ip()), ([9].as_slice(), address::HOME.into()));
+}
+
+#[test]
+fn the_mobile_takes_tunnelled_packets_from_its_agent_only() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&["wlan0", "wwan0"]);
+    let cn = address::CORRESPONDENT;
+    let before = Lab::drops(lab.mobile(), "not-home-agent");
+    inject(&lab.world.cn, &ipv6(41, cn, address::WLAN, &udp(cn, address::HOME, 1)));
+    let counted = wait_for("the drop", PATIENCE, || {
+        (Lab::drops(lab.mobile(), "not-home-agent") == before + 1).then_some(())
+    });
+    assert!(counted.is_ok(), "{:?}", Lab::metrics(lab.mobile()).drops);
+    lab.assert_clean();
+}
+
+#[test]
+fn a_wrong_key_is_answered_146_and_binds_nothing() {
+    need_lab!();
+    let mut lab = Lab::with_agent(Plan::default(), PolicyText::default());
+    write_key(&lab.world, Side::Mobile, "acme.key", &random_key().unwrap()).unwrap();
+    lab.start_mobile(&[]);
+    let status = lab
+        .mobile()
+        .wait_until("the refusal", PATIENCE, |status| {
+            status
+                .bindings
+                .iter()
+                .any(|binding| binding.status.as_ref().is_some_and(|status| status.code == 146))
+        })
+        .unwrap();
+    assert!(registered(&status).is_empty(), "{status:#?}");
+    assert!(cached(&lab.agent().status().unwrap()).is_empty());
+    lab.assert_clean();
+}
+
+#[test]
+fn a_vehicle_whose_clock_says_1970_registers() {
+    need_lab!();
+    let mut lab = Lab::with_agent(Plan::default(), PolicyText::default());
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    lab.start_mobile(&[&format!("--clock-offset=-{now}")]);
+    lab.registered(&["wlan0", "wwan0"]);
+    lab.traffic();
+    lab.assert_clean();
+}
