@@ -199,18 +199,18 @@ impl Probe {
         self.settle(from, to);
         let interval = self.interval.as_nanos() as u64;
         self.notes(|notes| {
-            let arrived: BTreeSet<u32> = notes
-                .out
+            let (out, back) = (tail(&notes.out, from), tail(&notes.back, from));
+            let arrived: BTreeSet<u32> = out
                 .iter()
                 .map(|(number, _)| *number)
                 .filter(|number| (from..to).contains(number))
                 .collect();
             TwoWay {
-                outbound: judge(&notes.sent, |_| true, &notes.out, from..to, interval),
+                outbound: judge(&notes.sent, |_| true, out, from..to, interval),
                 inbound: judge(
                     &notes.sent,
                     |number| arrived.contains(&number),
-                    &notes.back,
+                    back,
                     from..to,
                     interval,
                 ),
@@ -223,10 +223,8 @@ impl Probe {
         let end = Instant::now() + PATIENCE;
         loop {
             let complete = self.notes(|notes| {
-                let back: BTreeSet<u32> = notes
-                    .back
+                let back: BTreeSet<u32> = tail(&notes.back, from)
                     .iter()
-                    .rev()
                     .map(|(number, _)| *number)
                     .filter(|number| (from..to).contains(number))
                     .collect();
@@ -294,6 +292,14 @@ impl Drop for Probe {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// The arrivals that may matter for a stretch from `from` on: no packet is overtaken by more than
+/// two thousand others.
+fn tail(arrivals: &[Arrival], from: u32) -> &[Arrival] {
+    let matters = |(number, _): &&Arrival| number.saturating_add(2000) >= from;
+    let count = arrivals.iter().rev().take_while(matters).count();
+    &arrivals[arrivals.len() - count..]
 }
 
 fn send(socket: &UdpSocket, id: u32, stream: &Stream, interval: Duration, stop: &AtomicBool) {
