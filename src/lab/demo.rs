@@ -50,7 +50,9 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Report> {
     let agent = Daemon::start(&world, &programs, Side::Agent, &text, &none)?;
     let mobile = Daemon::start(&world, &programs, Side::Mobile, &text, &none)?;
     let mut stage = Stage::open(&world, mobile, say)?;
-    stage.play(&text)?;
+    if let Err(error) = stage.play(&text) {
+        stage.report.reasons.push(format!("{error:#}"));
+    }
     let (mobile, report) = stage.close()?;
     if !options.keep {
         return Ok(report);

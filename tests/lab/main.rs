@@ -3,6 +3,7 @@
 //! Each test builds a world of its own (the topology is drawn in `mtun::lab::world`), so tests
 //! run side by side. Without root they are skipped, loudly.
 
+mod demo;
 mod fixture;
 mod handover;
 mod leftovers;
