@@ -3,21 +3,20 @@
 //! The programs are started as a person starts them and asked as a person asks them, over the
 //! control socket. Nothing is awaited by time: [`Daemon::wait_until`] polls the status.
 
-use std::fs::File;
-use std::io::Write;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use mtun_signaling::auth::Algorithm;
 
 use super::namespace::{Process, Shell, wait_for};
 use super::policy::PolicyText;
 use super::world::World;
 use crate::control::documents::{BindingPhase, FlowDocument, StatusDocument};
 use crate::control::{Client, Request, Response};
+use crate::key;
 
 /// Where the programs are.
 #[derive(Clone, Debug)]
@@ -250,26 +249,23 @@ fn directory_of(world: &World, side: Side) -> Result<PathBuf> {
 /// Makes the mobile's key and gives the agent a copy, and the agent a key for a mobile that is
 /// not in this world.
 pub fn write_keys(world: &World) -> Result<()> {
-    let shared = random_key()?;
-    write_key(world, Side::Mobile, "acme.key", &shared)?;
-    write_key(world, Side::Agent, "acme.key", &shared)?;
-    write_key(world, Side::Agent, "laptop.key", &random_key()?)
+    let shared = key::generate(Algorithm::HmacSha256)?;
+    for side in [Side::Mobile, Side::Agent] {
+        key::write_new(
+            &directory_of(world, side)?.join("acme.key"),
+            Algorithm::HmacSha256,
+            &shared,
+        )?;
+    }
+    new_key(world, Side::Agent, "laptop.key")
 }
 
-/// A key file's text with a new key.
-pub fn random_key() -> Result<String> {
-    let mut octets = [0u8; 32];
-    getrandom::fill(&mut octets).map_err(|error| anyhow::anyhow!("no random octets: {error}"))?;
-    Ok(octets.iter().map(|octet| format!("{octet:02x}")).collect::<String>() + "\n")
-}
-
-/// Writes a key file, readable by its owner alone, over the one that is there.
-pub fn write_key(world: &World, side: Side, name: &str, text: &str) -> Result<()> {
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(directory_of(world, side)?.join(name))?;
-    Ok(file.write_all(text.as_bytes())?)
+/// Puts a new key, known to nobody else, into a key file of one side.
+pub fn new_key(world: &World, side: Side, name: &str) -> Result<()> {
+    let file = directory_of(world, side)?.join(name);
+    if file.exists() {
+        std::fs::remove_file(&file)?;
+    }
+    let secret = key::generate(Algorithm::HmacSha256)?;
+    Ok(key::write_new(&file, Algorithm::HmacSha256, &secret)?)
 }

@@ -4,7 +4,7 @@ use std::net::{Ipv6Addr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
-use mtun::lab::daemons::{Side, cached, random_key, registered, write_key};
+use mtun::lab::daemons::{Side, cached, new_key, registered};
 use mtun::lab::namespace::{Namespace, wait_for};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::{Plan, address};
@@ -119,7 +119,7 @@ fn the_mobile_takes_tunnelled_packets_from_its_agent_only() {
 fn a_wrong_key_is_answered_146_and_binds_nothing() {
     need_lab!();
     let mut lab = Lab::with_agent(Plan::default(), PolicyText::default());
-    write_key(&lab.world, Side::Mobile, "acme.key", &random_key().unwrap()).unwrap();
+    new_key(&lab.world, Side::Mobile, "acme.key").unwrap();
     lab.start_mobile(&[]);
     let status = lab
         .mobile()
