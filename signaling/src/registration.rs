@@ -177,6 +177,8 @@ pub(crate) struct Registration {
     care_of: CareOfAddress,
     priority: u8,
     state: State,
+    /// When it is worth an update of its own, while it is [`Phase::Wanted`].
+    wanted_from: Duration,
     /// Until when the agent may hold a binding under this BID, acknowledged or not.
     held_until: Option<Duration>,
     /// Updates sent by this uplink since the agent answered one of them.
@@ -187,11 +189,14 @@ pub(crate) struct Registration {
 }
 
 impl Registration {
-    pub(crate) fn new(care_of: CareOfAddress, priority: u8) -> Self {
+    /// A care-of address that the agent has not heard of; it joins any update that leaves, and is
+    /// worth one of its own from `wanted_from` on.
+    pub(crate) fn new(care_of: CareOfAddress, priority: u8, wanted_from: Duration) -> Self {
         Self {
             care_of,
             priority,
             state: State::Wanted,
+            wanted_from,
             held_until: None,
             unanswered: 0,
             refusals: 0,
@@ -242,7 +247,7 @@ impl Registration {
     /// From when on a registering update should name it; `None` while that is not called for.
     pub(crate) fn register_due(&self) -> Option<Duration> {
         match self.state {
-            State::Wanted => Some(Duration::ZERO),
+            State::Wanted => Some(self.wanted_from),
             State::Bound(grant) => Some(grant.refresh),
             State::Refused { retry, .. } => Some(retry),
             _ => None,

@@ -61,6 +61,12 @@ impl NtpTime {
         Self(self.0.wrapping_add(offset.0 as u64))
     }
 
+    /// The time `span` later.
+    pub fn plus(self, span: Duration) -> Self {
+        let units = Self::from_unix(span).0.wrapping_sub(Self::from_unix(Duration::ZERO).0);
+        Self(self.0.wrapping_add(units))
+    }
+
     /// Whether `self` is later than `other`; false when equal.
     pub fn is_after(self, other: Self) -> bool {
         self.offset_from(other).0 > 0
@@ -108,6 +114,7 @@ mod tests {
         let after = NtpTime::from_unix(Duration::from_secs(2_085_978_497));
         assert!(after.is_after(before) && !before.is_after(after) && !after.is_after(after));
         assert_eq!(before.distance(after), Duration::from_secs(2));
+        assert_eq!(before.plus(Duration::from_secs(2)), after);
 
         let lost = NtpTime::from_unix(Duration::from_secs(17));
         let right = NtpTime::from_unix(Duration::from_secs(1_790_000_000));

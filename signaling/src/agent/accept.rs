@@ -62,6 +62,13 @@ pub(super) struct Accepted {
     pub outcome: Option<Outcome>,
 }
 
+impl Accepted {
+    /// Whether anything of the update was accepted.
+    pub(super) fn any(&self) -> bool {
+        self.outcome.as_ref().is_none_or(Outcome::any)
+    }
+}
+
 type Step<T = ()> = Result<T, Objection>;
 
 impl HomeAgent {
@@ -129,10 +136,11 @@ impl HomeAgent {
             return Ok(());
         }
         let timestamp = claim.update.options.message_id().ok_or(Status::MESSAGE_ID_REQUIRED)?;
-        if served.replay.accept_timestamp(now.wall, timestamp) {
+        let ours = self.clock.read(now);
+        if served.replay.accept_timestamp(ours, timestamp) {
             Ok(())
         } else {
-            Err(Objection::Clock(now.wall.with_fraction_of(timestamp)))
+            Err(Objection::Clock(ours.with_fraction_of(timestamp)))
         }
     }
 
@@ -303,12 +311,7 @@ impl HomeAgent {
         }
         let outcome =
             self.register_identifiers(&entry, &claim.bids, overwrite, max_bindings, expires);
-        if outcome.judged.iter().all(|judged| judged.status != Status::ACCEPTED) {
-            // Refused as a whole: the old bindings and their prefixes stay as they were.
-            entry = self.entry(claim);
-        } else {
-            entry.bindings.clone_from(&outcome.bindings);
-        }
+        entry.bindings.clone_from(&outcome.bindings);
         accepted(entry, Some(outcome))
     }
 
@@ -360,10 +363,7 @@ impl HomeAgent {
             let notice = AgentNotice::Refused { home_address, status, answered: true };
             self.notice(notice);
         }
-        let any = accepted.outcome.as_ref().is_none_or(|outcome| {
-            outcome.judged.iter().any(|judged| judged.status == Status::ACCEPTED)
-        });
-        if any {
+        if accepted.any() {
             if let Some(served) = self.served.get_mut(&home_address) {
                 if accepted.entry.bindings.is_empty() {
                     served.replay.deregistered(now, claim.update.sequence);

@@ -19,12 +19,12 @@ impl HomeAgent {
                 if status == Status::MCOA_NOT_COMPLETE { judged.status } else { Status::ACCEPTED };
             options.push(copied(&judged.option, own));
         }
-        let lifetime = if status.is_accepted() { accepted.lifetime } else { Lifetime::ZERO };
+        let lifetime = if accepted.any() { accepted.lifetime } else { Lifetime::ZERO };
         let acknowledgement = BindingAcknowledgement {
             status,
             key_mobility: false,
             // req R-HA-31, NH-01 (RFC 3963 §4.2, §6.6): only when asked for and set up.
-            router: status.is_accepted() && claim.update.flags.router && !lifetime.is_zero(),
+            router: claim.update.flags.router && !lifetime.is_zero(),
             sequence: claim.update.sequence,
             lifetime,
             options,

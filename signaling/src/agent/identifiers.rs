@@ -23,11 +23,17 @@ pub(super) struct Judged {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub judged: Vec<Judged>,
-    /// All bindings of the home address afterwards.
+    /// All bindings of the home address afterwards, if any option was accepted; otherwise what
+    /// is there stays.
     pub bindings: Vec<Binding>,
 }
 
 impl Outcome {
+    /// Whether any binding was accepted.
+    pub(super) fn any(&self) -> bool {
+        self.judged.iter().any(|judged| judged.status == Status::ACCEPTED)
+    }
+
     /// The status of the whole acknowledgement (RFC 5648 §6.2).
     pub(super) fn status(&self) -> Status {
         let mut statuses = self.judged.iter().map(|judged| judged.status);
@@ -79,10 +85,6 @@ impl HomeAgent {
                 Err(status) => status,
             };
             judged.push(Judged { option: *option, status });
-        }
-        if judged.iter().all(|judged| judged.status != Status::ACCEPTED) {
-            // Nothing to put in their place: what is there stays, whatever O says.
-            bindings = entry.bindings.clone();
         }
         bindings.sort_by_key(|binding| binding.bid);
         Outcome { judged, bindings }

@@ -36,7 +36,7 @@ use crate::machine::{Envelope, Machine, Transmit};
 use crate::time::Timestamp;
 use budget::Budget;
 use prefixes::PrefixTable;
-use replay::Replay;
+use replay::{AgentClock, Replay};
 
 /// What a home agent needs to know about the home network it serves.
 #[derive(Clone, Debug)]
@@ -133,6 +133,7 @@ pub struct HomeAgent {
     multiple_coa: bool,
     bulk: bool,
     served: BTreeMap<HomeAddress, Served>,
+    clock: AgentClock,
     prefixes: PrefixTable,
     cache: BindingCache,
     /// The next expiry of every entry in the cache.
@@ -158,6 +159,7 @@ impl HomeAgent {
                 .into_iter()
                 .map(|mobile| (mobile.address, Served::new(mobile)))
                 .collect(),
+            clock: AgentClock::default(),
             prefixes,
             cache: BindingCache::default(),
             expiries: BTreeSet::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::time::NtpTime;
+use crate::time::{NtpTime, Timestamp};
 
 /// How long the sequence number outlives the last binding (MAX_DELETE_BCE_TIMEOUT, RFC 6275 §12).
 pub const MAX_DELETE_BCE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -14,6 +14,27 @@ pub const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(7);
 pub const fn is_newer(new: u16, last: u16) -> bool {
     // req R-ALL-08, CN-33 (RFC 6275 §9.5.1): the 32,767 numbers that follow the last one.
     matches!(new.wrapping_sub(last), 1..=0x7fff)
+}
+
+/// The agent's time of day, which never goes back.
+///
+/// Timestamps must be later than all accepted before (RFC 4285 §6). If the agent's clock were set
+/// back by an hour and it followed, no mobile could register for an hour. Mobiles follow the
+/// agent's time whatever it is, so that it runs evenly is worth more than that it is right.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct AgentClock {
+    last: Option<(Duration, NtpTime)>,
+}
+
+impl AgentClock {
+    /// The time of day at `now`: the wall clock's, or the one that has run on evenly since the
+    /// last call when that is later.
+    pub(super) fn read(&mut self, now: Timestamp) -> NtpTime {
+        let even = self.last.map(|(at, time)| time.plus(now.monotonic.saturating_sub(at)));
+        let time = even.filter(|even| even.is_after(now.wall)).unwrap_or(now.wall);
+        self.last = Some((now.monotonic, time));
+        time
+    }
 }
 
 /// The guard of one home address.
@@ -104,6 +125,18 @@ mod tests {
         ];
         for (what, wall, timestamp, accepted) in cases {
             assert_eq!(replay.accept_timestamp(unix(wall), unix(timestamp)), accepted, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_agents_time_is_set_forward_and_never_back() {
+        let unix = |seconds| NtpTime::from_unix(Duration::from_secs(seconds));
+        let mut clock = AgentClock::default();
+        let cases =
+            [(0, 1000, 1000), (1, 1001, 1001), (2, 5000, 5000), (3, 1003, 5001), (9, 5008, 5008)];
+        for (since, wall, want) in cases {
+            let now = Timestamp { monotonic: Duration::from_secs(since), wall: unix(wall) };
+            assert_eq!(clock.read(now), unix(want), "{since} s after the start");
         }
     }
 

@@ -61,7 +61,7 @@ impl MobileNode {
             Status::ID_MISMATCH if update.message_id.is_some() => {
                 // req SE-03 (RFC 4285 §6): only ever reached by an authenticated answer.
                 if let Some(agent) = acknowledgement.options.message_id() {
-                    let offset = self.clock.correct(now.wall, agent);
+                    let offset = self.clock.correct(now, agent);
                     self.notice(MobileNotice::ClockCorrected { offset });
                 }
                 self.correct_and_ask_again(now, &request);
@@ -132,6 +132,12 @@ impl MobileNode {
                 acknowledgement.options.authentication(authentication_subtype::MN_HA).is_some();
             return if protected { Err(Ignored::NoSecurityAssociation) } else { Ok(()) };
         };
+        let refused = status == Status::AUTHENTICATION_FAILED;
+        if acknowledgement.options.authentication(authentication_subtype::MN_HA).is_none()
+            && !refused
+        {
+            return Err(Ignored::Unauthenticated(AuthFailure::Missing));
+        }
         // req SE-03 (RFC 4285 §6): the timestamp matches answer and update; status 144 keeps only
         // its low-order half.
         let echoed = acknowledgement.options.message_id();
@@ -149,7 +155,7 @@ impl MobileNode {
             // When the keys differ the agent's refusal cannot be authentic. It is taken as a hint
             // to slow down, no more; guessing the sequence number and the timestamp is hard.
             Err(AuthFailure::Mismatch | AuthFailure::UnknownSpi(_) | AuthFailure::Missing)
-                if status == Status::AUTHENTICATION_FAILED =>
+                if refused =>
             {
                 Ok(())
             }

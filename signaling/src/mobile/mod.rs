@@ -52,6 +52,10 @@ use plan::Request;
 /// A refresh asked for by an unauthenticated message waits this long after the last update.
 const REFRESH_GUARD: Duration = Duration::from_secs(10);
 
+/// How long a fresh uplink waits for others, so that those which come up together are registered
+/// together. Nothing that was in use waits for it.
+const GATHER: Duration = Duration::from_millis(50);
+
 /// What a mobile needs to know about its home.
 #[derive(Clone, Debug)]
 pub struct MobileConfig {
@@ -307,12 +311,13 @@ impl MobileNode {
         }
     }
 
-    fn care_of_up(&mut self, bid: Bid, priority: u8, care_of: CareOfAddress) {
+    fn care_of_up(&mut self, now: Duration, bid: Bid, priority: u8, care_of: CareOfAddress) {
         if care_of.0.is_ipv4() {
             return self.notice(MobileNotice::UnsupportedCareOf { bid });
         }
         let moved = self.registrations.get(&bid).is_none_or(|old| old.care_of() != care_of);
-        self.registrations.entry(bid).or_insert_with(|| Registration::new(care_of, priority));
+        let fresh = || Registration::new(care_of, priority, now + GATHER);
+        self.registrations.entry(bid).or_insert_with(fresh);
         self.apply(bid, registration::Event::CareOf { care_of, priority });
         let Some(outstanding) = &self.outstanding else { return };
         let path = outstanding.update.path;
@@ -373,6 +378,7 @@ impl MobileNode {
             Ok(Message::BindingError(error)) if error.status == binding_error::UNKNOWN_BINDING => {
                 self.refresh_asked(now.monotonic, &[]);
             }
+            Ok(Message::BindingError(error)) => self.ignore(Ignored::BindingError(error.status)),
             Ok(other) => self.ignore(Ignored::Unexpected(other.mh_type())),
         }
     }
@@ -456,7 +462,7 @@ impl Machine for MobileNode {
         self.apply_all(registration::Event::Deadline(now.monotonic));
         match event {
             MobileEvent::CareOfUp { bid, priority, care_of } => {
-                self.care_of_up(bid, priority, care_of);
+                self.care_of_up(now.monotonic, bid, priority, care_of);
             }
             MobileEvent::CareOfDown { bid } => self.care_of_down(bid),
             MobileEvent::Received { envelope, message } => self.received(now, &envelope, &message),

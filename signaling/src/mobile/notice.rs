@@ -92,6 +92,8 @@ pub enum Ignored {
     NotForHomeAddress,
     /// A kind of message that a mobile does not take, by MH Type.
     Unexpected(u8),
+    /// A Binding Error that asks for nothing; holds its status.
+    BindingError(u8),
     /// No update is outstanding.
     NothingOutstanding,
     /// Its sequence number is not that of the outstanding update.
@@ -142,6 +144,7 @@ impl Ignored {
             Self::NotFromAgent => "not_from_agent",
             Self::NotForHomeAddress => "not_for_home_address",
             Self::Unexpected(_) => "unexpected",
+            Self::BindingError(_) => "binding_error",
             Self::NothingOutstanding => "nothing_outstanding",
             Self::Sequence => "sequence",
             Self::MessageId => "message_id",
@@ -192,8 +195,10 @@ impl fmt::Display for MobileNotice {
             }
             Self::ClockCorrected { offset } => {
                 let sign = if offset.0 < 0 { "ahead of" } else { "behind" };
-                let by = offset.magnitude();
-                write!(f, "our clock is {by:?} {sign} the agent's (status 144): timestamps corrected")
+                let by = offset.magnitude().as_secs_f64();
+                write!(
+                    f,
+                    "our clock is {by:.1} s {sign} the agent's (status 144): timestamps corrected")
             }
             Self::AgentWithoutRouterSupport => {
                 f.write_str("the agent does not forward for mobile routers (no R flag): de-registering")
@@ -224,6 +229,7 @@ impl fmt::Display for Ignored {
             Self::NotFromAgent => f.write_str("not from our home agent"),
             Self::NotForHomeAddress => f.write_str("not for our home address"),
             Self::Unexpected(mh_type) => write!(f, "MH Type {mh_type} is not for a mobile"),
+            Self::BindingError(status) => write!(f, "Binding Error with status {status}"),
             Self::NothingOutstanding => f.write_str("no update is outstanding"),
             Self::Sequence => f.write_str("not the outstanding sequence number"),
             Self::MessageId => f.write_str("not the outstanding timestamp"),

@@ -73,7 +73,7 @@ impl MobileNode {
         if self.mode == Mode::Bulk {
             self.bulk(register, leaving)
         } else {
-            self.single_steps(register, leaving)
+            self.one_by_one(register, leaving)
         }
     }
 
@@ -100,31 +100,36 @@ impl MobileNode {
 
     /// Everything due in one update (RFC 5648 §5.3).
     fn bulk(&self, register: Vec<Bid>, leaving: Vec<Bid>) -> Option<Request> {
-        if register.is_empty() {
-            return (!leaving.is_empty())
-                .then(|| Request::Deregister { bids: self.preferred(leaving, MAX_BULK) });
+        if register.is_empty() && leaving.is_empty() {
+            return None;
         }
-        let phase = |bid: &Bid| self.registrations[bid].phase();
         let named = |extra: fn(&Registration) -> bool| {
             let entries = self.registrations.iter();
-            let named = entries.filter(|(bid, entry)| register.contains(bid) || extra(entry));
+            let named = entries.filter(|(bid, entry)| {
+                // An update that leaves anyway takes along what waits for company.
+                register.contains(bid) || entry.phase() == Phase::Wanted || extra(entry)
+            });
             named.map(|(&bid, _)| bid).collect::<Vec<_>>()
         };
         let has_grant = |entry: &Registration| entry.grant().is_some();
+        let changed = named(|_| false);
+        if changed.is_empty() {
+            return Some(Request::Deregister { bids: self.preferred(leaving, MAX_BULK) });
+        }
         if self.overwrite || !leaving.is_empty() {
             // One update says what is to remain: it registers and de-registers at once, where
             // otherwise one of the two would wait a round trip for the other.
             let bids = self.preferred(named(has_grant), MAX_BULK);
             return Some(Request::Register { bids, overwrite: true });
         }
-        let refresh = register.iter().any(|bid| phase(bid) == Phase::Bound);
         // Refreshed together, bindings stay together: one update per lifetime for all of them.
-        let bids = if refresh { named(has_grant) } else { register };
+        let refresh = register.iter().any(|bid| self.registrations[bid].phase() == Phase::Bound);
+        let bids = if refresh { named(has_grant) } else { changed };
         Some(Request::Register { bids: self.preferred(bids, MAX_BULK), overwrite: false })
     }
 
     /// One binding per update (status 168, or `bulk` off in the policy).
-    fn single_steps(&self, register: Vec<Bid>, leaving: Vec<Bid>) -> Option<Request> {
+    fn one_by_one(&self, register: Vec<Bid>, leaving: Vec<Bid>) -> Option<Request> {
         let bound = self.registrations.values().any(|entry| entry.grant().is_some());
         let register = self.preferred(register, 1);
         let leaving = self.preferred(leaving, 1);

@@ -44,7 +44,7 @@ impl MobileNode {
         let message = Message::BindingUpdate(update);
         let (written, message_id) = match &self.config.protection {
             Some(association) => {
-                let id = self.clock.next(now.wall);
+                let id = self.clock.next(now);
                 let written =
                     wire::emit_authenticated(&message, &envelope, care_of, association, Some(id));
                 (written, Some(id))

@@ -1,0 +1,302 @@
+//! Plays the transcripts of `tests/conformance`, texts that need no Rust to be read.
+//!
+//! A transcript sets a scene (`roles`, `mobile`, `agent`), then lists what happens to the machines
+//! (`@seconds > event`) and everything they do about it (`@seconds < output`), in order and with
+//! nothing left out. Lines that begin with `#` are for the reader. `tests/conformance/README.md`
+//! explains the words. With `MTUN_BLESS=1` in the environment the outputs are written into the
+//! files, to be read before they are accepted.
+
+mod scene;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mtun_policy::PrefixMode;
+use mtun_signaling::wire::{self, Message};
+use mtun_signaling::{
+    AgentConfig, AgentEvent, Envelope, HomeAgent, MobileConfig, MobileEvent, MobileNode, NtpTime,
+    auth,
+};
+use scene::text::{self, parse_acknowledgement, parse_other, parse_update, value, words};
+use scene::world::World;
+use scene::{
+    EPOCH, address, agent_config, at, bid, care_of, home, key, mobile_config, our_key, prefix,
+};
+
+/// One way of the link between mobile and agent.
+const DELAY: Duration = Duration::from_millis(20);
+
+struct Scene {
+    mobile: MobileConfig,
+    agent: AgentConfig,
+    mobile_epoch: u64,
+    with_mobile: bool,
+    with_agent: bool,
+}
+
+fn yes(words: &[&str], key: &str, otherwise: bool) -> bool {
+    match value(words, key) {
+        None => otherwise,
+        Some("yes") => true,
+        Some("no") => false,
+        Some(other) => panic!("{key}={other}: neither yes nor no"),
+    }
+}
+
+fn set_mobile(config: &mut MobileConfig, epoch: &mut u64, words: &[&str]) {
+    if let Some(prefixes) = value(words, "prefixes") {
+        config.mobile_networks = prefixes.split(',').map(prefix).collect();
+    }
+    if value(words, "mode") == Some("implicit") {
+        config.prefix_mode = PrefixMode::Implicit;
+    }
+    if let Some(lifetime) = value(words, "lifetime") {
+        config.lifetime = Duration::from_secs(lifetime.parse().unwrap());
+    }
+    if let Some(sequence) = value(words, "sequence") {
+        config.initial_sequence = sequence.parse().unwrap();
+    }
+    if let Some(clock) = value(words, "clock") {
+        *epoch = clock.parse().unwrap();
+    }
+    if value(words, "protection") == Some("none") {
+        config.protection = None;
+    }
+    config.multiple_coa = yes(words, "multiple-coa", config.multiple_coa);
+    config.bulk = yes(words, "bulk", config.bulk);
+}
+
+fn set_agent(config: &mut AgentConfig, words: &[&str]) {
+    if let Some(prefixes) = value(words, "prefixes") {
+        config.mobiles[0].prefixes = prefixes.split(',').map(prefix).collect();
+    }
+    if let Some(lifetime) = value(words, "lifetime") {
+        config.max_lifetime = Duration::from_secs(lifetime.parse().unwrap());
+    }
+    if let Some(most) = value(words, "bindings") {
+        config.mobiles[0].max_bindings = most.parse().unwrap();
+    }
+    if value(words, "protection") == Some("none") {
+        config.mobiles[0].protection = None;
+    }
+    if value(words, "key") == Some("other") {
+        config.mobiles[0].protection = Some(key(256, 9));
+    }
+    config.multiple_coa = yes(words, "multiple-coa", config.multiple_coa);
+    config.bulk = yes(words, "bulk", config.bulk);
+}
+
+/// An acknowledgement for the update that left last, as its agent would write it.
+fn acknowledgement(world: &World, words: &[&str]) -> MobileEvent {
+    let sent = world.last_update.as_ref().expect("an update to answer");
+    let Ok(Message::BindingUpdate(update)) = wire::receive(&sent.envelope, &sent.message) else {
+        panic!("the last message was no Binding Update");
+    };
+    let acknowledgement = parse_acknowledgement(words, update.sequence);
+    let source = value(words, "from").map_or(sent.envelope.destination, address);
+    let envelope = Envelope {
+        routing_header: (!words.contains(&"without-routing-header")).then_some(home()),
+        ..Envelope::plain(source, sent.envelope.source)
+    };
+    let mut message_id = update.options.message_id();
+    if let (Some(clock), Some(sent)) = (value(words, "clock"), message_id) {
+        let agent = at(world.now, clock.parse().unwrap()).wall;
+        message_id = Some(agent.with_fraction_of(sent));
+    }
+    if words.contains(&"other-timestamp") {
+        message_id = message_id.map(|sent| NtpTime(sent.0 + 1));
+    }
+    let care_of = auth::care_of_address(&update, &sent.envelope);
+    let association = if words.contains(&"wrong-key") { key(256, 9) } else { our_key() };
+    let message = Message::BindingAcknowledgement(acknowledgement);
+    let message = if words.contains(&"unprotected") {
+        wire::emit(&message, &envelope)
+    } else {
+        wire::emit_authenticated(&message, &envelope, care_of, &association, message_id)
+    };
+    MobileEvent::Received { envelope, message: message.expect("it fits") }
+}
+
+/// A Binding Update as a mobile would write it.
+fn update(world: &World, words: &[&str]) -> AgentEvent {
+    let (envelope, update) = parse_update(words);
+    let care_of = auth::care_of_address(&update, &envelope);
+    let skew: i64 = value(words, "skew").map_or(0, |skew| skew.parse().unwrap());
+    let clock = EPOCH.checked_add_signed(skew).expect("a time");
+    let message_id = (!words.contains(&"without-timestamp")).then_some(at(world.now, clock).wall);
+    let association = match (words.contains(&"wrong-key"), value(words, "spi")) {
+        (true, _) => key(256, 9),
+        (false, Some(spi)) => key(spi.parse().unwrap(), spi.parse::<u32>().unwrap() as u8 + 1),
+        (false, None) => our_key(),
+    };
+    let message = Message::BindingUpdate(update);
+    let message = if words.contains(&"unprotected") {
+        wire::emit(&message, &envelope)
+    } else {
+        wire::emit_authenticated(&message, &envelope, care_of, &association, message_id)
+    };
+    AgentEvent::Received { envelope, message: message.expect("it fits") }
+}
+
+fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
+    let mut fate = || vec![DELAY];
+    let uplink = |word: &str| bid(word.parse().expect("a BID"));
+    match words {
+        ["wait"] => {}
+        ["up", number, address, rest @ ..] => {
+            let priority = value(rest, "pri").map_or(1, |priority| priority.parse().unwrap());
+            let event =
+                MobileEvent::CareOfUp { bid: uplink(number), priority, care_of: care_of(address) };
+            world.mobile_event(event, &mut fate);
+        }
+        ["down", number] => {
+            world.mobile_event(MobileEvent::CareOfDown { bid: uplink(number) }, &mut fate);
+        }
+        ["unreachable", number] => {
+            world.mobile_event(MobileEvent::Unreachable { bid: uplink(number) }, &mut fate);
+        }
+        ["stop"] => world.mobile_event(MobileEvent::Stop, &mut fate),
+        ["silence", number] => {
+            world.silent.insert(uplink(number));
+        }
+        ["restart", "agent"] => world.agent = Some(HomeAgent::new(scene.agent.clone())),
+        ["restart", "mobile", rest @ ..] => {
+            set_mobile(&mut scene.mobile, &mut world.mobile_epoch, rest);
+            world.uplinks.clear();
+            world.mobile = Some(MobileNode::new(scene.mobile.clone(), world.mobile_now()));
+        }
+        ["reconfigure", "agent", rest @ ..] => {
+            set_agent(&mut scene.agent, rest);
+            world.agent_event(AgentEvent::Reconfigure(scene.agent.clone()), &mut fate);
+        }
+        ["recv", "BindingAck", ..] => {
+            let event = acknowledgement(world, words);
+            world.mobile_event(event, &mut fate);
+        }
+        ["recv", "BindingUpdate", ..] => {
+            let event = update(world, words);
+            world.agent_event(event, &mut fate);
+        }
+        ["record"] => world.recorded = world.last_update.clone(),
+        ["replay"] => {
+            let sent = world.recorded.clone().expect("a record");
+            let event = AgentEvent::Received { envelope: sent.envelope, message: sent.message };
+            world.agent_event(event, &mut fate);
+        }
+        ["recv", rest @ ..] => {
+            let source = value(rest, "from").map_or(scene::agent_address().0, address);
+            let envelope = Envelope::plain(source, home().0);
+            let message = wire::emit(&parse_other(rest), &envelope).expect("it fits");
+            world.mobile_event(MobileEvent::Received { envelope, message }, &mut fate);
+        }
+        other => panic!("no event is called {other:?}"),
+    }
+}
+
+/// Plays one transcript and gives it back with the outputs as they came.
+fn play(text: &str) -> String {
+    let mut scene = Scene {
+        mobile: mobile_config(),
+        agent: agent_config(),
+        mobile_epoch: EPOCH,
+        with_mobile: false,
+        with_agent: false,
+    };
+    let mut played = String::new();
+    let mut world: Option<World> = None;
+    let mut shown = 0;
+    // Comments wait for the event they belong to, so that outputs stand before them.
+    let mut comments = String::new();
+    for line in text.lines() {
+        let words = words(line);
+        match words.as_slice() {
+            [] => comments += "\n",
+            [first, ..] if first.starts_with('#') => comments += &format!("{line}\n"),
+            ["roles", roles @ ..] => {
+                scene.with_mobile = roles.contains(&"mobile");
+                scene.with_agent = roles.contains(&"agent");
+                played += &format!("{comments}{line}\n");
+                comments.clear();
+            }
+            ["mobile", rest @ ..] => {
+                set_mobile(&mut scene.mobile, &mut scene.mobile_epoch, rest);
+                played += &format!("{comments}{line}\n");
+                comments.clear();
+            }
+            ["agent", rest @ ..] => {
+                set_agent(&mut scene.agent, rest);
+                played += &format!("{comments}{line}\n");
+                comments.clear();
+            }
+            [time, ">", event @ ..] => {
+                let now = time.strip_prefix('@').expect("@seconds").parse().expect("seconds");
+                let now = Duration::from_secs_f64(now);
+                let world = world.get_or_insert_with(|| {
+                    let start = at(Duration::ZERO, scene.mobile_epoch);
+                    let mobile =
+                        scene.with_mobile.then(|| MobileNode::new(scene.mobile.clone(), start));
+                    let agent = scene.with_agent.then(|| HomeAgent::new(scene.agent.clone()));
+                    World::new(mobile, agent, scene.mobile_epoch)
+                });
+                world.run_until(now, &mut || vec![DELAY]);
+                played += &outputs(world, &mut shown);
+                played += &format!("{comments}{line}\n");
+                comments.clear();
+                play_event(world, &mut scene, event);
+                played += &outputs(world, &mut shown);
+            }
+            [_, "<", ..] => {}
+            other => panic!("not a line of a transcript: {other:?}"),
+        }
+    }
+    played + &comments
+}
+
+fn outputs(world: &World, shown: &mut usize) -> String {
+    let new = &world.trace[*shown..];
+    *shown = world.trace.len();
+    new.iter().map(|(at, output)| format!("@{} < {output}\n", text::seconds(*at))).collect()
+}
+
+fn transcripts() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/conformance");
+    let files = fs::read_dir(&folder).expect("tests/conformance");
+    let mut paths: Vec<PathBuf> = files
+        .map(|file| file.expect("a readable entry").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "transcript"))
+        .collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn every_transcript_plays_as_written() {
+    let paths = transcripts();
+    assert!(paths.len() >= 15, "only {} transcripts found", paths.len());
+    let bless = std::env::var_os("MTUN_BLESS").is_some();
+    let mut wrong = 0;
+    for path in &paths {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let written = fs::read_to_string(path).expect("readable");
+        let played = play(&written);
+        if played == written {
+            continue;
+        }
+        if bless {
+            fs::write(path, &played).expect("writable");
+            continue;
+        }
+        wrong += 1;
+        println!("{name} plays differently:");
+        let (written, played): (Vec<_>, Vec<_>) =
+            (written.lines().collect(), played.lines().collect());
+        let same = written.iter().zip(&played).take_while(|(one, two)| one == two).count();
+        for line in played.iter().take(same).skip(same.saturating_sub(5)) {
+            println!("    {line}");
+        }
+        println!("  - {}", written.get(same).unwrap_or(&"(end)"));
+        println!("  + {}", played.get(same).unwrap_or(&"(end)"));
+    }
+    assert_eq!(wrong, 0, "transcripts that play differently");
+}
