@@ -1,6 +1,6 @@
 //! `mtun explain`: which rule and uplink a flow gets, and why.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use mtun_policy::BlockReply;
@@ -8,8 +8,8 @@ use mtun_policy::BlockReply;
 use super::Answer;
 use super::daemon::{Daemon, unexpected};
 use super::screen::{Cell, Page, Screen, Tone};
-use crate::control::documents::{ExplainDocument, ExplainVerdict};
-use crate::control::{ControlError, Request, Response};
+use crate::control::documents::{ExplainDocument, ExplainVerdict, FlowKeyDocument};
+use crate::control::{ControlError, ErrorCode, Request, Response};
 
 /// The flow and what is supposed.
 #[derive(Debug, Args)]
@@ -35,16 +35,35 @@ pub(super) fn run(
     let flow = command.flow.join(" ");
     let given = command.given.clone();
     let response = match &command.policy {
-        Some(_) => {
-            let message = "judging by a file without a daemon is not built in yet";
-            return Err(ControlError::new(crate::control::ErrorCode::Refused, message));
-        }
+        Some(file) => Response::Explain(offline(file, &flow, &given)?),
         None => daemon.ask(Request::Explain { flow, given })?,
     };
     let Response::Explain(document) = &response else { return Err(unexpected()) };
     let mut page = Page::new(screen);
     show(document, &mut page);
     Ok(Answer::new(&response, page))
+}
+
+/// Judges by the file alone: every link registered, in the state `given` or up.
+fn offline(file: &Path, flow: &str, given: &[String]) -> Result<ExplainDocument, ControlError> {
+    let policy = super::policy::load(file)?;
+    let (key, mut facts) = mtun_policy::parse_question(flow, &policy)?;
+    for given in given {
+        for (bid, state) in mtun_policy::parse_given(given, &policy)?.iter() {
+            facts.set(bid, state);
+        }
+    }
+    if policy.homes.is_empty() {
+        let message = format!("{} has no rules: it is for a {}", policy.name, policy.role);
+        return Err(ControlError::new(ErrorCode::Refused, message)
+            .help("ask with the mobile's policy; an agent sends flows back the way they came"));
+    }
+    let flow = FlowKeyDocument::new(&key, policy.ingresses.name(key.ingress));
+    let Some(home) = policy.homes.iter().find(|home| home.owns(key.source)) else {
+        return Ok(ExplainDocument::not_ours(flow));
+    };
+    let explanation = mtun_policy::explain_offline(&policy, home, &key, &facts);
+    Ok(ExplainDocument::new(flow, &explanation, &policy))
 }
 
 fn show(document: &ExplainDocument, page: &mut Page) {

@@ -231,6 +231,11 @@ fn describe(error: &ControlError, page: &mut Page) {
     for fault in &error.faults {
         describe_fault(fault, page);
     }
+    if let [fault] = error.faults.as_slice()
+        && fault.message == error.message
+    {
+        return;
+    }
     page.sentence(Tone::Bad, "error", &error.message);
     if let Some(help) = &error.help {
         page.sentence(Tone::Title, "help", help);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use mtun_policy::{Faults, Policy, Role};
+use mtun_policy::{Policy, Role};
 use serde::Serialize;
 
 use super::Answer;
@@ -99,7 +99,7 @@ struct TestResult {
 
 fn check(file: &Path, mut page: Page) -> Result<Answer, ControlError> {
     let policy = load(file)?;
-    mtun_policy::check_tests(&policy).map_err(refused)?;
+    mtun_policy::check_tests(&policy)?;
     let rules = policy.homes.iter().map(|home| home.rules.rules.len()).sum();
     let (name, role, tests) = (policy.name, policy.role, policy.tests.len());
     let warnings: Vec<_> = policy.warnings.into_iter().map(FaultDocument::from).collect();
@@ -155,11 +155,7 @@ pub(super) fn load(file: &Path) -> Result<Policy, ControlError> {
         let message = format!("cannot read {}: {error}", file.display());
         return Err(ControlError::new(ErrorCode::Usage, message));
     }
-    mtun_policy::load(file).map_err(refused)
-}
-
-fn refused(faults: Faults) -> ControlError {
-    ControlError::faults(faults.0.into_iter().map(FaultDocument::from).collect())
+    Ok(mtun_policy::load(file)?)
 }
 
 fn applied(document: &PolicyAppliedDocument, page: &mut Page) {

@@ -13,6 +13,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use mtun_policy::{Diagnostic, Faults};
 use serde::{Deserialize, Serialize};
 
 use super::documents::{
@@ -243,6 +244,20 @@ impl ControlError {
             }
         };
         Self { faults, ..Self::new(ErrorCode::PolicyFaults, message) }
+    }
+}
+
+/// A filter or flow that cannot be read; the place is among the faults.
+impl From<Diagnostic> for ControlError {
+    fn from(fault: Diagnostic) -> Self {
+        let error = Self::new(ErrorCode::Usage, fault.message.clone());
+        Self { help: fault.help.clone(), faults: vec![fault.into()], ..error }
+    }
+}
+
+impl From<Faults> for ControlError {
+    fn from(faults: Faults) -> Self {
+        Self::faults(faults.0.into_iter().map(FaultDocument::from).collect())
     }
 }
 

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use mtun_policy::{Bid, BlockReply, CareOfAddress, Field, HomeName, InterfaceName, RuleName};
+use mtun_policy::{
+    Bid, BlockReply, Candidate, CandidateVerdict, CareOfAddress, End, Explanation, Field, HomeName,
+    InterfaceName, LinkState, Mismatch, Policy, RuleName, Verdict,
+};
 use serde::{Deserialize, Serialize};
 
 use super::flows::FlowKeyDocument;
@@ -104,4 +107,105 @@ pub enum ExplainVerdict {
     NoUsableBinding,
     /// Neither source nor destination belongs to a home network.
     NotOurs,
+}
+
+impl ExplainDocument {
+    /// A flow that belongs to no home network.
+    pub fn not_ours(flow: FlowKeyDocument) -> Self {
+        Self {
+            flow,
+            home: None,
+            generation: None,
+            given: Vec::new(),
+            passed: Vec::new(),
+            rule: None,
+            candidates: Vec::new(),
+            verdict: ExplainVerdict::NotOurs,
+        }
+    }
+
+    /// The document of an explanation by `policy`.
+    ///
+    /// The generation, and of a forwarding verdict the care-of address, the peer and the next
+    /// hop, are left `None`: who knows the bindings fills them in.
+    pub fn new(flow: FlowKeyDocument, explanation: &Explanation, policy: &Policy) -> Self {
+        let mut document = Self::not_ours(flow);
+        document.home = Some(explanation.home.clone());
+        let stated = explanation.links.iter().filter(|link| link.state != LinkState::Up);
+        document.given =
+            stated.map(|link| format!("{}={}", link.interface, link.state.word())).collect();
+        for rule in &explanation.rules {
+            let reference =
+                RuleReference { name: rule.name.clone(), file: rule.file.clone(), line: rule.line };
+            match &rule.verdict {
+                Verdict::Decided(candidates) => {
+                    document.candidates = candidates.iter().map(candidate).collect();
+                    document.rule = Some(reference);
+                }
+                passed => document.passed.push(passed_over(reference, passed)),
+            }
+        }
+        document.verdict = match (&explanation.end, explanation.bid) {
+            (End::Via(_), bid) => ExplainVerdict::Forward {
+                bid,
+                link: bid.and_then(|bid| policy.interface_of(bid)).map(|link| link.name.clone()),
+                care_of: None,
+                peer: None,
+                encapsulation: "ipv6-in-ipv6".to_owned(),
+                next_hop: None,
+                otherwise: explanation.otherwise,
+            },
+            (End::Blocked, _) => {
+                ExplainVerdict::Block { reply: explanation.reply.unwrap_or(BlockReply::Silent) }
+            }
+            (End::Unreachable, _) => ExplainVerdict::NoUsableBinding,
+        };
+        document
+    }
+}
+
+fn candidate(candidate: &Candidate) -> CandidateDocument {
+    use CandidateVerdict::{Chosen, Down, Drained, NotNeeded, NotUsable};
+    let usable = match candidate.verdict {
+        Chosen | NotNeeded | Drained => true,
+        Down | NotUsable => false,
+    };
+    let why = match candidate.otherwise {
+        true => format!("{} (otherwise)", candidate.verdict),
+        false => candidate.verdict.to_string(),
+    };
+    let link = Some(candidate.interface.clone());
+    CandidateDocument { bid: candidate.bid, link, usable, why }
+}
+
+fn passed_over(rule: RuleReference, verdict: &Verdict) -> PassedRuleDocument {
+    let (field, why) = match verdict {
+        Verdict::NotMatched(mismatches) => {
+            let lines = mismatches.iter().map(|Mismatch { field, found, wanted }| {
+                format!("{} is {found}, not {wanted}", words(*field))
+            });
+            let why: Vec<_> = lines.collect();
+            (mismatches.first().map(|mismatch| mismatch.field), why.join("; "))
+        }
+        Verdict::Excluded => (None, "matches, and its exclude takes the flow out".to_owned()),
+        Verdict::PassedOn(candidates) => {
+            let links = candidates.iter().map(|c| format!("{} {}", c.interface, c.verdict));
+            let links: Vec<_> = links.collect();
+            (None, format!("matches, but no link is usable: {}", links.join(", ")))
+        }
+        Verdict::Decided(_) => (None, "decides".to_owned()),
+    };
+    PassedRuleDocument { rule, field, why }
+}
+
+fn words(field: Field) -> &'static str {
+    match field {
+        Field::Source => "source",
+        Field::Destination => "destination",
+        Field::Protocol => "protocol",
+        Field::SourcePort => "source port",
+        Field::DestinationPort => "destination port",
+        Field::Dscp => "DSCP",
+        Field::Ingress => "ingress",
+    }
 }
