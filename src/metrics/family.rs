@@ -1,0 +1,272 @@
+//! The families of series, and how an input becomes their values.
+
+use std::collections::{HashMap, HashSet};
+
+use metrics::{Key, Label, Level, Metadata, Recorder};
+
+use super::input::MetricsInput;
+
+/// Nobody filters by level or module; the exporter ignores it.
+pub(super) static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+/// Series of most families: all families together stay below 2,000.
+const SERIES_MAX: usize = 110;
+
+/// Series of the family by rule, the only one that grows with the policy.
+const RULE_SERIES_MAX: usize = 600;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Series with one name.
+#[derive(Debug)]
+pub(super) struct Family {
+    pub(super) name: &'static str,
+    pub(super) help: &'static str,
+    pub(super) kind: Kind,
+    max: usize,
+}
+
+const fn family(name: &'static str, kind: Kind, help: &'static str) -> Family {
+    Family { name, help, kind, max: SERIES_MAX }
+}
+
+static LINK_UP: Family = family(
+    "mtun_link_up",
+    Kind::Gauge,
+    "Whether the link has carrier and a care-of address (1) or not (0)",
+);
+static LINK_USABLE: Family = family(
+    "mtun_link_usable",
+    Kind::Gauge,
+    "Whether flows may use the link: it is up and a binding over it is registered",
+);
+static LINK_STATE_CHANGES: Family = family(
+    "mtun_link_state_changes_total",
+    Kind::Counter,
+    "How often the link came into the state, by reason",
+);
+static TUNNEL_BYTES: Family = family(
+    "mtun_tunnel_bytes_total",
+    Kind::Counter,
+    "Octets of inner packets through the tunnel, by uplink; up is from the mobile",
+);
+static TUNNEL_PACKETS: Family = family(
+    "mtun_tunnel_packets_total",
+    Kind::Counter,
+    "Inner packets through the tunnel, by uplink; up is from the mobile",
+);
+static RULE_BYTES: Family = Family {
+    name: "mtun_rule_bytes_total",
+    help: "Octets of inner packets that the rule decided, by uplink; up is from the mobile",
+    kind: Kind::Counter,
+    max: RULE_SERIES_MAX,
+};
+static DROPS: Family =
+    family("mtun_drops_total", Kind::Counter, "Packets that were not carried, by reason");
+static FLOWS: Family =
+    family("mtun_flows", Kind::Gauge, "Flows that are remembered, by their outbound uplink");
+static FLOW_MOVES: Family =
+    family("mtun_flow_moves_total", Kind::Counter, "Flows that changed their uplink, by reason");
+static BINDING_UPDATES: Family = family(
+    "mtun_binding_updates_total",
+    Kind::Counter,
+    "Binding Updates by the status that answered them; timeout if nothing did",
+);
+static BINDING_EXPIRES: Family = family(
+    "mtun_binding_expires_timestamp_seconds",
+    Kind::Gauge,
+    "When the binding ends unless it is refreshed; 0 while it is not registered",
+);
+static POLICY_GENERATION: Family = family(
+    "mtun_policy_generation",
+    Kind::Gauge,
+    "Rises with every change of an effective decision",
+);
+static POLICY_RELOAD: Family = family(
+    "mtun_policy_last_reload_success",
+    Kind::Gauge,
+    "Whether the last policy that was to be applied was (1) or was refused (0)",
+);
+static HA_BINDINGS: Family =
+    family("mtun_ha_bindings", Kind::Gauge, "Bindings in the home agent's cache");
+
+/// Every family but the histogram.
+pub(super) static ALL: [&Family; 14] = [
+    &LINK_UP,
+    &LINK_USABLE,
+    &LINK_STATE_CHANGES,
+    &TUNNEL_BYTES,
+    &TUNNEL_PACKETS,
+    &RULE_BYTES,
+    &DROPS,
+    &FLOWS,
+    &FLOW_MOVES,
+    &BINDING_UPDATES,
+    &BINDING_EXPIRES,
+    &POLICY_GENERATION,
+    &POLICY_RELOAD,
+    &HA_BINDINGS,
+];
+
+type Labels = Vec<(&'static str, String)>;
+
+/// The values of one family at one moment; what is said twice is added up.
+type Values = HashMap<Labels, f64>;
+
+/// Which series exist.
+#[derive(Debug, Default)]
+pub(super) struct Families {
+    known: HashMap<&'static str, HashSet<Labels>>,
+}
+
+impl Families {
+    /// Takes over an input. A gauge that it no longer names becomes 0, a counter stays.
+    pub(super) fn update(&mut self, input: &MetricsInput, recorder: &impl Recorder) {
+        for (family, values) in collect(input) {
+            let known = self.known.entry(family.name).or_default();
+            let mut bounded = Values::new();
+            if family.kind == Kind::Gauge {
+                bounded.extend(known.iter().map(|labels| (labels.clone(), 0.0)));
+            }
+            for (labels, value) in values {
+                let fits = known.contains(&labels) || known.len() < family.max;
+                let labels = if fits { labels } else { other(labels) };
+                known.insert(labels.clone());
+                *bounded.entry(labels).or_insert(0.0) += value;
+            }
+            for (labels, value) in bounded {
+                set(family, labels, value, recorder);
+            }
+        }
+    }
+}
+
+fn other(labels: Labels) -> Labels {
+    labels.into_iter().map(|(name, _)| (name, "other".to_owned())).collect()
+}
+
+fn set(family: &Family, labels: Labels, value: f64, recorder: &impl Recorder) {
+    let labels: Vec<Label> =
+        labels.into_iter().map(|(name, value)| Label::new(name, value)).collect();
+    let key = Key::from_parts(family.name, labels);
+    match family.kind {
+        // Counters were whole numbers, and stay exact up to 2^53 octets.
+        Kind::Counter => recorder.register_counter(&key, &METADATA).absolute(value as u64),
+        Kind::Gauge => recorder.register_gauge(&key, &METADATA).set(value),
+    }
+}
+
+/// The values of every family, in the order in which a family keeps them.
+fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
+    fn rows<T>(
+        family: &'static Family,
+        figures: &[T],
+        row: impl Fn(&T) -> (Labels, f64),
+    ) -> (&'static Family, Vec<(Labels, f64)>) {
+        (family, figures.iter().map(row).collect())
+    }
+    let text = |value: &dyn std::fmt::Display| value.to_string();
+    let flag = |value: bool| if value { 1.0 } else { 0.0 };
+    vec![
+        rows(&LINK_UP, &input.links, |l| (vec![("link", text(&l.link))], flag(l.up))),
+        rows(&LINK_USABLE, &input.links, |l| (vec![("link", text(&l.link))], flag(l.usable))),
+        rows(&LINK_STATE_CHANGES, &input.link_states, |s| {
+            let labels = vec![
+                ("link", text(&s.link)),
+                ("state", s.state.clone()),
+                ("reason", s.reason.clone()),
+            ];
+            (labels, s.changes as f64)
+        }),
+        rows(&TUNNEL_BYTES, &input.tunnels, |t| (tunnel_labels(t), t.bytes as f64)),
+        rows(&TUNNEL_PACKETS, &input.tunnels, |t| (tunnel_labels(t), t.packets as f64)),
+        rows(&RULE_BYTES, &input.rules, |r| {
+            let labels = vec![
+                ("home", text(&r.home)),
+                ("rule", text(&r.rule)),
+                ("link", r.link.clone()),
+                ("direction", r.direction.as_str().to_owned()),
+            ];
+            (labels, r.bytes as f64)
+        }),
+        rows(&DROPS, &input.drops, |d| {
+            (vec![("home", d.home.clone()), ("reason", d.reason.clone())], d.packets as f64)
+        }),
+        rows(&FLOWS, &input.flows, |f| {
+            (vec![("home", text(&f.home)), ("link", f.link.clone())], f.flows as f64)
+        }),
+        rows(&FLOW_MOVES, &input.flow_moves, |m| {
+            let labels =
+                vec![("from", m.from.clone()), ("to", m.to.clone()), ("reason", m.reason.clone())];
+            (labels, m.moves as f64)
+        }),
+        rows(&BINDING_UPDATES, &input.binding_updates, |b| {
+            let labels = vec![
+                ("home", text(&b.home)),
+                ("link", b.link.clone()),
+                ("status", b.status.clone()),
+            ];
+            (labels, b.updates as f64)
+        }),
+        rows(&BINDING_EXPIRES, &input.bindings, |b| {
+            let labels = vec![("home", text(&b.home)), ("link", text(&b.link))];
+            (labels, b.expires_timestamp_seconds)
+        }),
+        rows(&POLICY_GENERATION, &input.homes, |h| {
+            (vec![("home", text(&h.home))], h.generation as f64)
+        }),
+        (&POLICY_RELOAD, vec![(Vec::new(), flag(input.policy_last_reload_success))]),
+        rows(&HA_BINDINGS, &input.homes, |h| {
+            (vec![("home", text(&h.home))], h.agent_bindings as f64)
+        }),
+    ]
+}
+
+fn tunnel_labels(figures: &super::TunnelFigures) -> Labels {
+    vec![
+        ("home", figures.home.to_string()),
+        ("link", figures.link.clone()),
+        ("direction", figures.direction.as_str().to_owned()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{DropFigures, LinkFigures, Metrics, MetricsInput};
+
+    fn drops(count: usize, packets: u64) -> MetricsInput {
+        let row = |n| DropFigures { home: "acme".to_owned(), reason: format!("r{n}"), packets };
+        MetricsInput { drops: (0..count).map(row).collect(), ..MetricsInput::default() }
+    }
+
+    #[test]
+    fn a_family_is_bounded_and_the_rest_is_added_up() {
+        let metrics = Metrics::new(&drops(10, 0));
+        metrics.update(&drops(500, 2));
+        let text = metrics.render();
+        let series = text.lines().filter(|line| line.starts_with("mtun_drops_total{")).count();
+        assert_eq!(series, super::SERIES_MAX + 1, "and one for all the others");
+        let others = 2 * (500 - super::SERIES_MAX);
+        assert!(
+            text.contains(&format!(
+                "mtun_drops_total{{home=\"other\",reason=\"other\"}} {others}\n"
+            ))
+        );
+        assert!(text.contains("mtun_drops_total{home=\"acme\",reason=\"r0\"} 2\n"));
+    }
+
+    #[test]
+    fn a_link_that_is_gone_is_not_up() {
+        let link = LinkFigures { link: "wlan0".into(), up: true, usable: true };
+        let with = MetricsInput { links: vec![link], ..MetricsInput::default() };
+        let metrics = Metrics::new(&with);
+        assert!(metrics.render().contains("mtun_link_up{link=\"wlan0\"} 1\n"));
+        metrics.update(&MetricsInput::default());
+        assert!(metrics.render().contains("mtun_link_up{link=\"wlan0\"} 0\n"));
+    }
+}
