@@ -14,12 +14,16 @@ use crate::document::{Document, HomeNode, SecurityChoice};
 use crate::source::{Sink, Sources, Span, Spanned};
 use crate::terms::{PrefixMode, Role};
 
+/// With how many others a prefix is compared; comparing all of a very long list would take minutes.
+const MOST_COMPARED: usize = 4096;
+
 /// Names every fault that needs no resolving.
 pub(crate) fn check(document: &Document, sources: &Sources, sink: &mut Sink) {
     let mut check = Check { document, sources, sink };
     check.duplicates();
     check.securities();
     match &document.role {
+        None if document.role_is_wrong => {}
         None => check.role_missing(),
         Some(role) => match role.value {
             Role::MobileNode | Role::MobileRouter => check.mobile(role.value),
@@ -299,12 +303,12 @@ impl Check<'_> {
     fn prefix_is_free<'n>(
         &mut self,
         prefix: &Spanned<Ipv6Net>,
-        mut earlier: impl Iterator<Item = &'n Spanned<Ipv6Net>>,
+        earlier: impl Iterator<Item = &'n Spanned<Ipv6Net>>,
     ) {
         let overlaps = |other: &&Spanned<Ipv6Net>| {
             other.value.contains(&prefix.value) || prefix.value.contains(&other.value)
         };
-        if let Some(other) = earlier.find(overlaps) {
+        if let Some(other) = earlier.take(MOST_COMPARED).find(overlaps) {
             let line = self.sources.line(other.span);
             self.sink.error(
                 prefix.span,
@@ -370,8 +374,7 @@ impl Check<'_> {
                 mobiles
                     .extend(allow.address.as_ref().map(|a| (a.value, a.value.to_string(), a.span)));
                 for prefix in &allow.mobile_networks {
-                    // At most a few thousand mobiles fit into a file; beyond, only the first are compared.
-                    self.prefix_is_free(prefix, prefixes.iter().take(4096));
+                    self.prefix_is_free(prefix, prefixes.iter());
                     prefixes.push(prefix.clone());
                 }
             }

@@ -173,7 +173,7 @@ impl<'c> Compiler<'c> {
                 Term::Group(name) => {
                     let Some(group) = self.group(name, term.span) else { continue };
                     if group.interfaces.is_empty() {
-                        self.wrong_kind(term.span, name, "interfaces");
+                        self.wrong_kind(term.span, group, "interfaces");
                     }
                     for member in &group.interfaces {
                         bids.extend(self.link(&member.value, member.span));
@@ -186,11 +186,16 @@ impl<'c> Compiler<'c> {
         bids
     }
 
-    fn wrong_kind(&mut self, span: Span, group: &str, wanted: &str) {
+    fn wrong_kind(&mut self, span: Span, group: &GroupNode, wanted: &str) {
+        let name = &group.name.value;
+        // A group without any member has a fault of its own, which was named where it stands.
+        if group.interfaces.is_empty() && group.ports.is_empty() && group.prefixes.is_empty() {
+            return;
+        }
         self.sink.error(
             span,
             Code::UnknownRef,
-            format!("group `{group}` holds no {wanted}"),
+            format!("group `{name}` holds no {wanted}"),
             format!("use a group of {wanted} here"),
         );
     }
@@ -210,7 +215,7 @@ impl<'c> Compiler<'c> {
                     let Some(group) = self.group(name, term.span) else { continue };
                     let members = members(group);
                     if members.is_empty() {
-                        self.wrong_kind(term.span, name, wanted);
+                        self.wrong_kind(term.span, group, wanted);
                     }
                     if self.values + values.len() + members.len() > MOST_VALUES {
                         self.sink.error(
@@ -317,7 +322,7 @@ impl<'c> Compiler<'c> {
         if !document.securities.iter().any(|known| known.name.value == *name) {
             self.unknown(
                 choice.span,
-                "security",
+                "security association",
                 name,
                 document.securities.iter().map(|known| known.name.value.as_str()),
             );
@@ -500,8 +505,13 @@ impl<'c> Compiler<'c> {
 
     fn expectation(&mut self, node: &ExpectNode, home: &Home) -> Expectation {
         if let Some(rule) = &node.rule {
-            let known = home.rules.rules.iter().map(|rule| rule.name.as_str());
-            if !known.clone().any(|name| name == rule.value) {
+            let rules =
+                self.rules_of(home.name.as_str()).map(|rules| (&rules.rules, &rules.default));
+            let known = rules.into_iter().flat_map(|(rules, default)| rules.iter().chain(default));
+            let known = known.map(|rule| rule.name.value.as_str());
+            // Without any rules the home has a fault of its own.
+            let has_rules = known.clone().next().is_some();
+            if has_rules && !known.clone().any(|name| name == rule.value) {
                 self.unknown(rule.span, "rule", &rule.value, known);
             }
         }

@@ -118,9 +118,9 @@ pub struct Diagnostic {
     /// How many characters are meant; at least 1.
     pub length: usize,
     /// The text of the line; of a long line only the part around the place.
-    pub source_line: String,
+    pub source_line: Box<str>,
     /// How many characters of the line stand before `source_line`.
-    pub source_offset: usize,
+    pub source_offset: u32,
 }
 
 /// `error[unit]: …`, `  --> file:line:column`, the line with carets, and the help.
@@ -138,7 +138,7 @@ impl fmt::Display for Diagnostic {
         let text: String =
             self.source_line.chars().map(|c| if c == '\t' { ' ' } else { c }).collect();
         writeln!(f, "{number} | {text}")?;
-        let before = (self.column - 1).saturating_sub(self.source_offset);
+        let before = (self.column - 1).saturating_sub(self.source_offset as usize);
         write!(f, "{gutter} | {}{}", " ".repeat(before), "^".repeat(self.length.max(1)))?;
         if let Some(help) = &self.help {
             write!(f, "\n{gutter} = help: {help}")?;

@@ -36,6 +36,8 @@ pub struct Document {
     pub name: Option<Spanned<String>>,
     /// `role "…"`.
     pub role: Option<Spanned<Role>>,
+    /// Whether there is a `role` that says none of the roles.
+    pub role_is_wrong: bool,
     /// Access links.
     pub interfaces: Vec<InterfaceNode>,
     /// Groups.

@@ -10,14 +10,24 @@
 //! Left out of KDL v2 on purpose: type annotations, multi-line strings, unusual spaces and line
 //! breaks, and (as in KDL itself) characters that are not seen. Blocks nest to [`DEEPEST`].
 
+mod word;
+
 use crate::diagnostic::Code;
 use crate::source::{Sink, Span};
+
+use word::unseen;
 
 /// Largest text that is read, in octets.
 pub(crate) const LARGEST: usize = 1 << 20;
 
 /// Deepest nesting of blocks and of block comments; the language itself needs four.
 pub(crate) const DEEPEST: usize = 8;
+
+/// Longest line, in octets; a diagnostic has to show where on it something stands.
+const LONGEST_LINE: usize = 16 << 10;
+
+/// Most nodes of one text; a policy of ten thousand rules has about forty thousand.
+const MOST_NODES: usize = 1 << 16;
 
 /// Checks the form of a text; the copy without comments if the parser may see it.
 ///
@@ -32,12 +42,27 @@ pub(crate) fn admit(source: u32, text: &str, sink: &mut Sink) -> Option<String> 
         );
         return None;
     }
+    let long = text.split('\n').scan(0, |at, line| {
+        let begin = *at;
+        *at += line.len() + 1;
+        Some((begin, line.len()))
+    });
+    if let Some((begin, length)) = long.into_iter().find(|(_, length)| *length > LONGEST_LINE) {
+        sink.error(
+            Span::new(source, begin, 1),
+            Code::Limit,
+            format!("the line has {length} octets; at most {LONGEST_LINE} are read"),
+            "break it; lists may go on in a further node of the same name",
+        );
+        return None;
+    }
     let mut guard = Guard {
         source,
         text,
         at: 0,
         blank: text.as_bytes().to_vec(),
         state: State::Begin,
+        nodes: 0,
         open: Vec::new(),
         commented: None,
         faults: Vec::new(),
@@ -101,6 +126,8 @@ struct Guard<'t> {
     at: usize,
     blank: Vec<u8>,
     state: State,
+    /// How many nodes have begun.
+    nodes: usize,
     /// Where the open blocks began.
     open: Vec<usize>,
     commented: Option<Commented>,
@@ -491,7 +518,19 @@ impl Guard<'_> {
             self.complete_entry();
         }
         self.state = match self.state {
-            State::Begin if may_be_name => State::Word,
+            State::Begin if may_be_name => {
+                self.nodes += 1;
+                if self.nodes > MOST_NODES {
+                    return self.fault_of(
+                        Code::Limit,
+                        begin,
+                        length,
+                        format!("more than {MOST_NODES} nodes"),
+                        "split the file with include",
+                    );
+                }
+                State::Word
+            }
             State::Begin => {
                 return self.fault(
                     begin,
@@ -544,253 +583,4 @@ impl Guard<'_> {
             );
         }
     }
-
-    fn quoted(&mut self) {
-        let begin = self.at;
-        if self.rest().starts_with("\"\"\"") {
-            return self.fault(
-                begin,
-                3,
-                "multi-line strings are not used in a policy",
-                "write the string on one line, in `\"`",
-            );
-        }
-        let mut chars = self.rest().char_indices().skip(1).peekable();
-        while let Some((at, c)) = chars.next() {
-            match c {
-                '"' => {
-                    self.at = begin + at + 1;
-                    return self.word(begin, true);
-                }
-                '\n' | '\r' => break,
-                '\\' => {
-                    let rest = &self.rest()[at + 1..];
-                    match escape_length(rest) {
-                        Some(length) => {
-                            for _ in 0..length {
-                                chars.next();
-                            }
-                        }
-                        None => {
-                            let length = 1 + rest.chars().next().map_or(0, char::len_utf8);
-                            return self.fault(
-                                begin + at,
-                                length,
-                                "an escape that KDL does not have",
-                                "write a backslash as `\\\\`",
-                            );
-                        }
-                    }
-                }
-                _ if unseen(c) => {
-                    self.at = begin + at;
-                    return self.unusual(c);
-                }
-                _ => {}
-            }
-        }
-        self.fault(begin, 1, "this string is not closed on its line", "add the missing `\"`");
-    }
-
-    fn hash(&mut self) {
-        let begin = self.at;
-        let rest = self.rest();
-        let hashes = rest.len() - rest.trim_start_matches('#').len();
-        let body = &rest[hashes..];
-        if let Some(content) = body.strip_prefix('"') {
-            let closing = format!("\"{}", "#".repeat(hashes));
-            let line = content.find('\n').map_or(content, |end| &content[..end]);
-            if content.starts_with("\"\"") {
-                return self.fault(
-                    begin,
-                    hashes + 1,
-                    "multi-line strings are not used in a policy",
-                    "write the string on one line",
-                );
-            }
-            return match line.find(&closing) {
-                Some(end) if !line[..end].contains(unseen) => {
-                    self.at = begin + hashes + 1 + end + closing.len();
-                    self.word(begin, true);
-                }
-                Some(_) => self.fault(
-                    begin,
-                    hashes + 1,
-                    "a character that is not seen stands in this string",
-                    "remove it",
-                ),
-                None => self.fault(
-                    begin,
-                    hashes + 1,
-                    "this string is not closed on its line",
-                    format!("close it with `{closing}`"),
-                ),
-            };
-        }
-        let length = 1 + rest[1..].find(ends_word).unwrap_or(rest.len() - 1);
-        if matches!(&rest[..length], "#true" | "#false" | "#null") {
-            self.at += length;
-            return self.word(begin, false);
-        }
-        self.fault(
-            begin,
-            length,
-            format!("`{}` is not a value", &rest[..length]),
-            "values with `#` are #true, #false and #null; comments begin with `//`",
-        );
-    }
-
-    fn bare(&mut self) {
-        let begin = self.at;
-        let rest = self.rest();
-        let length = rest.find(ends_word).unwrap_or(rest.len());
-        let word = &rest[..length];
-        let behind = &rest[length..];
-        if word == "r" && (behind.starts_with('"') || behind.starts_with("#\"")) {
-            self.old = Some((
-                Span::new(self.source, begin, 1),
-                "raw strings begin with `#\"`, not with `r`",
-            ));
-            return;
-        }
-        if matches!(word, "true" | "false" | "null") && self.state != State::Begin {
-            self.old = Some((
-                Span::new(self.source, begin, length),
-                "it has true, false or null without `#`",
-            ));
-            return;
-        }
-        if matches!(word, "inf" | "-inf" | "nan" | "true" | "false" | "null") {
-            return self.fault(
-                begin,
-                length,
-                format!("`{word}` cannot stand here unquoted"),
-                "quote it",
-            );
-        }
-        let unsigned = word.trim_start_matches(['+', '-']);
-        let digit = unsigned.trim_start_matches('.').starts_with(|c: char| c.is_ascii_digit());
-        if digit && word.len() - unsigned.len() <= 1 {
-            if is_number(word) {
-                self.at += length;
-                return self.word(begin, false);
-            }
-            return self.unquoted(begin, word.to_owned());
-        }
-        self.at += length;
-        self.word(begin, true);
-    }
-
-    /// Something that begins with a digit and is no number.
-    fn unquoted(&mut self, begin: usize, word: String) {
-        // An address or prefix goes on behind characters that end a bare word.
-        let all = self
-            .rest()
-            .find([' ', '\t', '\n', '\r', ';', '{', '}', '"'])
-            .unwrap_or(self.rest().len());
-        let whole = self.rest()[..all].to_owned();
-        let number = word.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == '%');
-        if !number.is_empty() && number.len() < word.len() && is_number(number) && whole == word {
-            self.fault_of(
-                Code::Unit,
-                begin,
-                word.len(),
-                format!("`{word}` is a value with a unit and has to be quoted"),
-                format!("write \"{word}\""),
-            );
-        } else {
-            self.fault(
-                begin,
-                whole.len(),
-                format!("`{whole}` begins like a number and is none"),
-                format!("write \"{whole}\""),
-            );
-        }
-    }
-
-    fn unusual(&mut self, c: char) {
-        self.fault(
-            self.at,
-            c.len_utf8(),
-            format!(
-                "the character U+{:04X} is not seen on the screen and is not accepted",
-                u32::from(c)
-            ),
-            "type the line again; it was probably copied from a page",
-        );
-    }
-}
-
-/// Length in characters of the escape behind a backslash.
-fn escape_length(rest: &str) -> Option<usize> {
-    match rest.chars().next()? {
-        '\\' | '"' | 'b' | 'f' | 'n' | 'r' | 't' | 's' => Some(1),
-        'u' => {
-            let (digits, _) = rest.strip_prefix("u{")?.split_once('}')?;
-            let valid =
-                (1..=6).contains(&digits.len()) && digits.bytes().all(|d| d.is_ascii_hexdigit());
-            let number = u32::from_str_radix(digits, 16).ok().filter(|_| valid)?;
-            char::from_u32(number).map(|_| digits.len() + 3)
-        }
-        _ => None,
-    }
-}
-
-/// Characters that end a bare word.
-fn ends_word(c: char) -> bool {
-    matches!(
-        c,
-        ' ' | '\t'
-            | '\n'
-            | '\r'
-            | '\\'
-            | '/'
-            | '('
-            | ')'
-            | '{'
-            | '}'
-            | '['
-            | ']'
-            | ';'
-            | '"'
-            | '#'
-            | '='
-    ) || unseen(c)
-}
-
-/// Characters that look like nothing or like another, and line breaks that few tools count.
-fn unseen(c: char) -> bool {
-    matches!(c,
-        '\0'..='\u{8}' | '\u{b}'..='\u{1f}' | '\u{7f}'..='\u{a0}' | '\u{ad}' | '\u{1680}' | '\u{2000}'..='\u{200f}'
-        | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}' | '\u{3000}' | '\u{feff}')
-}
-
-/// A number as KDL v2 writes it, short enough for every number type.
-fn is_number(word: &str) -> bool {
-    if word.len() > 24 {
-        return false;
-    }
-    let unsigned = word.strip_prefix(['+', '-']).unwrap_or(word);
-    let digits = |text: &str, radix: u32| {
-        text.starts_with(|c: char| c.is_digit(radix))
-            && text.chars().all(|c| c == '_' || c.is_digit(radix))
-    };
-    for (prefix, radix) in [("0x", 16), ("0o", 8), ("0b", 2)] {
-        if let Some(text) = unsigned.strip_prefix(prefix) {
-            return digits(text, radix);
-        }
-    }
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => {
-            (mantissa, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent)))
-        }
-        None => (unsigned, None),
-    };
-    let (whole, fraction) = match mantissa.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (mantissa, None),
-    };
-    digits(whole, 10)
-        && fraction.is_none_or(|f| digits(f, 10))
-        && exponent.is_none_or(|e| digits(e, 10))
 }

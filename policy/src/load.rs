@@ -24,7 +24,7 @@ pub fn load(path: &Path) -> Result<Policy, Faults> {
             line: 1,
             column: 1,
             length: 1,
-            source_line: String::new(),
+            source_line: Box::default(),
             source_offset: 0,
         }])
     };

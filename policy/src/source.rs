@@ -100,6 +100,9 @@ impl Sources {
 /// Widest piece of a line that a diagnostic carries, in characters.
 const WIDEST: usize = 160;
 
+/// Longest message or help, in octets.
+const LONGEST_SENTENCE: usize = 400;
+
 /// Most diagnostics that one policy is given; beyond, only their number matters.
 const MOST: usize = 64;
 
@@ -122,7 +125,7 @@ impl Sink {
     ) {
         self.errors += 1;
         if self.errors <= MOST {
-            self.found.push((span, Severity::Error, code, message.into(), help.into()));
+            self.found.push((span, Severity::Error, code, clipped(message), clipped(help)));
         }
     }
 
@@ -136,7 +139,7 @@ impl Sink {
     ) {
         self.warnings += 1;
         if self.warnings <= MOST {
-            self.found.push((span, Severity::Warning, code, message.into(), help.into()));
+            self.found.push((span, Severity::Warning, code, clipped(message), clipped(help)));
         }
     }
 
@@ -174,6 +177,16 @@ impl Sink {
     }
 }
 
+/// A sentence that is not too long to be read, whatever words of the file it holds.
+fn clipped(sentence: impl Into<String>) -> String {
+    let mut sentence = sentence.into();
+    if sentence.len() > LONGEST_SENTENCE {
+        sentence.truncate(floor_boundary(&sentence, LONGEST_SENTENCE));
+        sentence.push('…');
+    }
+    sentence
+}
+
 /// A diagnostic with its place looked up.
 pub(crate) fn diagnose(
     sources: &Sources,
@@ -203,8 +216,8 @@ pub(crate) fn diagnose(
         line: sources.line(span),
         column: before + 1,
         length: length.min((shown + source_offset).saturating_sub(before).max(1)),
-        source_line,
-        source_offset,
+        source_line: source_line.into(),
+        source_offset: u32::try_from(source_offset).expect("a source is at most 1 MiB long"),
     }
 }
 

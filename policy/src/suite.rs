@@ -27,9 +27,9 @@ pub struct Place {
     /// How many characters are meant.
     pub length: usize,
     /// The text of the line, or of the part around the place.
-    pub source_line: String,
+    pub source_line: Box<str>,
     /// How many characters of the line stand before `source_line`.
-    pub source_offset: usize,
+    pub source_offset: u32,
 }
 
 impl Place {

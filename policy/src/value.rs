@@ -28,6 +28,11 @@ impl Problem {
     pub(crate) fn new(code: Code, message: impl Into<String>, help: impl Into<String>) -> Self {
         Self { code, message: message.into(), help: help.into() }
     }
+
+    /// The same, and if the value is out of range this is the range.
+    pub(crate) fn within(self, range: &str) -> Self {
+        if self.code == Code::Range { Self { help: range.to_owned(), ..self } } else { self }
+    }
 }
 
 /// What a value reader gives.
@@ -60,11 +65,13 @@ pub(crate) fn duration(text: &str) -> Read<Duration> {
             return Err(wrong(format!("`{text}` is not a duration")));
         }
         if unit.is_empty() {
-            return Err(Problem::new(
-                Code::Unit,
-                format!("`{text}` has no unit"),
-                format!("write \"{text}s\" if seconds are meant; the units are ms, s, m, h, d"),
-            ));
+            let message = format!("`{text}` has no unit");
+            if number.len() < text.len() {
+                return Err(wrong(message));
+            }
+            let help =
+                format!("write \"{text}s\" if seconds are meant; the units are ms, s, m, h, d");
+            return Err(Problem::new(Code::Unit, message, help));
         }
         let factor = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
         let factor = factor.ok_or_else(|| wrong(format!("`{unit}` is not a unit of time")))?;

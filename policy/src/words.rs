@@ -4,6 +4,8 @@
 //! not belong. Words of the full language that this version does not carry out stand in the
 //! tables too, so that they are refused by name and never ignored.
 
+use std::collections::HashSet;
+
 use crate::diagnostic::Code;
 use crate::reader::Node;
 use crate::source::Sink;
@@ -200,8 +202,9 @@ fn arguments_conform(word: &Word, node: &Node, sink: &mut Sink) {
 }
 
 fn properties_conform(word: &Word, node: &Node, sink: &mut Sink) {
-    for (place, (name, _)) in node.properties.iter().enumerate() {
-        if node.properties[..place].iter().any(|(earlier, _)| earlier.value == name.value) {
+    let mut seen = HashSet::new();
+    for (name, _) in &node.properties {
+        if !seen.insert(name.value.as_str()) {
             sink.error(
                 name.span,
                 Code::Duplicate,
@@ -242,12 +245,11 @@ fn properties_conform(word: &Word, node: &Node, sink: &mut Sink) {
 }
 
 fn children_conform(word: &Word, nodes: &[Node], sink: &mut Sink) {
-    for (place, node) in nodes.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for node in nodes {
         let name = node.name.value.as_str();
         if let Some(child) = word.children.iter().find(|child| child.name == name) {
-            let twice =
-                !child.many && nodes[..place].iter().any(|earlier| earlier.name.value == name);
-            if twice {
+            if !child.many && !seen.insert(name) {
                 sink.error(
                     node.name.span,
                     Code::Duplicate,

@@ -1,0 +1,146 @@
+//! `test` blocks.
+
+use std::net::IpAddr;
+
+use super::Reader;
+use super::plain::{choice, given, interface, one, text, whole};
+use crate::diagnostic::Code;
+use crate::document::*;
+use crate::reader::Node;
+use crate::source::Spanned;
+use crate::steering::LinkState;
+use crate::value::{self, Problem};
+
+impl Reader<'_> {
+    pub(super) fn test(&mut self, node: &Node) -> Option<TestNode> {
+        let name = self.argument(node, |value| match text(value)? {
+            "" => Err(Problem::new(
+                Code::Missing,
+                "a test without a name",
+                "say in a sentence what must hold",
+            )),
+            name => Ok(name.to_owned()),
+        })?;
+        let flow = node.child("flow").map(|flow| self.flow(flow));
+        let expectations =
+            node.each("expect").map(|expect| self.expectation(expect)).collect::<Vec<_>>();
+        if flow.is_none() {
+            self.sink.error(
+                name.span,
+                Code::Missing,
+                "this test has no flow",
+                "add flow src=\"…\" dst=\"…\" proto=tcp dport=22",
+            );
+        }
+        if expectations.is_empty() {
+            self.sink.error(
+                name.span,
+                Code::Missing,
+                "this test expects nothing",
+                "add expect rule=… via=…",
+            );
+        }
+        Some(TestNode { name, flow, expectations })
+    }
+
+    fn flow(&mut self, node: &Node) -> FlowNode {
+        let mut port = |name: &str| {
+            self.property(node, name, |value| whole(value, 0..=65535)).map(|port| port.value as u16)
+        };
+        let (source_port, destination_port) = (port("sport"), port("dport"));
+        let mut address = |name: &'static str| -> Option<Spanned<IpAddr>> {
+            if node.property(name).is_none() {
+                self.sink.error(
+                    node.name.span,
+                    Code::Missing,
+                    format!("this flow has no `{name}`"),
+                    format!("add {name}=\"2001:db8::1\""),
+                );
+            }
+            self.property(node, name, |value| value::address(text(value)?))
+        };
+        let (source, destination) = (address("src"), address("dst"));
+        if node.property("proto").is_none() {
+            self.sink.error(
+                node.name.span,
+                Code::Missing,
+                "this flow has no `proto`",
+                "add proto=tcp",
+            );
+        }
+        let flow = FlowNode {
+            span: node.span(),
+            source,
+            destination,
+            protocol: self.property(node, "proto", |value| one(value, value::protocol)),
+            source_port,
+            destination_port,
+            dscp: self
+                .property(node, "dscp", |value| one(value, value::dscp))
+                .map_or(0, |dscp| dscp.value),
+            ingress: self.property(node, "in", interface),
+        };
+        let ports = ["sport", "dport"].into_iter().find_map(|name| node.property(name));
+        if let (Some(ports), Some(protocol)) = (ports, &flow.protocol)
+            && !value::WITH_PORTS.contains(&protocol.value)
+        {
+            self.sink.error(
+                ports.span,
+                Code::Conflict,
+                "packets of this protocol have no ports",
+                "remove the ports",
+            );
+        }
+        flow
+    }
+
+    fn expectation(&mut self, node: &Node) -> ExpectNode {
+        let word = self.argument(node, |value| match text(value)? {
+            word @ ("blocked" | "unreachable") => Ok(word.to_owned()),
+            other => Err(choice(other, "expectation", &["blocked", "unreachable"])),
+        });
+        let word = word.map(|word| word.value);
+        let mut given_links = Vec::new();
+        for (name, value) in node.each("given").flat_map(|given| &given.properties) {
+            let state = self.value(value, |value| {
+                let word = text(value)?;
+                LinkState::from_word(word).ok_or_else(|| match word {
+                    "over-quota" | "degraded" | "recovering" => Problem::new(
+                        Code::NotSupported,
+                        format!("the state `{word}` is not carried out by this version"),
+                        "up, down and drained are",
+                    ),
+                    _ => choice(word, "state of a link", &["up", "down", "drained"]),
+                })
+            });
+            if let Some(state) = state {
+                given_links.push((name.clone(), state.value));
+            }
+        }
+        let expect = ExpectNode {
+            span: node.span(),
+            rule: self.property(node, "rule", given),
+            via: self.property(node, "via", interface),
+            blocked: word.as_deref() == Some("blocked"),
+            unreachable: word.as_deref() == Some("unreachable"),
+            given: given_links,
+        };
+        if node.arguments.is_empty() && node.properties.is_empty() {
+            self.sink.error(
+                node.name.span,
+                Code::Missing,
+                "this `expect` says nothing",
+                "write expect rule=… via=…, expect blocked or expect unreachable",
+            );
+        }
+        if let (Some(via), Some(word)) = (&expect.via, &word) {
+            self.sink.error(
+                via.span,
+                Code::Conflict,
+                format!("a flow that is {word} goes by no link"),
+                "remove `via`, or the word",
+            );
+        }
+        expect
+    }
+}
