@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod control;
+pub mod edge;
 pub mod key;
 pub mod lab;
 pub mod metrics;

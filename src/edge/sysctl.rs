@@ -1,0 +1,231 @@
+//! Kernel settings that are changed for as long as the daemon runs.
+//!
+//! Every change is logged and its original kept in a state file, so that a daemon that starts
+//! after another was killed still knows what to put back. A setting that somebody else has changed
+//! in the meantime is left alone.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Why a setting could not be changed.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {error}")]
+pub struct SysctlError {
+    /// The file.
+    path: PathBuf,
+    /// What happened.
+    error: io::Error,
+}
+
+impl SysctlError {
+    fn new(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self { path: path.to_owned(), error }
+    }
+
+    /// Whether the kernel has no such setting, as for an interface that is gone.
+    pub fn is_missing(&self) -> bool {
+        self.error.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// One changed setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Change {
+    original: String,
+    ours: String,
+}
+
+/// The settings changed so far.
+#[derive(Debug)]
+pub struct Sysctls {
+    /// `/proc/sys`, or another folder in tests.
+    root: PathBuf,
+    state: Option<PathBuf>,
+    changed: BTreeMap<String, Change>,
+}
+
+impl Sysctls {
+    /// Starts with what the state file remembers of an earlier run. A file that cannot be
+    /// understood is as good as none.
+    pub fn open(state: Option<PathBuf>) -> Self {
+        Self::with_root("/proc/sys".into(), state)
+    }
+
+    fn with_root(root: PathBuf, state: Option<PathBuf>) -> Self {
+        let remembered = state.as_ref().and_then(|path| std::fs::read(path).ok());
+        let changed: BTreeMap<_, _> =
+            remembered.and_then(|octets| serde_json::from_slice(&octets).ok()).unwrap_or_default();
+        if !changed.is_empty() {
+            tracing::info!(settings = changed.len(), "an earlier run left changed settings");
+        }
+        Self { root, state, changed }
+    }
+
+    /// Sets `net.ipv6.conf.all.forwarding` and the like; `key` is the path below `/proc/sys`, so
+    /// that interface names may hold dots.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<(), SysctlError> {
+        let path = self.root.join(key);
+        let found = std::fs::read_to_string(&path).map_err(SysctlError::new(&path))?;
+        let found = found.trim();
+        if found == value {
+            return Ok(());
+        }
+        let change = Change { original: found.to_owned(), ours: value.to_owned() };
+        // Set twice, the first original counts.
+        let entry = self.changed.entry(key.to_owned()).or_insert(change);
+        entry.ours = value.to_owned();
+        // Written down first: a change that is not remembered could not be taken back.
+        self.remember()?;
+        tracing::info!(setting = key, from = found, to = value, "changed a kernel setting");
+        std::fs::write(&path, value).map_err(SysctlError::new(&path))
+    }
+
+    /// The settings of a mobile router's uplink: Router Advertisements count although it forwards.
+    /// Must come before [`Sysctls::forward`], or the kernel drops the routes it has learned.
+    pub fn listen_to_routers(&mut self, uplink: &str) -> Result<(), SysctlError> {
+        self.set(&format!("net/ipv6/conf/{uplink}/accept_ra"), "2")
+    }
+
+    /// Forwards packets between interfaces.
+    pub fn forward(&mut self) -> Result<(), SysctlError> {
+        self.set("net/ipv6/conf/all/forwarding", "1")
+    }
+
+    /// The settings of a tunnel interface: it asks nobody for routers or duplicates and joins no
+    /// groups. Must come after [`Sysctls::forward`], which makes every interface a router's, and
+    /// before the interface is switched on.
+    pub fn quiet_tunnel(&mut self, tunnel: &str) -> Result<(), SysctlError> {
+        let settings = [
+            ("accept_ra", "0"),
+            ("accept_dad", "0"),
+            ("dad_transmits", "0"),
+            ("router_solicitations", "0"),
+            // In version 1 a group that was never reported is left without a word.
+            ("force_mld_version", "1"),
+            // Behaves as a host's; packets are forwarded all the same.
+            ("forwarding", "0"),
+        ];
+        for (setting, value) in settings {
+            let path = self.root.join(format!("net/ipv6/conf/{tunnel}/{setting}"));
+            // The interface takes its settings with it, so nothing has to be put back.
+            std::fs::write(&path, value).map_err(SysctlError::new(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Puts every original back, newest interfaces and all; what cannot be put back is logged and
+    /// forgotten.
+    pub fn restore(&mut self) {
+        for (key, change) in std::mem::take(&mut self.changed) {
+            let path = self.root.join(&key);
+            let found = std::fs::read_to_string(&path).unwrap_or_default();
+            let (found, original) = (found.trim(), change.original);
+            if found != change.ours {
+                tracing::info!(setting = key, found, "left a kernel setting that is not ours");
+                continue;
+            }
+            match std::fs::write(&path, &original) {
+                Ok(()) => tracing::info!(setting = key, to = original, "restored a kernel setting"),
+                Err(error) => tracing::warn!(setting = key, %error, "could not restore a setting"),
+            }
+        }
+        if let Some(state) = &self.state {
+            // It may never have been written.
+            let _ = std::fs::remove_file(state);
+        }
+    }
+
+    fn remember(&self) -> Result<(), SysctlError> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let text = serde_json::to_vec(&self.changed).expect("strings are always valid JSON");
+        // Renamed into place, so a crash leaves the old file or the new one.
+        let draft = state.with_extension("new");
+        std::fs::write(&draft, text)
+            .and_then(|()| std::fs::rename(&draft, state))
+            .map_err(SysctlError::new(state))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stand-in for `/proc/sys` with one interface.
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("mtun-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(root.join("net/ipv6/conf/wlan0.5")).unwrap();
+            std::fs::create_dir_all(root.join("net/ipv6/conf/all")).unwrap();
+            let tree = Self(root);
+            tree.write("net/ipv6/conf/wlan0.5/accept_ra", "1\n");
+            tree.write("net/ipv6/conf/all/forwarding", "0\n");
+            tree
+        }
+
+        fn write(&self, key: &str, value: &str) {
+            std::fs::write(self.0.join(key), value).unwrap();
+        }
+
+        fn read(&self, key: &str) -> String {
+            std::fs::read_to_string(self.0.join(key)).unwrap().trim().to_owned()
+        }
+
+        fn open(&self) -> Sysctls {
+            Sysctls::with_root(self.0.clone(), Some(self.0.join("state.json")))
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    const ACCEPT_RA: &str = "net/ipv6/conf/wlan0.5/accept_ra";
+    const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+
+    #[test]
+    fn originals_come_back() {
+        let tree = Tree::new("originals");
+        let mut sysctls = tree.open();
+        sysctls.listen_to_routers("wlan0.5").unwrap();
+        sysctls.forward().unwrap();
+        sysctls.forward().unwrap();
+        assert_eq!((tree.read(ACCEPT_RA), tree.read(FORWARDING)), ("2".into(), "1".into()));
+        sysctls.restore();
+        assert_eq!((tree.read(ACCEPT_RA), tree.read(FORWARDING)), ("1".into(), "0".into()));
+        assert!(!tree.0.join("state.json").exists());
+    }
+
+    #[test]
+    fn a_killed_run_is_undone_by_the_next() {
+        let tree = Tree::new("killed");
+        tree.open().forward().unwrap();
+        let mut next = tree.open();
+        next.forward().unwrap();
+        next.restore();
+        assert_eq!(tree.read(FORWARDING), "0");
+    }
+
+    #[test]
+    fn what_others_changed_stays() {
+        let tree = Tree::new("others");
+        let mut sysctls = tree.open();
+        sysctls.listen_to_routers("wlan0.5").unwrap();
+        tree.write(ACCEPT_RA, "0");
+        sysctls.restore();
+        assert_eq!(tree.read(ACCEPT_RA), "0");
+    }
+
+    #[test]
+    fn a_missing_interface_is_told_apart() {
+        let tree = Tree::new("missing");
+        assert!(tree.open().listen_to_routers("wwan0").unwrap_err().is_missing());
+        assert!(!tree.0.join("state.json").exists(), "nothing was changed");
+    }
+}
