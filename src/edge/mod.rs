@@ -1,5 +1,7 @@
 //! The edge: everything that touches the machine this program runs on.
 
 pub mod clock;
+pub mod movement;
 pub mod random;
+pub mod routes;
 pub mod sysctl;

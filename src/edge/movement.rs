@@ -1,0 +1,420 @@
+//! Which care-of addresses there are: what the kernel reports about links, judged.
+//!
+//! Pure: events go in, movements come out. An uplink is attached when it is up and has carrier,
+//! a global address that has passed duplicate address detection, and a default router that is not
+//! known to be unreachable; a link without a link layer (a modem, a point-to-point link) needs a
+//! default route but no router. Everything else is a named reason for not being attached.
+//!
+//! Links are kept by index and looked up by name, so an uplink may appear late, vanish, come back
+//! with another index or be renamed.
+//!
+//! Standards: RFC 6275 §11.5; RFC 4862 §5.4; RFC 4861 §7.3.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv6Net;
+use mtun_policy::InterfaceName;
+
+/// What is known of one network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// The interface's index.
+    pub index: u32,
+    /// Its name at this moment.
+    pub name: InterfaceName,
+    /// Switched on by the administrator.
+    pub up: bool,
+    /// Able to carry packets.
+    pub carrier: bool,
+    /// Whether neighbours are found by neighbour discovery.
+    pub link_layer: bool,
+    /// Largest packet in octets.
+    pub mtu: u32,
+}
+
+/// What is known of one address of an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressFacts {
+    /// Valid beyond the link.
+    pub global: bool,
+    /// Duplicate address detection is under way.
+    pub tentative: bool,
+    /// Duplicate address detection found another owner.
+    pub duplicate: bool,
+    /// To be used by old connections only.
+    pub deprecated: bool,
+    /// Made up for privacy and soon replaced.
+    pub temporary: bool,
+}
+
+/// One route of the main table by one interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RouteFacts {
+    /// Lower is preferred.
+    pub metric: u32,
+    /// Where to; `::/0` for a default route.
+    pub destination: Ipv6Net,
+    /// The next router; none for what is on the link.
+    pub router: Option<Ipv6Addr>,
+}
+
+/// One report of the kernel. Reports may repeat what is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// An interface exists and is like this.
+    Link(LinkFacts),
+    /// The interface of this index is gone, with all that was known of it.
+    LinkGone(u32),
+    /// An address exists and is like this.
+    Address {
+        /// The interface.
+        index: u32,
+        /// The address.
+        address: Ipv6Addr,
+        /// Its state.
+        facts: AddressFacts,
+    },
+    /// An address is gone.
+    AddressGone {
+        /// The interface.
+        index: u32,
+        /// The address.
+        address: Ipv6Addr,
+    },
+    /// A route of the main table exists.
+    Route {
+        /// The interface.
+        index: u32,
+        /// The route.
+        route: RouteFacts,
+        /// Whether it took the place of the route of same destination and metric.
+        replaces: bool,
+    },
+    /// A route of the main table is gone.
+    RouteGone {
+        /// The interface.
+        index: u32,
+        /// The route.
+        route: RouteFacts,
+    },
+    /// Whether a neighbour answers.
+    Neighbour {
+        /// The interface.
+        index: u32,
+        /// The neighbour.
+        address: Ipv6Addr,
+        /// False once neighbour discovery has given it up.
+        reachable: bool,
+    },
+    /// Everything that exists, after reports were lost: what is not in here is gone.
+    Everything(Vec<LinkEvent>),
+}
+
+/// A place an uplink is attached to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// The uplink.
+    pub interface: InterfaceName,
+    /// Its index.
+    pub index: u32,
+    /// The address to register.
+    pub care_of: Ipv6Addr,
+    /// Every global address in use on it, the care-of address among them.
+    pub addresses: BTreeSet<Ipv6Addr>,
+    /// The default router; none on a link without a link layer.
+    pub router: Option<Ipv6Addr>,
+    /// The prefixes that need no router.
+    pub on_link: BTreeSet<Ipv6Net>,
+    /// Largest packet in octets.
+    pub mtu: u32,
+}
+
+/// Why an uplink has no care-of address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DownReason {
+    /// No interface has the name.
+    NoInterface,
+    /// The administrator switched it off.
+    LinkDown,
+    /// No cable, no radio, no session.
+    NoCarrier,
+    /// No global address that could be registered.
+    NoAddress,
+    /// Duplicate address detection is still under way.
+    Tentative,
+    /// Duplicate address detection found another owner of the address.
+    DuplicateAddress,
+    /// No default route by this uplink.
+    NoRouter,
+    /// Neighbour discovery has given up the default router.
+    RouterUnreachable,
+    /// The policy no longer names it.
+    NotConfigured,
+}
+
+impl fmt::Display for DownReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoInterface => "no such interface",
+            Self::LinkDown => "link down",
+            Self::NoCarrier => "no carrier",
+            Self::NoAddress => "no global address",
+            Self::Tentative => "duplicate address detection under way",
+            Self::DuplicateAddress => "duplicate address",
+            Self::NoRouter => "no default router",
+            Self::RouterUnreachable => "default router unreachable",
+            Self::NotConfigured => "not configured",
+        })
+    }
+}
+
+/// What changed for one uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Movement {
+    /// The uplink is attached, or what it is attached to has changed.
+    CareOfUp(Attachment),
+    /// The uplink was attached and is no longer.
+    CareOfDown {
+        /// The uplink.
+        interface: InterfaceName,
+        /// Why.
+        reason: DownReason,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    facts: Option<LinkFacts>,
+    addresses: BTreeMap<Ipv6Addr, AddressFacts>,
+    routes: BTreeSet<RouteFacts>,
+    unreachable: BTreeSet<Ipv6Addr>,
+}
+
+/// Turns reports into movements of the configured uplinks.
+#[derive(Debug, Default)]
+pub struct Movements {
+    uplinks: BTreeSet<InterfaceName>,
+    own: Vec<Ipv6Net>,
+    links: BTreeMap<u32, Link>,
+    attached: BTreeMap<InterfaceName, Attachment>,
+}
+
+impl Movements {
+    /// Watches these uplinks. An address inside `own` (home addresses, mobile network prefixes) is
+    /// never a care-of address.
+    pub fn new(uplinks: impl IntoIterator<Item = InterfaceName>, own: Vec<Ipv6Net>) -> Self {
+        Self { uplinks: uplinks.into_iter().collect(), own, ..Self::default() }
+    }
+
+    /// Takes one report; returns what it changes, uplinks in the order of their names.
+    pub fn handle(&mut self, event: LinkEvent) -> Vec<Movement> {
+        self.note(event);
+        self.judge()
+    }
+
+    /// Watches other uplinks from now on.
+    pub fn reconfigure(
+        &mut self,
+        uplinks: impl IntoIterator<Item = InterfaceName>,
+        own: Vec<Ipv6Net>,
+    ) -> Vec<Movement> {
+        self.uplinks = uplinks.into_iter().collect();
+        self.own = own;
+        self.judge()
+    }
+
+    /// Where an uplink is attached, or why it is not.
+    pub fn state(&self, uplink: &InterfaceName) -> Result<Attachment, DownReason> {
+        if !self.uplinks.contains(uplink) {
+            return Err(DownReason::NotConfigured);
+        }
+        let current = self.attached.get(uplink).map(|attached| attached.care_of);
+        let link =
+            self.links.values().find(|it| it.facts.as_ref().is_some_and(|f| f.name == *uplink));
+        link.ok_or(DownReason::NoInterface)?.attachment(&self.own, current)
+    }
+
+    /// The watched uplinks in the order of their names, each with its state.
+    pub fn states(&self) -> impl Iterator<Item = (&InterfaceName, Result<Attachment, DownReason>)> {
+        self.uplinks.iter().map(|uplink| (uplink, self.state(uplink)))
+    }
+
+    /// The indices of uplinks that exist and are switched on: those worth polling for carrier.
+    pub fn active(&self) -> Vec<u32> {
+        let watched = |facts: &&LinkFacts| facts.up && self.uplinks.contains(&facts.name);
+        self.links
+            .values()
+            .filter_map(|it| it.facts.as_ref())
+            .filter(watched)
+            .map(|f| f.index)
+            .collect()
+    }
+
+    /// Default routers that were given up. Nobody sends to them any more, so nobody would notice
+    /// that they answer again unless they are asked.
+    pub fn unreachable_routers(&self) -> Vec<(u32, Ipv6Addr)> {
+        let active = self.active();
+        let lost = |index: &u32| {
+            let link = &self.links[index];
+            let routers: BTreeSet<_> = link.default_routes().filter_map(|it| it.router).collect();
+            routers.intersection(&link.unreachable).map(|it| (*index, *it)).collect::<Vec<_>>()
+        };
+        active.iter().flat_map(lost).collect()
+    }
+
+    fn note(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Link(facts) => {
+                let link = self.links.entry(facts.index).or_default();
+                if !facts.up || !facts.carrier {
+                    // Behind the next carrier there may be another network.
+                    link.unreachable.clear();
+                }
+                link.facts = Some(facts);
+            }
+            LinkEvent::LinkGone(index) => {
+                self.links.remove(&index);
+            }
+            LinkEvent::Address { index, address, facts } => {
+                self.links.entry(index).or_default().addresses.insert(address, facts);
+            }
+            LinkEvent::AddressGone { index, address } => {
+                if let Some(link) = self.links.get_mut(&index) {
+                    link.addresses.remove(&address);
+                }
+            }
+            LinkEvent::Route { index, route, replaces } => {
+                if replaces {
+                    let same = |it: &RouteFacts| {
+                        it.destination == route.destination && it.metric == route.metric
+                    };
+                    for link in self.links.values_mut() {
+                        link.routes.retain(|it| !same(it));
+                    }
+                }
+                self.links.entry(index).or_default().routes.insert(route);
+            }
+            LinkEvent::RouteGone { index, route } => {
+                if let Some(link) = self.links.get_mut(&index) {
+                    link.routes.remove(&route);
+                }
+            }
+            LinkEvent::Neighbour { index, address, reachable: true } => {
+                if let Some(link) = self.links.get_mut(&index) {
+                    link.unreachable.remove(&address);
+                }
+            }
+            LinkEvent::Neighbour { index, address, reachable: false } => {
+                self.links.entry(index).or_default().unreachable.insert(address);
+            }
+            LinkEvent::Everything(events) => {
+                self.links.clear();
+                events.into_iter().for_each(|event| self.note(event));
+            }
+        }
+    }
+
+    fn judge(&mut self) -> Vec<Movement> {
+        let known = self.uplinks.iter().chain(self.attached.keys()).cloned();
+        let mut movements = Vec::new();
+        for uplink in known.collect::<BTreeSet<_>>() {
+            match (self.attached.get(&uplink), self.state(&uplink)) {
+                (Some(before), Ok(now)) if *before == now => {}
+                (_, Ok(now)) => {
+                    self.attached.insert(uplink, now.clone());
+                    movements.push(Movement::CareOfUp(now));
+                }
+                (Some(_), Err(reason)) => {
+                    self.attached.remove(&uplink);
+                    movements.push(Movement::CareOfDown { interface: uplink, reason });
+                }
+                (None, Err(_)) => {}
+            }
+        }
+        movements
+    }
+}
+
+impl Link {
+    fn default_routes(&self) -> impl Iterator<Item = &RouteFacts> {
+        self.routes.iter().filter(|it| it.destination.prefix_len() == 0)
+    }
+
+    fn attachment(
+        &self,
+        own: &[Ipv6Net],
+        current: Option<Ipv6Addr>,
+    ) -> Result<Attachment, DownReason> {
+        let facts = self.facts.as_ref().ok_or(DownReason::NoInterface)?;
+        if !facts.up {
+            return Err(DownReason::LinkDown);
+        }
+        if !facts.carrier {
+            return Err(DownReason::NoCarrier);
+        }
+        let (care_of, addresses) = self.care_of(own, current)?;
+        Ok(Attachment {
+            interface: facts.name.clone(),
+            index: facts.index,
+            care_of,
+            addresses,
+            router: self.router(facts.link_layer)?,
+            on_link: self
+                .routes
+                .iter()
+                .filter(|it| it.router.is_none() && it.destination.prefix_len() > 0)
+                .map(|it| it.destination)
+                .collect(),
+            mtu: facts.mtu,
+        })
+    }
+
+    /// The address to register and all that may be used.
+    fn care_of(
+        &self,
+        own: &[Ipv6Net],
+        current: Option<Ipv6Addr>,
+    ) -> Result<(Ipv6Addr, BTreeSet<Ipv6Addr>), DownReason> {
+        let global: Vec<_> = self
+            .addresses
+            .iter()
+            .filter(|(address, facts)| {
+                facts.global && !own.iter().any(|net| net.contains(*address))
+            })
+            .collect();
+        // req: RFC 4862 §5.4, a tentative address is not assigned to the interface.
+        let usable = || global.iter().filter(|(_, facts)| !facts.tentative && !facts.duplicate);
+        let best = usable().min_by_key(|(address, facts)| {
+            let local = address.is_unique_local();
+            // A care-of address that still serves is kept: moving costs a registration.
+            (facts.deprecated, local, Some(**address) != current, facts.temporary, **address)
+        });
+        match best {
+            Some((care_of, _)) => Ok((**care_of, usable().map(|(address, _)| **address).collect())),
+            None if global.iter().any(|(_, facts)| facts.duplicate) => {
+                Err(DownReason::DuplicateAddress)
+            }
+            None if !global.is_empty() => Err(DownReason::Tentative),
+            None => Err(DownReason::NoAddress),
+        }
+    }
+
+    /// The default router; `Ok(None)` where none is needed.
+    fn router(&self, link_layer: bool) -> Result<Option<Ipv6Addr>, DownReason> {
+        let answers = |it: &&RouteFacts| it.router.is_none_or(|it| !self.unreachable.contains(&it));
+        // Without a link layer there is nobody to find: any default route will do.
+        let fits = |it: &&RouteFacts| !link_layer || it.router.is_some();
+        match self.default_routes().filter(fits).find(answers) {
+            Some(route) => Ok(route.router),
+            None if self.default_routes().any(|it| it.router.is_some()) => {
+                Err(DownReason::RouterUnreachable)
+            }
+            None => Err(DownReason::NoRouter),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

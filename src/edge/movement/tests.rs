@@ -1,0 +1,235 @@
+use super::*;
+
+const WLAN: u32 = 3;
+const WWAN: u32 = 4;
+
+fn address(text: &str) -> Ipv6Addr {
+    text.parse().unwrap()
+}
+
+fn facts(index: u32, name: &str) -> LinkFacts {
+    let link_layer = index == WLAN;
+    LinkFacts { index, name: name.into(), up: true, carrier: true, link_layer, mtu: 1500 }
+}
+
+fn link(index: u32, name: &str) -> LinkEvent {
+    LinkEvent::Link(facts(index, name))
+}
+
+const GOOD: AddressFacts = AddressFacts {
+    global: true,
+    tentative: false,
+    duplicate: false,
+    deprecated: false,
+    temporary: false,
+};
+
+fn has(index: u32, text: &str, facts: AddressFacts) -> LinkEvent {
+    LinkEvent::Address { index, address: address(text), facts }
+}
+
+fn route(metric: u32, destination: &str, router: Option<&str>) -> RouteFacts {
+    RouteFacts { metric, destination: destination.parse().unwrap(), router: router.map(address) }
+}
+
+fn default_by(index: u32, router: Option<&str>) -> LinkEvent {
+    LinkEvent::Route { index, route: route(1024, "::/0", router), replaces: false }
+}
+
+fn neighbour(text: &str, reachable: bool) -> LinkEvent {
+    LinkEvent::Neighbour { index: WLAN, address: address(text), reachable }
+}
+
+fn movements() -> Movements {
+    let own = ["2001:db8:100::42/128", "2001:db8:100:4200::/56"];
+    let own = own.iter().map(|it| it.parse().unwrap()).collect();
+    Movements::new(["wlan0".into(), "wwan0".into()], own)
+}
+
+/// `wlan0 up 2001:db8:1::7 via fe80::1` or `wlan0 down: no carrier`.
+fn text(movements: &[Movement]) -> Vec<String> {
+    let router = |it: Option<Ipv6Addr>| it.map(|it| format!(" via {it}")).unwrap_or_default();
+    let one = |movement: &Movement| match movement {
+        Movement::CareOfUp(at) => {
+            format!("{} up {}{}", at.interface, at.care_of, router(at.router))
+        }
+        Movement::CareOfDown { interface, reason } => format!("{interface} down: {reason}"),
+    };
+    movements.iter().map(one).collect()
+}
+
+fn attached() -> Movements {
+    let mut movements = movements();
+    movements.handle(LinkEvent::Everything(vec![
+        link(WLAN, "wlan0"),
+        has(WLAN, "2001:db8:1::7", GOOD),
+        default_by(WLAN, Some("fe80::1")),
+    ]));
+    assert!(movements.state(&"wlan0".into()).is_ok());
+    movements
+}
+
+#[test]
+fn a_care_of_address_needs_all_of_it() {
+    let address_is = |change: fn(&mut AddressFacts)| {
+        let mut facts = GOOD;
+        change(&mut facts);
+        has(WLAN, "2001:db8:1::7", facts)
+    };
+    let link_is = |change: fn(&mut LinkFacts)| {
+        let mut facts = facts(WLAN, "wlan0");
+        change(&mut facts);
+        LinkEvent::Link(facts)
+    };
+    let gone = LinkEvent::AddressGone { index: WLAN, address: address("2001:db8:1::7") };
+    let no_route =
+        LinkEvent::RouteGone { index: WLAN, route: route(1024, "::/0", Some("fe80::1")) };
+    let cases = [
+        (link_is(|it| it.up = false), DownReason::LinkDown),
+        (link_is(|it| it.carrier = false), DownReason::NoCarrier),
+        (link_is(|it| it.name = "wlan1".into()), DownReason::NoInterface),
+        (LinkEvent::LinkGone(WLAN), DownReason::NoInterface),
+        (gone, DownReason::NoAddress),
+        (address_is(|it| it.global = false), DownReason::NoAddress),
+        (address_is(|it| it.tentative = true), DownReason::Tentative),
+        (address_is(|it| it.duplicate = true), DownReason::DuplicateAddress),
+        (no_route, DownReason::NoRouter),
+        (neighbour("fe80::1", false), DownReason::RouterUnreachable),
+        (LinkEvent::Everything(vec![]), DownReason::NoInterface),
+    ];
+    for (event, reason) in cases {
+        let mut movements = attached();
+        let down = Movement::CareOfDown { interface: "wlan0".into(), reason };
+        assert_eq!(movements.handle(event.clone()), [down], "{event:?}");
+        assert_eq!(movements.state(&"wlan0".into()), Err(reason));
+        assert_eq!(movements.handle(event), [], "told once");
+    }
+}
+
+#[test]
+fn an_uplink_comes_up_when_detection_ends() {
+    let mut movements = movements();
+    let tentative = AddressFacts { tentative: true, ..GOOD };
+    for event in [
+        link(WLAN, "wlan0"),
+        has(WLAN, "fe80::7", AddressFacts { global: false, ..GOOD }),
+        has(WLAN, "2001:db8:1::7", tentative),
+        default_by(WLAN, Some("fe80::1")),
+    ] {
+        assert_eq!(movements.handle(event), []);
+    }
+    let up = movements.handle(has(WLAN, "2001:db8:1::7", GOOD));
+    assert_eq!(text(&up), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
+}
+
+#[test]
+fn a_link_without_a_link_layer_needs_no_router() {
+    let mut movements = movements();
+    movements.handle(link(WWAN, "wwan0"));
+    movements.handle(has(WWAN, "2001:db8:2::7", GOOD));
+    assert_eq!(movements.state(&"wwan0".into()), Err(DownReason::NoRouter));
+    let up = movements.handle(default_by(WWAN, None));
+    assert_eq!(text(&up), ["wwan0 up 2001:db8:2::7"]);
+    // An Ethernet without a router would leave the next hop open.
+    movements.handle(link(WLAN, "wlan0"));
+    movements.handle(has(WLAN, "2001:db8:1::7", GOOD));
+    assert_eq!(movements.handle(default_by(WLAN, None)), []);
+    assert_eq!(movements.state(&"wlan0".into()), Err(DownReason::NoRouter));
+}
+
+#[test]
+fn the_best_address_is_taken_and_kept() {
+    let deprecated = AddressFacts { deprecated: true, ..GOOD };
+    let temporary = AddressFacts { temporary: true, ..GOOD };
+    type Case<'a> = (&'a str, &'a [(&'a str, AddressFacts)], &'a str);
+    let cases: &[Case<'_>] = &[
+        ("preferred", &[("2001:db8:1::1", deprecated), ("2001:db8:1::2", GOOD)], "2001:db8:1::2"),
+        ("better than none", &[("2001:db8:1::1", deprecated)], "2001:db8:1::1"),
+        ("lasting", &[("2001:db8:1::1", temporary), ("2001:db8:1::2", GOOD)], "2001:db8:1::2"),
+        ("worldwide", &[("2001:db8:1::1", GOOD), ("fd00::1", GOOD)], "2001:db8:1::1"),
+        ("not home", &[("2001:db8:100::42", GOOD), ("2001:db8:1::9", GOOD)], "2001:db8:1::9"),
+        (
+            "not our net",
+            &[("2001:db8:100:42ff::1", GOOD), ("2001:db8:1::9", GOOD)],
+            "2001:db8:1::9",
+        ),
+    ];
+    for (what, addresses, want) in cases {
+        let mut movements = movements();
+        let mut events = vec![link(WLAN, "wlan0"), default_by(WLAN, Some("fe80::1"))];
+        events.extend(addresses.iter().map(|(text, facts)| has(WLAN, text, *facts)));
+        let up = movements.handle(LinkEvent::Everything(events));
+        assert_eq!(text(&up), [format!("wlan0 up {want} via fe80::1")], "{what}");
+    }
+    let mut movements = attached();
+    let more = movements.handle(has(WLAN, "2001:db8:1::1", GOOD));
+    assert_eq!(text(&more), ["wlan0 up 2001:db8:1::7 via fe80::1"], "kept, and one more");
+    let moved = movements.handle(has(WLAN, "2001:db8:1::7", deprecated));
+    assert_eq!(text(&moved), ["wlan0 up 2001:db8:1::1 via fe80::1"]);
+}
+
+#[test]
+fn another_router_takes_over() {
+    let mut movements = attached();
+    let second = LinkEvent::Route {
+        index: WLAN,
+        route: route(2048, "::/0", Some("fe80::2")),
+        replaces: false,
+    };
+    assert_eq!(movements.handle(second), []);
+    let failed = movements.handle(neighbour("fe80::1", false));
+    assert_eq!(text(&failed), ["wlan0 up 2001:db8:1::7 via fe80::2"]);
+    assert_eq!(movements.unreachable_routers(), [(WLAN, address("fe80::1"))]);
+    let back = movements.handle(neighbour("fe80::1", true));
+    assert_eq!(text(&back), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
+    assert_eq!(movements.unreachable_routers(), []);
+    // The same route by another router, put in the place of the first.
+    let other = LinkEvent::Route {
+        index: WLAN,
+        route: route(1024, "::/0", Some("fe80::3")),
+        replaces: true,
+    };
+    assert_eq!(text(&movements.handle(other)), ["wlan0 up 2001:db8:1::7 via fe80::3"]);
+}
+
+#[test]
+fn carrier_makes_a_router_new() {
+    let mut movements = attached();
+    movements.handle(neighbour("fe80::1", false));
+    movements.handle(LinkEvent::Link(LinkFacts { carrier: false, ..facts(WLAN, "wlan0") }));
+    let up = movements.handle(link(WLAN, "wlan0"));
+    assert_eq!(text(&up), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
+}
+
+#[test]
+fn interfaces_come_late_and_change_names() {
+    let mut movements = attached();
+    // Another index under the same name, as when a modem is plugged in again.
+    let renamed = movements.handle(link(WLAN, "old0"));
+    assert_eq!(text(&renamed), ["wlan0 down: no such interface"]);
+    movements.handle(has(9, "2001:db8:9::7", GOOD));
+    movements.handle(default_by(9, Some("fe80::9")));
+    let up = movements.handle(link(9, "wlan0"));
+    assert_eq!(text(&up), ["wlan0 up 2001:db8:9::7 via fe80::9"]);
+    assert_eq!(movements.active(), [9]);
+    let other = movements.reconfigure(["old0".into()], vec![]);
+    assert_eq!(text(&other), ["old0 up 2001:db8:1::7 via fe80::1", "wlan0 down: not configured"]);
+}
+
+#[test]
+fn lost_reports_change_only_what_has_changed() {
+    let mut movements = attached();
+    let same = vec![
+        default_by(WLAN, Some("fe80::1")),
+        link(WLAN, "wlan0"),
+        has(WLAN, "2001:db8:1::7", GOOD),
+    ];
+    assert_eq!(movements.handle(LinkEvent::Everything(same.clone())), []);
+    let more = same.into_iter().chain([
+        link(WWAN, "wwan0"),
+        has(WWAN, "2001:db8:2::7", GOOD),
+        default_by(WWAN, None),
+    ]);
+    let up = movements.handle(LinkEvent::Everything(more.collect()));
+    assert_eq!(text(&up), ["wwan0 up 2001:db8:2::7"]);
+}

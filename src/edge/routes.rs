@@ -1,0 +1,401 @@
+//! The rules and routes that should exist, as plain data.
+//!
+//! Pure: [`MobileRoutes`] and [`AgentRoutes`] say what the daemon knows, [`Desired`] what follows
+//! from it. [`super::netlink`] compares it with the kernel and makes the difference; since every
+//! rule and route carries [`PROTOCOL`], what a killed daemon left behind is found and removed.
+//!
+//! The rules of a mobile, in order. The first two keep outer packets and sockets bound to an
+//! uplink on that uplink, so an encapsulated packet never takes the default route back into the
+//! tunnel. The third sends what has a home source into the tunnel. The last two make unbound
+//! local sockets choose the home address, after all routes of the main table but its default:
+//!
+//! ```text
+//! 6271  from <care-of address>   lookup path-N
+//! 6272  oif <uplink>             lookup path-N
+//! 6273  from <home prefix>       lookup home
+//! 6274  iif lo                   lookup main suppress_prefixlength 0
+//! 6275  iif lo                   lookup home
+//! ```
+//!
+//! The home table ends in an unreachable default, so when the tunnel vanishes with a killed daemon
+//! no packet with a home source leaves by an uplink. A socket that never had a source is given a
+//! care-of address by the kernel then: it works, without mobility.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv6Net;
+use mtun_policy::{HomeAddress, InterfaceName, MobileNetworkPrefix};
+
+/// Marks rules and routes as ours in the kernel (`proto 135`): the number of the Mobility Header,
+/// which no routing daemon uses.
+pub const PROTOCOL: u8 = 135;
+/// The kernel's main table.
+pub const MAIN: u32 = 254;
+/// Number of the first home's table; further homes count up.
+const HOME_TABLES: u32 = 6_275_000;
+/// Number of the table of path 0; paths count up by 16-bit numbers.
+const PATH_TABLES: u32 = 6_300_000;
+
+const FROM_CARE_OF: u32 = 6271;
+const BY_UPLINK: u32 = 6272;
+const FROM_HOME: u32 = 6273;
+const LOCAL_TO_MAIN: u32 = 6274;
+const LOCAL_TO_HOME: u32 = 6275;
+
+/// The metric that beats every other route of a table.
+const BEST: u32 = 1;
+/// The metric that every other route beats.
+const WORST: u32 = u32::MAX;
+
+/// Which packets a rule concerns.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Selects {
+    /// Those with a source in this prefix.
+    From(Ipv6Net),
+    /// Those that must leave by this interface.
+    Oif(String),
+    /// Those of this machine's own sockets.
+    Local,
+}
+
+/// One routing policy rule.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rule {
+    /// Lower is asked first.
+    pub priority: u32,
+    /// Which packets it concerns.
+    pub selects: Selects,
+    /// The table that answers.
+    pub table: u32,
+    /// Default routes of that table do not count.
+    pub suppress_default: bool,
+}
+
+/// What a route does.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Sends by an interface.
+    Send {
+        /// Its index.
+        interface: u32,
+        /// The next router, if any.
+        router: Option<Ipv6Addr>,
+        /// The source address of sockets that have none yet.
+        source: Option<Ipv6Addr>,
+    },
+    /// Leaves the table: later rules decide.
+    Throw,
+    /// Answers that there is no way.
+    Unreachable,
+}
+
+/// One route.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Route {
+    /// The table it is in.
+    pub table: u32,
+    /// Where to.
+    pub destination: Ipv6Net,
+    /// Lower is preferred.
+    pub metric: u32,
+    /// What it does.
+    pub action: Action,
+}
+
+/// Every rule and route of ours that should exist; anything else of ours should not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// The rules.
+    pub rules: BTreeSet<Rule>,
+    /// The routes.
+    pub routes: BTreeSet<Route>,
+}
+
+/// One attached uplink of a mobile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PathRoutes {
+    /// The number that names the path's table; unique among the paths.
+    pub path: u16,
+    /// The uplink.
+    pub interface: InterfaceName,
+    /// Its index.
+    pub index: u32,
+    /// Every address in use on it.
+    pub addresses: BTreeSet<Ipv6Addr>,
+    /// Its default router; none on a link without a link layer.
+    pub router: Option<Ipv6Addr>,
+    /// The prefixes that need no router.
+    pub on_link: BTreeSet<Ipv6Net>,
+}
+
+/// What a mobile node or router knows of one home.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HomeRoutes {
+    /// Index of the home's tunnel interface; none while it does not exist.
+    pub tunnel: Option<u32>,
+    /// The home address.
+    pub address: HomeAddress,
+    /// The prefixes of the network behind it.
+    pub mobile_networks: Vec<MobileNetworkPrefix>,
+}
+
+/// What a mobile node or router knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MobileRoutes {
+    /// Its homes; sockets without an address use the first.
+    pub homes: Vec<HomeRoutes>,
+    /// Its attached uplinks.
+    pub paths: Vec<PathRoutes>,
+}
+
+/// What a home agent knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentRoutes {
+    /// Per tunnel interface, the home addresses (/128) and mobile network prefixes with a binding.
+    pub bound: BTreeMap<u32, BTreeSet<Ipv6Net>>,
+    /// Mobile network prefixes of all mobiles it serves: without a binding they are nowhere, and
+    /// must not follow the default route back to where they came from.
+    pub reserved: BTreeSet<Ipv6Net>,
+}
+
+/// The number of the table of a path.
+pub fn path_table(path: u16) -> u32 {
+    PATH_TABLES + u32::from(path)
+}
+
+/// The number of the table of a home, counted from 0 in the order of the policy.
+pub fn home_table(home: usize) -> u32 {
+    HOME_TABLES + home as u32
+}
+
+impl MobileRoutes {
+    /// The rules and routes that follow.
+    pub fn desired(&self) -> Desired {
+        let mut desired = Desired::default();
+        for (number, home) in self.homes.iter().enumerate() {
+            home.add_to(&mut desired, home_table(number), number == 0);
+        }
+        let networks: Vec<Ipv6Net> = self.homes.iter().flat_map(HomeRoutes::networks).collect();
+        for path in &self.paths {
+            path.add_to(&mut desired, &networks);
+        }
+        desired
+    }
+}
+
+impl HomeRoutes {
+    fn networks(&self) -> impl Iterator<Item = Ipv6Net> {
+        self.mobile_networks.iter().map(|prefix| prefix.net())
+    }
+
+    fn add_to(&self, desired: &mut Desired, table: u32, first: bool) {
+        let mut rule = |priority, selects, table, suppress_default| {
+            desired.rules.insert(Rule { priority, selects, table, suppress_default });
+        };
+        rule(FROM_HOME, Selects::From(host(self.address.0)), table, false);
+        for prefix in self.networks() {
+            rule(FROM_HOME, Selects::From(prefix), table, false);
+        }
+        if first {
+            rule(LOCAL_TO_MAIN, Selects::Local, MAIN, true);
+            rule(LOCAL_TO_HOME, Selects::Local, table, false);
+        }
+        let mut route = |table, destination, metric, action| {
+            desired.routes.insert(Route { table, destination, metric, action });
+        };
+        if let Some(interface) = self.tunnel {
+            let source = Some(self.address.0);
+            route(table, everywhere(), BEST, Action::Send { interface, router: None, source });
+        }
+        route(table, everywhere(), WORST, Action::Unreachable);
+        for prefix in self.networks() {
+            route(table, prefix, BEST, Action::Throw);
+            // What no interface of ours holds is nowhere: it must not follow the main table's
+            // default route out of an uplink.
+            route(MAIN, prefix, WORST, Action::Unreachable);
+        }
+    }
+}
+
+impl PathRoutes {
+    fn add_to(&self, desired: &mut Desired, mobile_networks: &[Ipv6Net]) {
+        let table = path_table(self.path);
+        let mut rule = |priority, selects| {
+            desired.rules.insert(Rule { priority, selects, table, suppress_default: false });
+        };
+        for address in &self.addresses {
+            rule(FROM_CARE_OF, Selects::From(host(*address)));
+        }
+        rule(BY_UPLINK, Selects::Oif(self.interface.as_str().to_owned()));
+        let mut route = |destination, action| {
+            desired.routes.insert(Route { table, destination, metric: BEST, action });
+        };
+        let send = |router| Action::Send { interface: self.index, router, source: None };
+        route(everywhere(), send(self.router));
+        for prefix in self.on_link.iter().filter(|it| it.prefix_len() > 0) {
+            route(*prefix, send(None));
+        }
+        // Answers from a care-of address to our own network stay at home.
+        for prefix in mobile_networks.iter().filter(|it| !self.on_link.contains(it)) {
+            route(*prefix, Action::Throw);
+        }
+    }
+}
+
+impl AgentRoutes {
+    /// The rules and routes that follow.
+    pub fn desired(&self) -> Desired {
+        let mut desired = Desired::default();
+        let mut route = |destination, metric, action| {
+            desired.routes.insert(Route { table: MAIN, destination, metric, action });
+        };
+        for (interface, destinations) in &self.bound {
+            for destination in destinations {
+                let send = Action::Send { interface: *interface, router: None, source: None };
+                route(*destination, BEST, send);
+                route(*destination, WORST, Action::Unreachable);
+            }
+        }
+        for destination in &self.reserved {
+            route(*destination, WORST, Action::Unreachable);
+        }
+        desired
+    }
+}
+
+/// The prefix of one address.
+pub fn host(address: Ipv6Addr) -> Ipv6Net {
+    Ipv6Net::new_assert(address, 128)
+}
+
+fn everywhere() -> Ipv6Net {
+    Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    fn net(text: &str) -> Ipv6Net {
+        text.parse().unwrap()
+    }
+
+    /// In the words of `ip rule` and `ip route`.
+    fn text(desired: &Desired) -> String {
+        let mut text = String::new();
+        for rule in &desired.rules {
+            let selects = match &rule.selects {
+                Selects::From(prefix) => format!("from {prefix}"),
+                Selects::Oif(name) => format!("oif {name}"),
+                Selects::Local => "iif lo".to_owned(),
+            };
+            let suppress = if rule.suppress_default { " suppress_prefixlength 0" } else { "" };
+            writeln!(text, "{}: {selects} lookup {}{suppress}", rule.priority, rule.table).unwrap();
+        }
+        for route in &desired.routes {
+            let action = match &route.action {
+                Action::Send { interface, router, source } => {
+                    let via = router.map(|it| format!("via {it} ")).unwrap_or_default();
+                    let src = source.map(|it| format!(" src {it}")).unwrap_or_default();
+                    format!("{via}dev {interface}{src}")
+                }
+                Action::Throw => "throw".to_owned(),
+                Action::Unreachable => "unreachable".to_owned(),
+            };
+            let Route { table, destination, metric, .. } = route;
+            writeln!(text, "{table}: {destination} metric {metric} {action}").unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn a_mobile_router_with_two_uplinks() {
+        let path =
+            |path, name: &str, index, address: &str, router: Option<&str>, on_link: &[&str]| {
+                PathRoutes {
+                    path,
+                    interface: name.into(),
+                    index,
+                    addresses: BTreeSet::from([address.parse().unwrap()]),
+                    router: router.map(|it| it.parse().unwrap()),
+                    on_link: on_link.iter().map(|it| net(it)).collect(),
+                }
+            };
+        let mut routes = MobileRoutes {
+            homes: vec![HomeRoutes {
+                tunnel: Some(7),
+                address: HomeAddress("2001:db8:100::42".parse().unwrap()),
+                mobile_networks: vec![
+                    MobileNetworkPrefix::new(net("2001:db8:100:4200::/56")).unwrap(),
+                ],
+            }],
+            paths: vec![],
+        };
+        let no_paths = text(&routes.desired());
+        let on_wlan0 = ["2001:db8:1::/64", "fe80::/64"];
+        routes.paths = vec![
+            path(1, "wlan0", 3, "2001:db8:1::7", Some("fe80::1"), &on_wlan0),
+            path(2, "wwan0", 4, "2001:db8:2::7", None, &[]),
+        ];
+        insta::assert_snapshot!(text(&routes.desired()), @r"
+        6271: from 2001:db8:1::7/128 lookup 6300001
+        6271: from 2001:db8:2::7/128 lookup 6300002
+        6272: oif wlan0 lookup 6300001
+        6272: oif wwan0 lookup 6300002
+        6273: from 2001:db8:100::42/128 lookup 6275000
+        6273: from 2001:db8:100:4200::/56 lookup 6275000
+        6274: iif lo lookup 254 suppress_prefixlength 0
+        6275: iif lo lookup 6275000
+        254: 2001:db8:100:4200::/56 metric 4294967295 unreachable
+        6275000: ::/0 metric 1 dev 7 src 2001:db8:100::42
+        6275000: ::/0 metric 4294967295 unreachable
+        6275000: 2001:db8:100:4200::/56 metric 1 throw
+        6300001: ::/0 metric 1 via fe80::1 dev 3
+        6300001: 2001:db8:1::/64 metric 1 dev 3
+        6300001: 2001:db8:100:4200::/56 metric 1 throw
+        6300001: fe80::/64 metric 1 dev 3
+        6300002: ::/0 metric 1 dev 4
+        6300002: 2001:db8:100:4200::/56 metric 1 throw
+        ");
+        routes.paths.clear();
+        assert_eq!(text(&routes.desired()), no_paths);
+    }
+
+    #[test]
+    fn without_a_tunnel_nothing_of_home_leaves() {
+        let home = HomeRoutes {
+            tunnel: None,
+            address: HomeAddress("2001:db8:100::42".parse().unwrap()),
+            mobile_networks: vec![],
+        };
+        let desired = MobileRoutes { homes: vec![home], paths: vec![] }.desired();
+        let default = Route {
+            table: home_table(0),
+            destination: everywhere(),
+            metric: u32::MAX,
+            action: Action::Unreachable,
+        };
+        assert_eq!(desired.routes, BTreeSet::from([default]));
+    }
+
+    #[test]
+    fn an_agent_routes_what_has_a_binding() {
+        let mobile = BTreeSet::from([net("2001:db8:100::42/128"), net("2001:db8:100:4200::/56")]);
+        let routes = AgentRoutes {
+            bound: BTreeMap::from([(9, mobile)]),
+            reserved: BTreeSet::from([
+                net("2001:db8:100:4200::/56"),
+                net("2001:db8:100:4300::/56"),
+            ]),
+        };
+        insta::assert_snapshot!(text(&routes.desired()), @r"
+        254: 2001:db8:100::42/128 metric 1 dev 9
+        254: 2001:db8:100::42/128 metric 4294967295 unreachable
+        254: 2001:db8:100:4200::/56 metric 1 dev 9
+        254: 2001:db8:100:4200::/56 metric 4294967295 unreachable
+        254: 2001:db8:100:4300::/56 metric 4294967295 unreachable
+        ");
+    }
+}
