@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod movement;
+pub mod netlink;
 pub mod random;
 pub mod routes;
 pub mod sysctl;
+pub mod watch;
