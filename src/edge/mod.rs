@@ -1,8 +1,14 @@
 //! The edge: everything that touches the machine this program runs on.
+//!
+//! [`movement`] and [`routes`] are pure: what the kernel reports becomes movements, and what the
+//! daemon knows becomes the rules and routes that should exist. [`netlink`] brings both to the
+//! kernel, [`nft`] keeps packets away from a kernel that would answer them, [`sysctl`] changes
+//! settings and puts them back. [`watch`] runs the reports for the daemon.
 
 pub mod clock;
 pub mod movement;
 pub mod netlink;
+pub mod nft;
 pub mod random;
 pub mod routes;
 pub mod sysctl;

@@ -1,0 +1,269 @@
+//! Our own table in the firewall.
+//!
+//! It does two things and nothing else. Packets of Mobile IPv6 to our own addresses are dropped
+//! once the packet sockets have seen them, because a kernel without Mobile IPv6 would answer them
+//! with ICMPv6 errors; nobody else's packets are touched. And a packet with a source of the home
+//! network never leaves by an uplink in the plain: routing already sees to that, this is the
+//! second lock, and what it catches is counted.
+//!
+//! The table is replaced as a whole when the daemon starts, so what a killed one left behind
+//! does no harm; its sets are exchanged in one transaction when addresses change.
+//!
+//! ```text
+//! table ip6 mtun {
+//!     chain arriving {                    prerouting, priority raw
+//!         iifname @uplinks ip6 daddr @ours goto taken
+//!     }
+//!     chain taken {
+//!         meta l4proto { 41, 135 }        drop    tunnelled packets, Mobility Header
+//!         rt type 2                       drop    type 2 routing header
+//!         ip6 nexthdr 60 @nh,368,8 0xc9   drop    Home Address option in its usual place
+//!         frag nexthdr { 41, 43, 60, 135 } drop   fragments of these
+//!     }
+//!     chain leaving {                     postrouting
+//!         oifname @uplinks ip6 saddr @home drop
+//!     }
+//! }
+//! ```
+//!
+//! Standards: RFC 6275 §6.1, §6.3, §6.4; RFC 2473.
+
+use std::collections::BTreeSet;
+use std::net::Ipv6Addr;
+
+use ipnet::Ipv6Net;
+use mtun_policy::InterfaceName;
+use nftables::helper::{self, DEFAULT_ARGS, DEFAULT_NFT, NftablesError};
+use serde_json::{Value, json};
+
+const FAMILY: &str = "ip6";
+const TABLE: &str = "mtun";
+/// `raw`: before connection tracking, so the packets leave no entries there.
+const BEFORE_TRACKING: i32 = -300;
+/// After everybody else has had their say about what leaves.
+const LAST: i32 = 300;
+
+/// Why the firewall could not be changed.
+#[derive(Debug, thiserror::Error)]
+pub enum FirewallError {
+    /// The program `nft` could not be run or refused.
+    #[error(transparent)]
+    Nft(#[from] NftablesError),
+    /// It answered in a way that cannot be understood.
+    #[error("nft's answer cannot be understood: {0}")]
+    Answer(String),
+}
+
+/// What the table is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guarded {
+    /// The interfaces whose packets are taken by packet sockets.
+    pub uplinks: BTreeSet<InterfaceName>,
+    /// Our addresses there: care-of addresses, or the agent's address.
+    pub ours: BTreeSet<Ipv6Addr>,
+    /// Home addresses (/128) and mobile network prefixes that must not leave in the plain.
+    pub home: BTreeSet<Ipv6Net>,
+}
+
+/// What the table has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirewallCounters {
+    /// Packets kept from the kernel because packet sockets have them.
+    pub taken: u64,
+    /// Packets with a home source stopped on their way out of an uplink.
+    pub leaks: u64,
+}
+
+/// The installed table. It stays until [`Firewall::remove`], also when this value is dropped: a
+/// daemon that dies must not open the second lock.
+#[derive(Debug)]
+pub struct Firewall {
+    guarded: Guarded,
+}
+
+impl Firewall {
+    /// Puts the table in place, instead of any that an earlier run left. Runs `nft`, which takes
+    /// some milliseconds.
+    pub fn install(guarded: Guarded) -> Result<Self, FirewallError> {
+        apply(&installation(&guarded))?;
+        Ok(Self { guarded })
+    }
+
+    /// Exchanges the sets, in one transaction. Does nothing when nothing has changed.
+    pub fn update(&mut self, guarded: Guarded) -> Result<(), FirewallError> {
+        if guarded != self.guarded {
+            apply(&exchange(&guarded))?;
+            self.guarded = guarded;
+        }
+        Ok(())
+    }
+
+    /// Reads the counters.
+    pub fn counters(&self) -> Result<FirewallCounters, FirewallError> {
+        let list = ["list", "counters", "table", FAMILY, TABLE];
+        let answer = helper::get_current_ruleset_raw(DEFAULT_NFT, list)?;
+        parse_counters(&answer).ok_or(FirewallError::Answer(answer))
+    }
+
+    /// Takes the table away.
+    pub fn remove(self) -> Result<(), FirewallError> {
+        Self::remove_any()
+    }
+
+    /// Takes away whatever table an earlier run left.
+    pub fn remove_any() -> Result<(), FirewallError> {
+        apply(&[add(table()), json!({ "delete": table() })])
+    }
+}
+
+fn apply(commands: &[Value]) -> Result<(), FirewallError> {
+    let batch = json!({ "nftables": commands }).to_string();
+    helper::apply_ruleset_raw(&batch, DEFAULT_NFT, DEFAULT_ARGS)?;
+    Ok(())
+}
+
+fn installation(guarded: &Guarded) -> Vec<Value> {
+    let chain = |name: &str, hook: &str, priority: i32| {
+        add(json!({ "chain": {
+            "family": FAMILY, "table": TABLE, "name": name,
+            "type": "filter", "hook": hook, "prio": priority, "policy": "accept",
+        }}))
+    };
+    let set = |name: &str, kind: &str, flags: &[&str]| {
+        add(json!({ "set": {
+            "family": FAMILY, "table": TABLE, "name": name, "type": kind, "flags": flags,
+        }}))
+    };
+    let counter =
+        |name: &str| add(json!({ "counter": { "family": FAMILY, "table": TABLE, "name": name } }));
+    let rule = |chain: &str, expr: Vec<Value>| {
+        add(json!({ "rule": {
+            "family": FAMILY, "table": TABLE, "chain": chain, "expr": expr,
+        }}))
+    };
+    let header = |field: &str| json!({ "payload": { "protocol": "ip6", "field": field } });
+    let extension = |name: &str, field: &str| json!({ "exthdr": { "name": name, "field": field } });
+    let of = |numbers: &[u8]| json!({ "set": numbers });
+    let is = |left: Value, right: Value| json!({ "match": { "op": "==", "left": left, "right": right } });
+    let (taken, leaks) = (json!({ "counter": "taken" }), json!({ "counter": "leaks" }));
+    let drop = json!({ "drop": null });
+    let take = |mut matches: Vec<Value>| {
+        matches.extend([taken.clone(), drop.clone()]);
+        rule("taken", matches)
+    };
+
+    // Adding the table first makes the removal succeed in any case.
+    let mut commands = vec![add(table()), json!({ "delete": table() }), add(table())];
+    commands.extend([
+        set("uplinks", "ifname", &[]),
+        set("ours", "ipv6_addr", &[]),
+        set("home", "ipv6_addr", &["interval"]),
+        counter("taken"),
+        counter("leaks"),
+        chain("arriving", "prerouting", BEFORE_TRACKING),
+        chain("leaving", "postrouting", LAST),
+        add(json!({ "chain": { "family": FAMILY, "table": TABLE, "name": "taken" } })),
+        rule(
+            "arriving",
+            vec![
+                is(json!({ "meta": { "key": "iifname" } }), json!("@uplinks")),
+                is(header("daddr"), json!("@ours")),
+                json!({ "goto": { "target": "taken" } }),
+            ],
+        ),
+        take(vec![is(json!({ "meta": { "key": "l4proto" } }), of(&[41, 135]))]),
+        take(vec![is(extension("rt", "type"), json!(2))]),
+        // The option type at octet 46: a destination options header right after the fixed header,
+        // and the option where its alignment of 8n+6 first allows it.
+        take(vec![
+            is(header("nexthdr"), json!(60)),
+            is(json!({ "payload": { "base": "nh", "offset": 368, "len": 8 } }), json!(0xc9)),
+        ]),
+        take(vec![is(extension("frag", "nexthdr"), of(&[41, 43, 60, 135]))]),
+        rule(
+            "leaving",
+            vec![
+                is(json!({ "meta": { "key": "oifname" } }), json!("@uplinks")),
+                is(header("saddr"), json!("@home")),
+                leaks,
+                drop.clone(),
+            ],
+        ),
+    ]);
+    commands.extend(elements(guarded));
+    commands
+}
+
+fn exchange(guarded: &Guarded) -> Vec<Value> {
+    let flush = |name: &str| json!({ "flush": { "set": { "family": FAMILY, "table": TABLE, "name": name } } });
+    ["uplinks", "ours", "home"].into_iter().map(flush).chain(elements(guarded)).collect()
+}
+
+fn elements(guarded: &Guarded) -> Vec<Value> {
+    let prefix = |net: &Ipv6Net| match net.prefix_len() {
+        128 => json!(net.addr()),
+        length => json!({ "prefix": { "addr": net.network(), "len": length } }),
+    };
+    // Overlapping intervals are refused, so only the widest are told.
+    let nested =
+        |net: &&Ipv6Net| guarded.home.iter().any(|other| other != *net && other.contains(*net));
+    let sets: [(&str, Vec<Value>); 3] = [
+        ("uplinks", guarded.uplinks.iter().map(|it| json!(it.as_str())).collect()),
+        ("ours", guarded.ours.iter().map(|it| json!(it)).collect()),
+        ("home", guarded.home.iter().filter(|net| !nested(net)).map(prefix).collect()),
+    ];
+    let add_to = |(name, elem): (&str, Vec<Value>)| {
+        add(json!({ "element": { "family": FAMILY, "table": TABLE, "name": name, "elem": elem } }))
+    };
+    // An empty list of elements is no valid command.
+    sets.into_iter().filter(|(_, elements)| !elements.is_empty()).map(add_to).collect()
+}
+
+fn table() -> Value {
+    json!({ "table": { "family": FAMILY, "name": TABLE } })
+}
+
+fn add(object: Value) -> Value {
+    json!({ "add": object })
+}
+
+fn parse_counters(answer: &str) -> Option<FirewallCounters> {
+    let answer: Value = serde_json::from_str(answer).ok()?;
+    let packets = |name: &str| {
+        let objects = answer["nftables"].as_array()?;
+        let named = |it: &&Value| it["counter"]["name"] == name && it["counter"]["table"] == TABLE;
+        objects.iter().find(named)?["counter"]["packets"].as_u64()
+    };
+    Some(FirewallCounters { taken: packets("taken")?, leaks: packets("leaks")? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_found_by_name() {
+        let answer = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
+            {"counter": {"family": "ip6", "name": "leaks", "table": "mtun", "packets": 3, "bytes": 9}},
+            {"counter": {"family": "ip6", "name": "taken", "table": "other", "packets": 8, "bytes": 9}},
+            {"counter": {"family": "ip6", "name": "taken", "table": "mtun", "packets": 5, "bytes": 9}}]}"#;
+        assert_eq!(parse_counters(answer), Some(FirewallCounters { taken: 5, leaks: 3 }));
+        assert_eq!(parse_counters(r#"{"nftables": []}"#), None);
+        assert_eq!(parse_counters("not JSON"), None);
+    }
+
+    #[test]
+    fn nested_prefixes_and_empty_sets_are_not_told() {
+        let nets = ["2001:db8:100:4200::/56", "2001:db8:100:4242::/64", "2001:db8:100::42/128"];
+        let guarded = Guarded {
+            home: nets.iter().map(|it| it.parse().unwrap()).collect(),
+            ..Guarded::default()
+        };
+        let commands = elements(&guarded);
+        assert_eq!(commands.len(), 1, "only one set has elements");
+        assert_eq!(
+            commands[0]["add"]["element"]["elem"],
+            json!(["2001:db8:100::42", { "prefix": { "addr": "2001:db8:100:4200::", "len": 56 } }])
+        );
+    }
+}
