@@ -1,0 +1,156 @@
+//! A TUN's queues tell where a packet came from; uplinks say why a packet did not leave.
+
+use mtun_dataplane::backend::{
+    PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, SteeringError, Tun, TunError,
+    Uplink,
+};
+
+use crate::world::*;
+
+const FAR: &str = "2001:db8:f::1";
+
+/// The ports of the UDP packets that wait in a queue.
+fn ports(tun: &Tun, queue: usize) -> Vec<u16> {
+    let mut buffer = vec![0; RECEIVE_BUFFER];
+    let mut ports = Vec::new();
+    while let Some(received) = tun.queues()[queue].recv(&mut buffer).unwrap() {
+        let packet = &buffer[received.packet];
+        if packet[6] == 17 {
+            ports.push(u16::from_be_bytes([packet[42], packet[43]]));
+        }
+    }
+    ports
+}
+
+#[test]
+fn queues_tell_local_other_and_named_ingress_apart() {
+    let Some(world) = World::new() else { return };
+    let lan0 = world.mobile.index("lan0");
+    let wlan0 = world.mobile.index("wlan0");
+    let tun = world.mobile.run(|| Tun::open("mtun0", 3).unwrap());
+    world.mobile.shell("ip link set mtun0 addrgenmode none");
+    world.mobile.shell("ip link set mtun0 up");
+    world.mobile.shell("ip -6 route add 2001:db8:f::/48 dev mtun0");
+    world.access.shell("ip -6 route add 2001:db8:f::/48 via 2001:db8:1::7");
+
+    let send_all = |port: u16| {
+        world.mobile.run(|| {
+            let socket = std::net::UdpSocket::bind(format!("[{CARE_OF}]:0")).unwrap();
+            socket.send_to(b"local", (FAR, port)).unwrap();
+        });
+        for (namespace, source) in [(&world.lan, LAN_HOST), (&world.access, ACCESS)] {
+            let uplink = namespace.run(|| Uplink::open(None).unwrap());
+            uplink.send(&udp(source, FAR, port + u16::from(source == LAN_HOST))).unwrap();
+        }
+    };
+    let seen = |want: [&[u16]; 3]| {
+        let mut seen: [Vec<u16>; 3] = Default::default();
+        eventually(&format!("packets {want:?} in {seen:?}"), || {
+            for (queue, seen) in seen.iter_mut().enumerate() {
+                seen.extend(ports(&tun, queue));
+            }
+            seen.iter().map(Vec::len).sum::<usize>() >= 3
+        });
+        assert_eq!(seen.each_ref().map(Vec::as_slice), want);
+    };
+
+    tun.set_steering(&[(lan0, 2)]).unwrap();
+    send_all(1000);
+    seen([&[1000], &[1000], &[1001]]);
+    // Replaced while packets may flow.
+    tun.set_steering(&[(wlan0, 2)]).unwrap();
+    send_all(2000);
+    seen([&[2000], &[2001], &[2000]]);
+    tun.set_steering(&[]).unwrap();
+    send_all(3000);
+    let mut others = ports(&tun, 1);
+    eventually("both others", || {
+        others.extend(ports(&tun, 1));
+        others.len() == 2
+    });
+    assert_eq!(ports(&tun, 0), [3000]);
+    assert!(matches!(
+        tun.set_steering(&[(lan0, 3)]),
+        Err(SteeringError::NoSuchQueue { queue: 3, queues: 3 })
+    ));
+}
+
+#[test]
+fn a_tun_hands_out_complete_packets_and_takes_them_back() {
+    let Some(world) = World::new() else { return };
+    let mut tun = world.mobile.run(|| Tun::open("mtun0", 2).unwrap());
+    world.mobile.run(|| tun.grow(3).unwrap());
+    assert_eq!(tun.queues().len(), 3);
+    assert_eq!(tun.index(), world.mobile.index("mtun0"));
+    world.mobile.shell("ip link set mtun0 addrgenmode none");
+    world.mobile.shell("ip link set mtun0 up");
+    world.mobile.shell(&format!("ip addr add {HOME}/128 dev mtun0 nodad"));
+    assert!(world.mobile.shell("ip link show mtun0").contains("qlen 4096"));
+    tun.set_steering(&[]).unwrap();
+
+    let socket = world.mobile.run(|| std::net::UdpSocket::bind(format!("[{HOME}]:7")).unwrap());
+    socket.set_nonblocking(true).unwrap();
+    let mut text = [0; 16];
+    let mut received = None;
+    // The kernel says that the address is there a moment before it takes packets for it.
+    eventually("a packet out of the tunnel", || {
+        tun.queues()[1].send(&udp(FAR, HOME, 7)).unwrap();
+        received = socket.recv_from(&mut text).ok();
+        received.is_some()
+    });
+    let (length, from) = received.unwrap();
+    assert_eq!((&text[..length], from.to_string()), (&b"test"[..], format!("[{FAR}]:7")));
+
+    world.mobile.shell("ip -6 route add 2001:db8:f::/48 dev mtun0");
+    socket.send_to(&text[..length], from).unwrap();
+    let mut buffer = vec![0; RECEIVE_BUFFER];
+    let mut received = None;
+    eventually("the answer", || {
+        received = tun.queues()[0].recv(&mut buffer).unwrap();
+        // Group memberships are reported too: this tunnel was not made quiet.
+        received.as_ref().is_some_and(|it| buffer[it.packet.clone()][6] == 17)
+    });
+    let received = received.unwrap();
+    assert!(!received.header.has_partial_checksum() && !received.header.is_superpacket());
+    // The first octets hold a flow label of the kernel's choice.
+    assert_eq!(buffer[received.packet][4..], udp(HOME, FAR, 7)[4..], "with its checksum");
+}
+
+#[test]
+fn tun_refusals_have_names() {
+    let Some(world) = World::new() else { return };
+    world.mobile.run(|| {
+        let first = Tun::open("mtun0", 1).unwrap();
+        assert!(matches!(Tun::open("mtun0", 1), Err(TunError::Exists(_))));
+        assert!(matches!(first.set_steering(&[]), Err(SteeringError::NoSuchQueue { .. })));
+        assert!(matches!(Tun::open("a-name-too-long-", 1), Err(TunError::Name(_))));
+        assert!(matches!(Tun::open("mtun1", 0), Err(TunError::Queues(0))));
+        assert!(matches!(Tun::open("mtun1", 257), Err(TunError::Queues(257))));
+    });
+    let links = world.mobile.shell("ip link");
+    assert!(!links.contains("mtun"), "an interface goes with its last queue: {links}");
+}
+
+#[test]
+fn uplinks_say_why_a_packet_did_not_leave() {
+    let Some(world) = World::new() else { return };
+    let index = world.mobile.index("wlan0");
+    let uplink = world.mobile.run(|| Uplink::open(Some(index)).unwrap());
+    let sniffer = Sniffer::new(&world.access, "a0");
+    let big = |length: usize| packet(59, CARE_OF, ACCESS, &vec![0; length - 40]);
+    assert_eq!(uplink.send(&big(1500)), Ok(()));
+    sniffer.wait_for("1500 octets", |it| it.len() == 1500 && source(it).to_string() == CARE_OF);
+    assert_eq!(uplink.send(&big(1501)), Err(SendError::TooBig { mtu: Some(1500) }));
+    assert_eq!(uplink.send(&big(1500)[..39]), Err(SendError::Malformed));
+    world.mobile.shell("ip -6 route add unreachable 2001:db8:1::99");
+    assert_eq!(uplink.send(&packet(59, CARE_OF, "2001:db8:1::99", &[])), Ok(()), "by its device");
+    let any = world.mobile.run(|| Uplink::open(None).unwrap());
+    let to_nowhere = packet(59, CARE_OF, "2001:db8:1::99", &[]);
+    assert_eq!(any.send(&to_nowhere), Err(SendError::NoRoute));
+    world.mobile.shell("ip link set wlan0 down");
+    assert_eq!(uplink.send(&big(1500)), Err(SendError::NoRoute));
+
+    world.mobile.run(|| {
+        assert!(matches!(PacketSocket::open(9999), Err(PacketSocketError::NoInterface(9999))));
+    });
+}
