@@ -1,8 +1,8 @@
 //! The policy file as it was written: every statement with its place, nothing resolved.
 //!
 //! Values have their types here (a lifetime is a duration, a prefix has no host bits); names of
-//! groups, interfaces and homes are still names. [`crate::check`] asks whether they fit together
-//! and [`crate::compile`] resolves them.
+//! groups, interfaces and homes are still names. `check` asks whether they fit together
+//! and `compile` resolves them.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;

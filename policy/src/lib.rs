@@ -38,7 +38,7 @@ pub use explain::{
 pub use files::{Directory, Files, NoFiles};
 pub use filter::{Filter, filter_text, parse_filter, parse_flow, parse_given, parse_question};
 pub use key::{FlowKey, Ingress};
-pub use load::{load, load_tested, parse};
+pub use load::{load, load_tested, parse, parse_document};
 pub use policy::{
     Algorithm, AllowedMobile, Home, Ingresses, Interface, MobileNetwork, Policy, Register, Rule,
     RuleSet, Security, ServedHome, Tunnel, Verb,

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
+use crate::document::Document;
 use crate::files::{Directory, Files, gather, not_utf8, read_regular};
 use crate::policy::Policy;
 use crate::source::{Sink, Sources};
@@ -53,14 +54,9 @@ pub fn load_tested(path: &Path) -> Result<Policy, Faults> {
 /// resolved against its directory.
 pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Policy, Faults> {
     let (mut sources, mut sink) = (Sources::default(), Sink::default());
-    let nodes = gather(name, text.to_owned(), files, &mut sources, &mut sink);
-    let readable = !sink.has_errors();
-    words::conform_file(&nodes, &mut sink);
-    let document = read::document(&nodes, &sources, &mut sink);
-    // Without all nodes, what is missing or unknown may only be unread.
-    if !readable {
+    let Some(document) = read_all(name, text, files, &mut sources, &mut sink) else {
         return Err(sink.finish(&sources).expect_err("what is unreadable was named"));
-    }
+    };
     check::check(&document, &sources, &mut sink);
     let mut policy = compile::compile(&document, &sources, &mut sink);
     if !sink.has_errors() {
@@ -68,4 +64,28 @@ pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Policy, Faults
     }
     policy.warnings = sink.finish(&sources)?;
     Ok(policy)
+}
+
+/// Reads a policy as it is written, without asking whether its statements fit together.
+pub fn parse_document(name: &str, text: &str, files: &dyn Files) -> Result<Document, Faults> {
+    let (mut sources, mut sink) = (Sources::default(), Sink::default());
+    let document = read_all(name, text, files, &mut sources, &mut sink);
+    sink.finish(&sources)?;
+    Ok(document.unwrap_or_default())
+}
+
+/// The document of a text and its includes; `None` if a part of it could not even be read, for
+/// then what seems missing or unknown may only be unread.
+fn read_all(
+    name: &str,
+    text: &str,
+    files: &dyn Files,
+    sources: &mut Sources,
+    sink: &mut Sink,
+) -> Option<Document> {
+    let nodes = gather(name, text.to_owned(), files, sources, sink);
+    let readable = !sink.has_errors();
+    words::conform_file(&nodes, sink);
+    let document = read::document(&nodes, sources, sink);
+    readable.then_some(document)
 }
