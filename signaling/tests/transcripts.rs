@@ -12,17 +12,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use mtun_policy::PrefixMode;
 use mtun_signaling::wire::{self, Message};
 use mtun_signaling::{
     AgentConfig, AgentEvent, Envelope, HomeAgent, MobileConfig, MobileEvent, MobileNode, NtpTime,
     auth,
 };
-use scene::text::{self, parse_acknowledgement, parse_other, parse_update, value, words};
+use scene::settings::{set_agent, set_mobile, signed_update};
+use scene::text::{self, parse_acknowledgement, parse_other, value, words};
 use scene::world::World;
-use scene::{
-    EPOCH, address, agent_config, at, bid, care_of, home, key, mobile_config, our_key, prefix,
-};
+use scene::{EPOCH, address, agent_config, at, bid, care_of, home, key, mobile_config, our_key};
 
 /// One way of the link between mobile and agent.
 const DELAY: Duration = Duration::from_millis(20);
@@ -33,58 +31,6 @@ struct Scene {
     mobile_epoch: u64,
     with_mobile: bool,
     with_agent: bool,
-}
-
-fn yes(words: &[&str], key: &str, otherwise: bool) -> bool {
-    match value(words, key) {
-        None => otherwise,
-        Some("yes") => true,
-        Some("no") => false,
-        Some(other) => panic!("{key}={other}: neither yes nor no"),
-    }
-}
-
-fn set_mobile(config: &mut MobileConfig, epoch: &mut u64, words: &[&str]) {
-    if let Some(prefixes) = value(words, "prefixes") {
-        config.mobile_networks = prefixes.split(',').map(prefix).collect();
-    }
-    if value(words, "mode") == Some("implicit") {
-        config.prefix_mode = PrefixMode::Implicit;
-    }
-    if let Some(lifetime) = value(words, "lifetime") {
-        config.lifetime = Duration::from_secs(lifetime.parse().unwrap());
-    }
-    if let Some(sequence) = value(words, "sequence") {
-        config.initial_sequence = sequence.parse().unwrap();
-    }
-    if let Some(clock) = value(words, "clock") {
-        *epoch = clock.parse().unwrap();
-    }
-    if value(words, "protection") == Some("none") {
-        config.protection = None;
-    }
-    config.multiple_coa = yes(words, "multiple-coa", config.multiple_coa);
-    config.bulk = yes(words, "bulk", config.bulk);
-}
-
-fn set_agent(config: &mut AgentConfig, words: &[&str]) {
-    if let Some(prefixes) = value(words, "prefixes") {
-        config.mobiles[0].prefixes = prefixes.split(',').map(prefix).collect();
-    }
-    if let Some(lifetime) = value(words, "lifetime") {
-        config.max_lifetime = Duration::from_secs(lifetime.parse().unwrap());
-    }
-    if let Some(most) = value(words, "bindings") {
-        config.mobiles[0].max_bindings = most.parse().unwrap();
-    }
-    if value(words, "protection") == Some("none") {
-        config.mobiles[0].protection = None;
-    }
-    if value(words, "key") == Some("other") {
-        config.mobiles[0].protection = Some(key(256, 9));
-    }
-    config.multiple_coa = yes(words, "multiple-coa", config.multiple_coa);
-    config.bulk = yes(words, "bulk", config.bulk);
 }
 
 /// An acknowledgement for the update that left last, as its agent would write it.
@@ -116,27 +62,6 @@ fn acknowledgement(world: &World, words: &[&str]) -> MobileEvent {
         wire::emit_authenticated(&message, &envelope, care_of, &association, message_id)
     };
     MobileEvent::Received { envelope, message: message.expect("it fits") }
-}
-
-/// A Binding Update as a mobile would write it.
-fn update(world: &World, words: &[&str]) -> AgentEvent {
-    let (envelope, update) = parse_update(words);
-    let care_of = auth::care_of_address(&update, &envelope);
-    let skew: i64 = value(words, "skew").map_or(0, |skew| skew.parse().unwrap());
-    let clock = EPOCH.checked_add_signed(skew).expect("a time");
-    let message_id = (!words.contains(&"without-timestamp")).then_some(at(world.now, clock).wall);
-    let association = match (words.contains(&"wrong-key"), value(words, "spi")) {
-        (true, _) => key(256, 9),
-        (false, Some(spi)) => key(spi.parse().unwrap(), spi.parse::<u32>().unwrap() as u8 + 1),
-        (false, None) => our_key(),
-    };
-    let message = Message::BindingUpdate(update);
-    let message = if words.contains(&"unprotected") {
-        wire::emit(&message, &envelope)
-    } else {
-        wire::emit_authenticated(&message, &envelope, care_of, &association, message_id)
-    };
-    AgentEvent::Received { envelope, message: message.expect("it fits") }
 }
 
 fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
@@ -175,8 +100,8 @@ fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
             world.mobile_event(event, &mut fate);
         }
         ["recv", "BindingUpdate", ..] => {
-            let event = update(world, words);
-            world.agent_event(event, &mut fate);
+            let (envelope, message) = signed_update(words, world.now);
+            world.agent_event(AgentEvent::Received { envelope, message }, &mut fate);
         }
         ["record"] => world.recorded = world.last_update.clone(),
         ["replay"] => {
