@@ -252,19 +252,21 @@ impl HomeAgent {
         self.bulk = config.bulk;
         let entries: Vec<BindingCacheEntry> = self.cache.iter().cloned().collect();
         for mut entry in entries {
-            let allowed = match self.served.get(&entry.home_address) {
-                Some(_) if moved => false,
-                Some(_) => self.multiple_coa || entry.is_plain(),
-                None => false,
+            let home_address = entry.home_address;
+            let may_stay = !moved && (self.multiple_coa || entry.is_plain());
+            let most = match self.served.get(&home_address) {
+                Some(served) if may_stay => usize::from(served.mobile.max_bindings),
+                _ => 0,
             };
-            if allowed {
-                let home_address = entry.home_address;
-                entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
-            } else {
-                entry.bindings.clear();
-                if let Some(served) = self.served.get_mut(&entry.home_address) {
-                    served.replay.expired(now);
-                }
+            // The mobile's preferred ones stay.
+            entry.bindings.sort_by_key(|binding| (binding.priority, binding.bid));
+            entry.bindings.truncate(most);
+            entry.bindings.sort_by_key(|binding| binding.bid);
+            entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
+            if entry.bindings.is_empty()
+                && let Some(served) = self.served.get_mut(&home_address)
+            {
+                served.replay.expired(now);
             }
             if self.cache.get(entry.home_address) != Some(&entry) {
                 self.replace(entry);

@@ -201,8 +201,7 @@ impl MobileNode {
             if !request.is_registration() {
                 self.judge_deregistration(now, bid, verdict);
             } else if verdict == Status::MCOA_UNKNOWN_COA && self.is_refreshing(bid) {
-                // req MC-24 (RFC 5648 §5.7): without a binding there, the next update has the
-                // address.
+                // req MC-24 (RFC 5648 §5.7): there it is new.
                 self.notice(MobileNotice::UnknownBinding { bid });
                 self.apply(bid, Event::Removed);
                 unknown = true;

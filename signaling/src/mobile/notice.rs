@@ -40,7 +40,7 @@ pub enum MobileNotice {
     BulkProhibited,
     /// A binding without BID was in the way (status 165): everything is registered anew.
     PlainBindingExists,
-    /// The agent did not know a BID and is told its address again (status 167).
+    /// The agent did not know a BID and is asked to register it as new (status 167).
     UnknownBinding {
         /// The binding.
         bid: Bid,
@@ -188,7 +188,7 @@ impl fmt::Display for MobileNotice {
                 f.write_str("the agent holds a binding without BID (status 165): replacing all")
             }
             Self::UnknownBinding { bid } => {
-                write!(f, "the agent does not know binding {bid} (status 167): sending its address")
+                write!(f, "the agent does not know binding {bid} (status 167): registering it as new")
             }
             Self::SequenceAdopted { sequence } => {
                 write!(f, "the agent's last sequence number is {sequence} (status 135): adopted")

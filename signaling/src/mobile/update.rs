@@ -96,7 +96,7 @@ impl MobileNode {
             Request::Register { bids, overwrite: all } => {
                 overwrite = *all;
                 for bid in bids {
-                    options.push(identifier(*bid, &self.registrations[bid], *all));
+                    options.push(identifier(*bid, &self.registrations[bid]));
                 }
             }
             Request::Deregister { bids } => {
@@ -131,12 +131,13 @@ impl MobileNode {
 }
 
 /// The option that registers or refreshes one binding.
-fn identifier(bid: Bid, registration: &Registration, with_address: bool) -> BindingIdentifier {
-    // req R-MN-22 (RFC 5648 §5.1): an address that the agent has need not be repeated.
-    let known = registration.grant().is_some() && !with_address;
+fn identifier(bid: Bid, registration: &Registration) -> BindingIdentifier {
+    // req R-MN-22 (RFC 5648 §5.1): an address that the agent has need not be repeated. It is all
+    // the same: an agent that restarted is told at once, and should both ends ever disagree, by a
+    // stray update of an earlier life for one, the next refresh ends it.
     BindingIdentifier {
         priority: registration.priority(),
-        care_of: (!known).then(|| registration.care_of()),
+        care_of: Some(registration.care_of()),
         ..BindingIdentifier::new(bid)
     }
 }

@@ -37,6 +37,10 @@ pub struct World {
     pub last_update: Option<Transmit>,
     /// An update that somebody on the path kept.
     pub recorded: Option<Transmit>,
+    /// When updates left.
+    pub sent: Vec<Duration>,
+    /// The updates that reached the agent, as somebody on the path may have kept them.
+    pub delivered: Vec<(Envelope, Vec<u8>)>,
     /// What came out, with its time.
     pub trace: Vec<(Duration, String)>,
     flying: Vec<Flying>,
@@ -53,6 +57,8 @@ impl World {
             silent: BTreeSet::new(),
             last_update: None,
             recorded: None,
+            sent: Vec::new(),
+            delivered: Vec::new(),
             trace: Vec::new(),
             flying: Vec::new(),
         }
@@ -137,6 +143,7 @@ impl World {
         let Flying { envelope, message, .. } = self.flying.remove(index);
         if envelope.destination == address(AGENT) {
             if self.agent.is_some() {
+                self.delivered.push((envelope, message.clone()));
                 self.agent_event(AgentEvent::Received { envelope, message }, fate);
             }
         } else if self
@@ -155,6 +162,7 @@ impl World {
             if let MobileOutput::Transmit(transmit) = output {
                 let lost = transmit.path.is_some_and(|path| self.silent.contains(&path));
                 self.last_update = Some(transmit.clone());
+                self.sent.push(self.now);
                 if self.agent.is_some() && !lost {
                     self.fly(&transmit, fate);
                 }
