@@ -93,9 +93,11 @@ mod tests {
 
     #[test]
     fn sequence_numbers_are_compared_as_the_standard_says() {
-        // R-ALL-08, CN-33, HA-30, HA-31: the prose of RFC 6275 §9.5.1, for all pairs. Older or
-        // equal are the last number itself and the 32768 before it, counted modulo 2^16.
-        for last in 0..=u16::MAX {
+        // R-ALL-08, CN-33, HA-30, HA-31: the prose of RFC 6275 §9.5.1. Older or equal are the last
+        // number itself and the 32768 before it, counted modulo 2^16. All 2^32 pairs when built
+        // for release, which takes seconds; otherwise every 61st last number with all others.
+        let step = if cfg!(debug_assertions) { 61 } else { 1 };
+        for last in (0..=u16::MAX).step_by(step) {
             let oldest = last.wrapping_sub(0x8000);
             for new in 0..=u16::MAX {
                 let old = if oldest <= last {
