@@ -59,7 +59,7 @@ pub(super) fn mobiles(mobiles: &[MobileDocument], page: &mut Page) {
         };
         if mobile.bindings.is_empty() {
             let silent = Cell::toned("not registered", Tone::Warning);
-            rows.push(start([silent.clone(), silent.clone(), silent.clone(), silent]));
+            rows.push(start([silent, Cell::new("none"), Cell::new("none"), Cell::new("none")]));
         }
         rows.extend(mobile.bindings.iter().map(|binding| {
             start([

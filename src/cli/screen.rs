@@ -137,15 +137,19 @@ impl Page {
         self.text.push('\n');
     }
 
-    /// Names and values, the values aligned.
+    /// Names and values, the values aligned and broken between words where they do not fit.
     pub(super) fn facts(&mut self, facts: &[(&str, Cell)]) {
-        let width = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+        let indent = facts.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
+        let room = self.screen.width.map(|width| width.saturating_sub(indent));
         for (name, value) in facts {
             self.toned(Tone::Title, name);
-            let gap = " ".repeat(width - name.len() + 2);
-            self.text.push_str(&gap);
-            self.toned(value.tone, &value.text);
-            self.text.push('\n');
+            let mut gap = indent - name.len();
+            for line in broken(&value.text, room) {
+                self.text.push_str(&" ".repeat(gap));
+                self.toned(value.tone, &line);
+                self.text.push('\n');
+                gap = indent;
+            }
         }
     }
 
@@ -203,6 +207,27 @@ impl Page {
     }
 }
 
+/// Lines of at most `room` characters, except for longer words; the text as it is if it fits.
+fn broken(text: &str, room: Option<usize>) -> Vec<String> {
+    let length = |text: &str| text.chars().count();
+    let Some(room) = room.filter(|room| length(text) > *room) else {
+        return vec![text.to_owned()];
+    };
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is always one");
+        if line.is_empty() {
+            line.push_str(word);
+        } else if length(line) + 1 + length(word) <= room {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,6 +256,13 @@ mod tests {
         let want = "LINK   wlan0\nSTATE  up\nBID    1\n\n\
                     LINK   wwan0\u{fffd}[2J\nSTATE  down\nBID    none\n";
         assert_eq!(page(Some(21), false), want);
+    }
+
+    #[test]
+    fn long_facts_are_broken_between_words() {
+        let mut page = Page::new(Screen { width: Some(16), color: false });
+        page.facts(&[("why", Cell::new("one two three")), ("how", Cell::new("averyverylongword"))]);
+        assert_eq!(page.into_text(), "why  one two\n     three\nhow  averyverylongword\n");
     }
 
     #[test]

@@ -1,0 +1,409 @@
+//! The `mtun` program against the owner task: documents, texts and exit codes.
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use mtun::control::{Access, Event, Request};
+use serde_json::Value;
+
+use super::documents;
+use super::owner::{Owner, Plan, Scratch, example};
+use super::users::{READ_GROUP, READER, WRITE_GROUP, may_change_user};
+
+const OK: i32 = 0;
+const DEGRADED: i32 = 1;
+const USAGE: i32 = 2;
+const NO_DAEMON: i32 = 3;
+const REFUSED: i32 = 4;
+
+fn mtun(socket: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mtun"));
+    command.args(words).arg("--socket").arg(socket);
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+fn text(octets: &[u8]) -> String {
+    String::from_utf8(octets.to_vec()).unwrap()
+}
+
+/// Runs with `--json`: the exit code and the one document.
+fn json(socket: &Path, words: &[&str]) -> (i32, Value) {
+    let output = mtun(socket, words).arg("--json").output().unwrap();
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(stdout.ends_with('\n') && stdout.lines().count() == 1, "one line: {stdout}{stderr}");
+    assert!(stdout.starts_with("{\"version\":1,\"ok\":"), "{stdout}");
+    (output.status.code().unwrap(), serde_json::from_str(&stdout).unwrap())
+}
+
+/// Runs for people: the exit code, standard output and standard error.
+fn people(socket: &Path, words: &[&str]) -> (i32, String, String) {
+    let Output { status, stdout, stderr } = mtun(socket, words).output().unwrap();
+    (status.code().unwrap(), text(&stdout), text(&stderr))
+}
+
+#[test]
+fn every_command_has_its_document() {
+    let owner = Owner::start(Plan::default());
+    let policy = example("figure-11.kdl");
+    let policy = policy.to_str().unwrap();
+    let flow = "tcp 2001:db8:100:4200::5 -> 2001:db8:c::9 dport 22";
+    // (words, exit code, kind, a pointer into the result, what it holds)
+    type Case<'c> = (&'c [&'c str], i32, &'c str, &'c str, Value);
+    let cases: &[Case<'_>] = &[
+        (&[], DEGRADED, "status", "/health/state", "degraded".into()),
+        (&["status"], DEGRADED, "status", "/health/reasons/0/code", "link-unusable".into()),
+        (&["status"], DEGRADED, "status", "/homes/0/tunnel/mtu", 1460.into()),
+        (&["bindings"], OK, "bindings", "/bindings/1/care_of", "2001:db8:2::7".into()),
+        (&["bindings"], OK, "bindings", "/bindings/0/expires_seconds", Value::Null),
+        (&["flows"], OK, "flows", "/flows/0/rule", "ssh".into()),
+        (&["flows", "--limit", "1"], OK, "flows", "/matched", 2.into()),
+        (&["flows", "proto", "tcp"], OK, "flows", "/filter", "proto tcp".into()),
+        (&["explain", flow], OK, "explain", "/verdict/outcome", "forward".into()),
+        (
+            &["explain", flow, "--policy", policy, "--given", "wwan0=down"],
+            OK,
+            "explain",
+            "/verdict/link",
+            "wlan0".into(),
+        ),
+        (
+            &["steer", "proto tcp and dport 22", "via", "wwan0", "--for", "10m"],
+            OK,
+            "steer",
+            "/override/remaining_seconds",
+            600.into(),
+        ),
+        (&["steer", "list"], OK, "steer-list", "/overrides/0/id", 61440.into()),
+        (&["steer", "undo", "61440"], OK, "steer-undo", "/undone/via", "wwan0".into()),
+        (&["policy", "check", policy], OK, "policy-check", "/name", "figure-11".into()),
+        (&["policy", "test", policy], OK, "policy-test", "/failed", 0.into()),
+        (&["policy", "apply", policy], OK, "policy-applied", "/rules", 3.into()),
+        (&["policy", "show"], OK, "policy", "/rules/0/line", 44.into()),
+    ];
+    for (words, exit, kind, pointer, want) in cases {
+        let (code, document) = json(&owner.socket(), words);
+        assert_eq!(code, *exit, "{words:?}: {document}");
+        assert_eq!(document["version"], 1, "{words:?}");
+        assert_eq!(document["ok"], true, "{words:?}: {document}");
+        assert_eq!(document["result"]["kind"], *kind, "{words:?}");
+        assert_eq!(document["result"].pointer(pointer), Some(want), "{words:?} {document}");
+    }
+}
+
+#[test]
+fn words_become_requests() {
+    let owner = Owner::start(Plan::default());
+    let steer = |filter: &str, seconds, reason: Option<&str>| Request::Steer {
+        filter: filter.to_owned(),
+        via: "wwan0".to_owned(),
+        seconds,
+        reason: reason.map(str::to_owned),
+    };
+    let explain = |given: &[&str]| Request::Explain {
+        flow: "tcp a b".to_owned(),
+        given: given.iter().map(|given| (*given).to_owned()).collect(),
+    };
+    let cases: &[(&[&str], Request)] = &[
+        (
+            &["steer", "proto tcp and dport 22 via wwan0", "--for", "1h30m"],
+            steer("proto tcp and dport 22", 5400, None),
+        ),
+        (
+            &["steer", "--for=90s", "--reason", "a test", "tcp", "via", "via", "wwan0"],
+            steer("tcp via", 90, Some("a test")),
+        ),
+        (&["explain", "tcp", "a", "b"], explain(&[])),
+        (
+            &["explain", "tcp a b", "--given", "wlan0=down,wwan0=up", "--given", "x=y"],
+            explain(&["wlan0=down", "wwan0=up", "x=y"]),
+        ),
+        (&["flows"], Request::Flows { filter: None, limit: Some(100) }),
+        (
+            &["flows", "dport 22", "and", "via 2", "--limit", "0"],
+            Request::Flows { filter: Some("dport 22 and via 2".to_owned()), limit: None },
+        ),
+    ];
+    for (words, want) in cases {
+        json(&owner.socket(), words);
+        assert_eq!(owner.asked().as_slice(), std::slice::from_ref(want), "{words:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_done_says_why_in_both_forms() {
+    let owner = Owner::start(Plan::default());
+    let scratch = Scratch::new();
+    let broken = scratch.join("broken.kdl");
+    std::fs::write(&broken, "/- kdl-version 2\npolicy \"x\" schema=1\nfoo 1\nbar 2\n").unwrap();
+    let broken = broken.to_str().unwrap();
+    let failing = std::fs::read_to_string(example("figure-11.kdl")).unwrap();
+    let failing = failing.replacen("via=wwan0", "via=wlan0", 1);
+    let failed = scratch.join("failing.kdl");
+    std::fs::write(&failed, failing).unwrap();
+    let failed = failed.to_str().unwrap();
+    let absent = scratch.join("absent");
+    let absent = absent.to_str().unwrap();
+    // (words, exit code, error code, a word of the text)
+    let cases: &[(&[&str], i32, &str, &str)] = &[
+        (&["stats"], USAGE, "usage", "stats"),
+        (&["status", "now"], USAGE, "usage", "now"),
+        (&["--frobnicate"], USAGE, "usage", "--frobnicate"),
+        (&["flows", "dport ssh"], USAGE, "usage", "ssh"),
+        (&["flows", "--limit", "many"], USAGE, "usage", "many"),
+        (&["explain"], USAGE, "usage", "FLOW"),
+        (&["explain", "tcp", "--policy", absent], USAGE, "usage", "absent"),
+        (&["steer", "dport 22", "via", "wwan0"], USAGE, "usage", "--for"),
+        (&["steer", "dport 22", "via", "wwan0", "--for", "10"], USAGE, "usage", "unit"),
+        (&["steer", "dport 22", "--for", "10m"], USAGE, "usage", "via LINK"),
+        (&["steer", "via", "wwan0", "--for", "10m"], USAGE, "usage", "via LINK"),
+        (&["steer", "dport 22 via eth9", "--for", "10m"], REFUSED, "not-found", "eth9"),
+        (&["steer", "undo", "9"], REFUSED, "not-found", "override 9"),
+        (&["steer", "undo", "nine"], USAGE, "usage", "nine"),
+        (&["policy", "check", absent], USAGE, "usage", "absent"),
+        (&["policy", "check", broken], REFUSED, "policy-faults", "foo"),
+        (&["policy", "apply", broken], REFUSED, "policy-faults", "foo"),
+        (&["policy", "check", failed], REFUSED, "policy-faults", "expects"),
+        (&["policy", "test", failed], REFUSED, "policy-faults", "failed"),
+        (&["policy"], USAGE, "usage", "check"),
+        (&["key", "new"], USAGE, "usage", "--out"),
+        (&["key", "new", "--out", "x", "--spi", "255"], USAGE, "usage", "256"),
+        (&["key", "new", "--out", "x", "--algorithm", "md5"], USAGE, "usage", "hmac-sha256"),
+        (&["key", "new", "--out", "/tmp/x.key"], REFUSED, "refused", "chmod go-w"),
+        (&["key", "new", "--out", ".."], USAGE, "usage", "name"),
+        (&["demo", "--keep", "--stop"], USAGE, "usage", "--stop"),
+    ];
+    for (words, exit, code, word) in cases {
+        let (got, document) = json(&owner.socket(), words);
+        assert_eq!(got, *exit, "{words:?}: {document}");
+        assert_eq!(document["ok"], false, "{words:?}");
+        assert_eq!(document["error"]["code"], *code, "{words:?}: {document}");
+        let error = document["error"].to_string();
+        assert!(error.contains(word), "{words:?}: {word} is not in {error}");
+
+        let (got, stdout, stderr) = people(&owner.socket(), words);
+        assert_eq!(got, *exit, "{words:?}");
+        let said = format!("{stdout}{stderr}");
+        assert!(said.contains(word), "{words:?}: {word} is not in {said}");
+    }
+    let (_, document) = json(&owner.socket(), &["policy", "check", broken]);
+    let lines = document["error"]["faults"].as_array().unwrap().iter().map(|f| &f["line"]);
+    let lines: Vec<_> = lines.collect();
+    assert!(lines.contains(&&Value::from(3)) && lines.contains(&&Value::from(4)), "{document}");
+    let (_, document) = json(&owner.socket(), &["policy", "test", failed]);
+    assert_eq!(document["result"]["failed"], 1, "the proof comes with the error");
+}
+
+#[test]
+fn without_a_daemon_every_question_says_what_to_start() {
+    let scratch = Scratch::new();
+    let stale = scratch.join("stale.sock");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    let questions: &[&[&str]] = &[
+        &[],
+        &["status"],
+        &["bindings"],
+        &["flows"],
+        &["explain", "tcp a -> b"],
+        &["steer", "dport 22 via wwan0", "--for", "1m"],
+        &["steer", "list"],
+        &["steer", "undo", "1"],
+        &["policy", "apply", "x.kdl"],
+        &["policy", "show"],
+        &["monitor"],
+    ];
+    for socket in [scratch.join("none.sock"), stale] {
+        for words in questions {
+            let (exit, document) = json(&socket, words);
+            assert_eq!((exit, &document["error"]["code"]), (NO_DAEMON, &"no-daemon".into()));
+            let (exit, stdout, stderr) = people(&socket, words);
+            assert_eq!((exit, stdout.as_str()), (NO_DAEMON, ""), "{words:?}");
+            assert!(stderr.contains("mtund --policy"), "{words:?}: {stderr}");
+        }
+    }
+}
+
+#[test]
+fn the_socket_comes_from_the_option_or_the_environment() {
+    let owner = Owner::start(Plan::default());
+    let mut by_environment = Command::new(env!("CARGO_BIN_EXE_mtun"));
+    by_environment.env_clear().env("MTUN_SOCKET", owner.socket()).args(["steer", "list"]);
+    assert_eq!(by_environment.output().unwrap().status.code(), Some(OK));
+    let mut option_wins = mtun(&owner.socket(), &["steer", "list"]);
+    option_wins.env("MTUN_SOCKET", "/nonexistent");
+    assert_eq!(option_wins.output().unwrap().status.code(), Some(OK));
+}
+
+/// Text for people is read by eyes: as snapshots.
+#[test]
+fn the_texts() {
+    let mobile = Owner::start(Plan::default());
+    let agent = Owner::start(Plan { status: documents::agent_status(), ..Plan::default() });
+    let texts: &[(&str, &Owner, &[&str], i32)] = &[
+        ("status", &mobile, &["status"], DEGRADED),
+        ("status-agent", &agent, &["status"], OK),
+        ("bindings", &mobile, &["bindings"], OK),
+        ("flows", &mobile, &["flows"], OK),
+        ("explain", &mobile, &["explain", "x"], OK),
+        ("steer-list", &mobile, &["steer", "list"], OK),
+        ("policy-show", &mobile, &["policy", "show"], OK),
+    ];
+    for (name, owner, words, exit) in texts {
+        let (code, wide, stderr) = people(&owner.socket(), words);
+        assert_eq!((code, stderr.as_str()), (*exit, ""), "{name}");
+        insta::assert_snapshot!(*name, wide);
+        let bare = |text: &str| text.split_whitespace().any(|word| word == "-" || word == "null");
+        assert!(!bare(&wide), "{name} has a bare dash");
+        assert!(!wide.contains('\x1b'), "{name} has colour without a terminal");
+
+        let narrow = mtun(&owner.socket(), words).env("COLUMNS", "64").output().unwrap();
+        let narrow = text(&narrow.stdout);
+        let too_wide = |line: &&str| line.chars().count() > 64;
+        assert_eq!(narrow.lines().find(too_wide), None, "{name} is wider than the terminal");
+    }
+}
+
+#[test]
+fn colour_is_for_those_who_want_it() {
+    let owner = Owner::start(Plan::default());
+    let cases: &[(&[&str], Option<&str>, bool)] = &[
+        (&["status"], None, false),
+        (&["status", "--color", "always"], None, true),
+        (&["status", "--color", "always"], Some("1"), true),
+        (&["status", "--color", "never"], None, false),
+        (&["status", "--color", "auto"], Some("1"), false),
+    ];
+    for (words, no_color, colored) in cases {
+        let mut command = mtun(&owner.socket(), words);
+        if let Some(value) = no_color {
+            command.env("NO_COLOR", value);
+        }
+        let stdout = text(&command.output().unwrap().stdout);
+        assert_eq!(stdout.contains('\x1b'), *colored, "{words:?} {no_color:?}");
+    }
+}
+
+#[test]
+fn a_monitor_prints_one_line_per_event() {
+    for as_json in [true, false] {
+        let owner = Owner::start(Plan::default());
+        let mut command = mtun(&owner.socket(), &["monitor"]);
+        if as_json {
+            command.arg("--json");
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let down = Event::LinkDown { link: "wlan0".into(), reason: "carrier\x1b[2J-lost".into() };
+        // Events from before the subscription are nobody's.
+        let sent = (0..20_000).any(|_| {
+            std::thread::yield_now();
+            let heard = owner.events.receiver_count() > 0;
+            if !heard {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+            }
+            heard
+        });
+        assert!(sent, "nobody subscribed");
+        owner.events.send(down.into()).unwrap();
+        let line = lines.next().unwrap().unwrap();
+        if as_json {
+            let event: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!((&event["version"], &event["event"]), (&1.into(), &"link-down".into()));
+            assert_eq!(event["link"], "wlan0");
+        } else {
+            assert!(line.contains("link wlan0 is down: carrier"), "{line}");
+            assert!(!line.contains('\x1b'), "{line}");
+        }
+        owner.stop();
+        let rest: Vec<String> = lines.map(Result::unwrap).collect();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(NO_DAEMON));
+        if as_json {
+            let error: Value = serde_json::from_str(&rest[0]).unwrap();
+            assert_eq!(error["error"]["code"], "no-daemon");
+        } else {
+            assert!(text(&output.stderr).contains("the daemon has stopped"));
+        }
+    }
+}
+
+#[test]
+fn a_closed_output_ends_quietly() {
+    let owner = Owner::start(Plan::default());
+    let mut child = mtun(&owner.socket(), &["status"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(DEGRADED), ""));
+}
+
+#[test]
+fn a_key_pair_entry_for_both_ends() {
+    let scratch = Scratch::new();
+    let out = scratch.join("bus.key");
+    let words = ["key", "new", "--spi", "0x1001", "--out", out.to_str().unwrap()];
+    let (exit, document) = json(Path::new("/nonexistent"), &words);
+    assert_eq!(exit, OK, "{document}");
+    let result = &document["result"];
+    assert_eq!((&result["spi"], &result["algorithm"]), (&4097.into(), &"hmac-sha256".into()));
+    assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o7777, 0o600);
+    let key = std::fs::read_to_string(&out).unwrap();
+    let secret = key.trim().rsplit(' ').next().unwrap();
+    assert_eq!(secret.len(), 64, "256 bits");
+    assert!(!document.to_string().contains(secret), "the key stays in its file");
+    assert!(mtun::key::read(&out).is_ok());
+
+    // The printed block is what a policy takes.
+    let security = result["security"].as_str().unwrap();
+    let policy = std::fs::read_to_string(example("figure-11.kdl")).unwrap();
+    let start = policy.find("security \"acme-sa\" {").unwrap();
+    let end = start + policy[start..].find("\n}").unwrap() + 2;
+    let policy = format!("{}{security}{}", &policy[..start], &policy[end..]);
+    let policy = policy.replace("acme-sa", "bus-sa");
+    let file = scratch.join("bus.kdl");
+    std::fs::write(&file, policy).unwrap();
+    let policy = mtun_policy::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!((policy.securities[0].spi, &policy.securities[0].key_file), (4097, &out));
+
+    let (exit, document) = json(Path::new("/nonexistent"), &words);
+    assert_eq!((exit, &document["error"]["code"]), (REFUSED, &"refused".into()));
+    assert_eq!(std::fs::read_to_string(&out).unwrap(), key, "never overwritten");
+}
+
+#[test]
+fn a_reader_is_refused_what_changes_something() {
+    if !may_change_user("command line: a user of the read group") {
+        return;
+    }
+    let access = Access { read_group: Some(READ_GROUP), write_group: Some(WRITE_GROUP) };
+    let owner = Owner::start(Plan { access, ..Plan::default() });
+    // The build directory may be closed to others.
+    let program = owner.scratch.join("mtun");
+    // By another process: a test that forks at this moment would inherit a descriptor of ours
+    // that is open for writing, and nobody could run the program meanwhile.
+    let copied = Command::new("install")
+        .args(["-m", "755", env!("CARGO_BIN_EXE_mtun")])
+        .arg(&program)
+        .status();
+    assert!(copied.unwrap().success());
+    let run = |words: &[&str]| {
+        let mut command = Command::new(&program);
+        command.env_clear().arg("--socket").arg(owner.socket()).args(words).arg("--json");
+        // SAFETY: the child has one thread and makes three system calls.
+        unsafe { command.pre_exec(|| READER.become_in_thread()) };
+        let output = command.output().unwrap();
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), document)
+    };
+    assert_eq!(run(&["status"]).0, DEGRADED);
+    let (exit, document) = run(&["steer", "dport 22 via wwan0", "--for", "1m"]);
+    assert_eq!((exit, &document["error"]["code"]), (REFUSED, &"forbidden".into()));
+    let help = document["error"]["help"].as_str().unwrap();
+    assert!(help.contains(&WRITE_GROUP.to_string()), "{help}");
+}

@@ -1,0 +1,318 @@
+//! What the owner task answers: a mobile router whose WLAN has just died, and its home agent.
+
+use std::net::Ipv6Addr;
+
+use mtun::control::documents::*;
+use mtun::metrics::{
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
+    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RuleFigures, TunnelFigures,
+};
+use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix, Role};
+
+pub fn bid(number: u16) -> Bid {
+    Bid::new(number).unwrap()
+}
+
+pub fn care_of(text: &str) -> CareOfAddress {
+    text.parse::<Ipv6Addr>().unwrap().into()
+}
+
+fn prefix(text: &str) -> MobileNetworkPrefix {
+    MobileNetworkPrefix::new(text.parse().unwrap()).unwrap()
+}
+
+pub fn bindings() -> Vec<BindingDocument> {
+    vec![
+        BindingDocument {
+            home: "acme".into(),
+            bid: Some(bid(1)),
+            care_of: None,
+            priority: 20,
+            link: Some("wlan0".into()),
+            phase: BindingPhase::Idle,
+            usable: false,
+            granted_seconds: None,
+            expires_seconds: None,
+            status: None,
+            retries: 0,
+        },
+        BindingDocument {
+            home: "acme".into(),
+            bid: Some(bid(2)),
+            care_of: Some(care_of("2001:db8:2::7")),
+            priority: 10,
+            link: Some("wwan0".into()),
+            phase: BindingPhase::Registered,
+            usable: true,
+            granted_seconds: Some(420),
+            expires_seconds: Some(300),
+            status: Some(StatusCode { code: 0, name: "accepted".to_owned() }),
+            retries: 0,
+        },
+    ]
+}
+
+pub fn links() -> Vec<LinkDocument> {
+    vec![
+        LinkDocument {
+            interface: "wlan0".into(),
+            ifindex: Some(3),
+            bid: Some(bid(1)),
+            priority: 20,
+            state: LinkState::Down,
+            care_of: None,
+            router: None,
+            reason: Some("carrier-lost".to_owned()),
+            since_seconds: Some(75),
+        },
+        LinkDocument {
+            interface: "wwan0".into(),
+            ifindex: Some(4),
+            bid: Some(bid(2)),
+            priority: 10,
+            state: LinkState::Up,
+            care_of: Some(care_of("2001:db8:2::7")),
+            router: None,
+            reason: None,
+            since_seconds: None,
+        },
+    ]
+}
+
+pub fn homes() -> Vec<HomeDocument> {
+    vec![HomeDocument {
+        name: "acme".into(),
+        agent: HomeAgentAddress("2001:db8:100::1".parse().unwrap()),
+        home_address: Some(HomeAddress("2001:db8:100::42".parse().unwrap())),
+        mobile_networks: vec![prefix("2001:db8:100:4200::/64")],
+        served: None,
+        tunnel: TunnelDocument { name: "mtun0".into(), ifindex: 7, mtu: 1460 },
+        generation: 5,
+        security: Some("acme-sa".into()),
+    }]
+}
+
+pub fn steered() -> OverrideDocument {
+    OverrideDocument {
+        id: 61440,
+        filter: "proto tcp and dport 22".to_owned(),
+        via: "wwan0".into(),
+        bid: bid(2),
+        remaining_seconds: 600,
+        reason: Some("demo".to_owned()),
+        uid: Some(0),
+    }
+}
+
+/// The mobile's status: degraded, since a link is down.
+pub fn status() -> StatusDocument {
+    let (homes, links, bindings) = (homes(), links(), bindings());
+    StatusDocument {
+        health: Health::judge(&homes, &links, &bindings, Vec::new()),
+        role: Role::MobileRouter,
+        policy: "city-bus".to_owned(),
+        daemon_version: "0.1.0".to_owned(),
+        uptime_seconds: 7384,
+        homes,
+        links,
+        bindings,
+        overrides: vec![steered()],
+        mobiles: Vec::new(),
+    }
+}
+
+/// The agent's status: all is well.
+pub fn agent_status() -> StatusDocument {
+    let mut homes = homes();
+    homes[0].home_address = None;
+    homes[0].served = Some("2001:db8:100::/64".parse().unwrap());
+    let binding = |number, address, priority| BindingDocument {
+        link: None,
+        bid: Some(bid(number)),
+        care_of: Some(care_of(address)),
+        priority,
+        ..bindings()[1].clone()
+    };
+    let bus = MobileDocument {
+        home: "acme".into(),
+        home_address: HomeAddress("2001:db8:100::42".parse().unwrap()),
+        name: Some("bus-7".to_owned()),
+        prefixes: vec![prefix("2001:db8:100:4200::/64")],
+        router: true,
+        bindings: vec![binding(1, "2001:db8:1::7", 20), binding(2, "2001:db8:2::7", 10)],
+    };
+    let silent = MobileDocument {
+        home_address: HomeAddress("2001:db8:100::43".parse().unwrap()),
+        name: None,
+        prefixes: Vec::new(),
+        router: false,
+        bindings: Vec::new(),
+        ..bus.clone()
+    };
+    StatusDocument {
+        health: Health::judge(&homes, &[], &[], Vec::new()),
+        role: Role::HomeAgent,
+        homes,
+        links: Vec::new(),
+        bindings: Vec::new(),
+        overrides: Vec::new(),
+        mobiles: vec![bus, silent],
+        ..status()
+    }
+}
+
+pub fn flows() -> Vec<FlowDocument> {
+    let key = FlowKeyDocument {
+        protocol: 6,
+        source: "2001:db8:100:4200::10".parse().unwrap(),
+        destination: "2001:db8:ffff::1".parse().unwrap(),
+        source_port: Some(40_000),
+        destination_port: Some(22),
+        dscp: 0,
+        ingress: "other".to_owned(),
+    };
+    let wwan = FlowPath { bid: Some(bid(2)), link: Some("wwan0".into()) };
+    let ssh = FlowDocument {
+        home: "acme".into(),
+        key: key.clone(),
+        rule: Some("ssh".into()),
+        outbound: Some(wwan.clone()),
+        inbound: Some(wwan),
+        bytes_out: 1_234_567,
+        bytes_in: 999,
+        packets_out: 1200,
+        packets_in: 7,
+        idle_seconds: 0.25,
+    };
+    let ping = FlowDocument {
+        key: FlowKeyDocument { protocol: 58, source_port: None, destination_port: None, ..key },
+        rule: None,
+        outbound: None,
+        inbound: None,
+        bytes_out: 0,
+        bytes_in: 0,
+        packets_out: 0,
+        packets_in: 0,
+        idle_seconds: 30.0,
+        ..ssh.clone()
+    };
+    vec![ssh, ping]
+}
+
+pub fn explanation() -> ExplainDocument {
+    let reference = |name: &str, line| RuleReference {
+        name: name.into(),
+        file: Some("bus.kdl".to_owned()),
+        line: Some(line),
+    };
+    ExplainDocument {
+        flow: flows()[0].key.clone(),
+        home: Some("acme".into()),
+        generation: Some(5),
+        given: vec!["wlan0=down".to_owned()],
+        passed: vec![PassedRuleDocument {
+            rule: reference("voice", 40),
+            field: Some(mtun_policy::Field::Protocol),
+            why: "protocol is tcp, not udp".to_owned(),
+        }],
+        rule: Some(reference("ssh", 44)),
+        candidates: vec![
+            CandidateDocument {
+                bid: bid(2),
+                link: Some("wwan0".into()),
+                usable: true,
+                why: "chosen".to_owned(),
+            },
+            CandidateDocument {
+                bid: bid(1),
+                link: Some("wlan0".into()),
+                usable: false,
+                why: "down".to_owned(),
+            },
+        ],
+        verdict: ExplainVerdict::Forward {
+            bid: Some(bid(2)),
+            link: Some("wwan0".into()),
+            care_of: Some(care_of("2001:db8:2::7")),
+            peer: Some("2001:db8:100::1".parse().unwrap()),
+            encapsulation: "ipv6-in-ipv6".to_owned(),
+            next_hop: None,
+            otherwise: false,
+        },
+    }
+}
+
+pub fn policy() -> PolicyDocument {
+    let rule = |name: &str, line, says: &str| RuleDocument {
+        home: "acme".into(),
+        name: name.into(),
+        file: "bus.kdl".to_owned(),
+        line,
+        says: says.to_owned(),
+    };
+    PolicyDocument {
+        name: "city-bus".to_owned(),
+        role: Role::MobileRouter,
+        file: Some("/etc/mtun/bus.kdl".into()),
+        text: Some("policy \"city-bus\"\n".to_owned()),
+        rules: vec![
+            rule("ssh", 44, "prefer wwan0 wlan0"),
+            rule("default", 50, "prefer wlan0 wwan0, else any"),
+        ],
+    }
+}
+
+/// Figures of a daemon that has just started: everything is named and nothing has happened.
+pub fn first_figures() -> MetricsInput {
+    let mut input = MetricsInput { policy_last_reload_success: true, ..MetricsInput::default() };
+    let home = || "acme".into();
+    input.homes.push(HomeFigures { home: home(), generation: 0, agent_bindings: 0 });
+    for reason in ["no-usable-binding", "not-ours"] {
+        let (home, reason) = ("acme".to_owned(), reason.to_owned());
+        input.drops.push(DropFigures { home, reason, packets: 0 });
+    }
+    for link in ["wlan0", "wwan0"] {
+        input.links.push(LinkFigures { link: link.into(), up: false, usable: false });
+        for (state, reason) in [("up", "configured"), ("down", "carrier-lost")] {
+            let (state, reason) = (state.to_owned(), reason.to_owned());
+            input.link_states.push(LinkStateFigures {
+                link: link.into(),
+                state,
+                reason,
+                changes: 0,
+            });
+        }
+        let expires_timestamp_seconds = 0.0;
+        let binding = BindingFigures { home: home(), link: link.into(), expires_timestamp_seconds };
+        input.bindings.push(binding);
+        for status in ["accepted", "timeout"] {
+            let (link, status) = (link.to_owned(), status.to_owned());
+            input.binding_updates.push(BindingUpdateFigures {
+                home: home(),
+                link,
+                status,
+                updates: 0,
+            });
+        }
+        input.flows.push(FlowFigures { home: home(), link: link.to_owned(), flows: 0 });
+        for direction in [Direction::Up, Direction::Down] {
+            let link = link.to_owned();
+            input.tunnels.push(TunnelFigures {
+                home: home(),
+                link: link.clone(),
+                direction,
+                bytes: 0,
+                packets: 0,
+            });
+            let rule = "ssh".into();
+            input.rules.push(RuleFigures { home: home(), rule, link, direction, bytes: 0 });
+        }
+    }
+    input.flow_moves.push(FlowMoveFigures {
+        from: "wlan0".to_owned(),
+        to: "wwan0".to_owned(),
+        reason: "link-down".to_owned(),
+        moves: 0,
+    });
+    input
+}

@@ -1,0 +1,14 @@
+//! Operation: the control socket, the command line and the metrics, without a network.
+//!
+//! The real server and the real `mtun` talk to an owner task that answers from fixed documents;
+//! the lab proves the same against the real daemon. Tests that need other user ids need root and
+//! skip loudly without.
+
+mod cli;
+mod control;
+mod documents;
+mod metrics;
+mod owner;
+#[path = "../support/skip.rs"]
+mod skip;
+mod users;

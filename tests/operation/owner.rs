@@ -1,0 +1,208 @@
+//! A daemon without a network: the real control server, and an owner task with fixed answers.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use mtun::control::documents::{
+    BindingsDocument, FlowsDocument, PolicyAppliedDocument, StatusDocument, SteerDocument,
+    SteerListDocument, SteerUndoDocument,
+};
+use mtun::control::protocol::PolicySource;
+use mtun::control::{
+    Access, ControlError, ControlRequest, ErrorCode, EventDocument, Limits, Request, Response,
+    Server, Settings,
+};
+use mtun_policy::NoFiles;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::documents;
+
+/// A directory of our own, removed when dropped.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    /// Others may look into it, as into /run, and not write.
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("mtun-operation-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        Self(path)
+    }
+
+    pub fn join(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// How the daemon of a test differs from the usual one.
+pub struct Plan {
+    pub access: Access,
+    pub policy_directory: Option<PathBuf>,
+    pub limits: Limits,
+    pub status: StatusDocument,
+    /// How many events wait for a monitor.
+    pub events: usize,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            access: Access::default(),
+            policy_directory: None,
+            limits: Limits::default(),
+            status: documents::status(),
+            events: 1024,
+        }
+    }
+}
+
+/// The running daemon; stopped when dropped.
+pub struct Owner {
+    pub scratch: Scratch,
+    pub events: broadcast::Sender<EventDocument>,
+    asked: Arc<Mutex<Vec<Request>>>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Owner {
+    pub fn start(plan: Plan) -> Self {
+        let scratch = Scratch::new();
+        let Plan { access, policy_directory, limits, status, events } = plan;
+        let settings =
+            Settings { path: scratch.join("mtun.sock"), access, policy_directory, limits };
+        let (events, _) = broadcast::channel(events);
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let asked = Arc::default();
+        let thread = std::thread::spawn({
+            let (events, asked) = (events.clone(), Arc::clone(&asked));
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                runtime.unwrap().block_on(async move {
+                    let server = Server::bind(settings).await.unwrap();
+                    ready.send(()).unwrap();
+                    let (requests, inbox) = mpsc::channel(8);
+                    tokio::select! {
+                        () = server.serve(requests, events) => {}
+                        () = own(inbox, &status, &asked) => {}
+                        _ = stopped => {}
+                    }
+                });
+            }
+        });
+        is_ready.recv().unwrap();
+        Self { scratch, events, asked, stop: Some(stop), thread: Some(thread) }
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.join("mtun.sock")
+    }
+
+    /// What the owner was asked since the last call.
+    pub fn asked(&self) -> Vec<Request> {
+        std::mem::take(&mut *self.asked.lock().unwrap())
+    }
+
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+async fn own(
+    mut inbox: mpsc::Receiver<ControlRequest>,
+    status: &StatusDocument,
+    asked: &Mutex<Vec<Request>>,
+) {
+    while let Some(ControlRequest { request, reply, .. }) = inbox.recv().await {
+        asked.lock().unwrap().push(request.clone());
+        let _ = reply.send(answer(&request, status));
+    }
+}
+
+/// Answers as the daemon does, from fixed documents.
+pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, ControlError> {
+    Ok(match request {
+        Request::Status {} => Response::Status(status.clone()),
+        Request::Bindings {} => Response::Bindings(BindingsDocument {
+            bindings: status.bindings.clone(),
+            mobiles: status.mobiles.clone(),
+        }),
+        Request::Flows { filter, limit } => {
+            if let Some(filter) = filter {
+                mtun_policy::parse_filter(filter, None)?;
+            }
+            let (filter, all) = (filter.clone(), documents::flows());
+            let matched = all.len();
+            let flows = all.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
+            Response::Flows(FlowsDocument { filter, matched, flows })
+        }
+        Request::Explain { .. } => Response::Explain(documents::explanation()),
+        Request::Steer { via, .. } if via == "wwan0" => {
+            Response::Steer(SteerDocument { steered: documents::steered(), generation: 6 })
+        }
+        Request::Steer { via, .. } => {
+            let message = format!("there is no link {via}");
+            return Err(ControlError::new(ErrorCode::NotFound, message).help("links: wlan0, wwan0"));
+        }
+        Request::SteerList {} => {
+            Response::SteerList(SteerListDocument { overrides: vec![documents::steered()] })
+        }
+        Request::SteerUndo { id: 61440 } => {
+            let undone = documents::steered();
+            Response::SteerUndo(SteerUndoDocument { undone, generation: 7 })
+        }
+        Request::SteerUndo { id } => {
+            let message = format!("there is no override {id}");
+            return Err(ControlError::new(ErrorCode::NotFound, message));
+        }
+        Request::PolicyApply { source } => {
+            let policy = match source {
+                PolicySource::File(file) => mtun_policy::load_tested(file)?,
+                PolicySource::Text(text) => mtun_policy::parse("request", text, &NoFiles)?,
+            };
+            Response::PolicyApplied(PolicyAppliedDocument {
+                name: policy.name,
+                rules: policy.homes.iter().map(|home| home.rules.rules.len()).sum(),
+                tests: policy.tests.len(),
+                generation: 6,
+                changed: true,
+            })
+        }
+        Request::PolicyShow {} => Response::Policy(documents::policy()),
+        Request::Metrics {} => Response::Metrics(documents::first_figures()),
+        Request::Monitor {} => unreachable!("the server answers this itself"),
+    })
+}
+
+/// A file of the examples.
+pub fn example(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
+}
