@@ -345,7 +345,7 @@ async fn the_socket_and_its_directory_have_narrow_modes_and_go_again() {
     assert_eq!(std::fs::metadata(&directory).unwrap().mode() & 0o7777, 0o750);
     assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o7777, 0o660);
     let names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|e| e.unwrap().path()).collect();
-    assert_eq!(names, [path.clone()], "nothing hidden is left");
+    assert_eq!(names.as_slice(), std::slice::from_ref(&path), "nothing hidden is left");
     drop(server);
     assert!(!path.exists());
 

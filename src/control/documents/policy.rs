@@ -91,8 +91,8 @@ impl From<Diagnostic> for FaultDocument {
             line: fault.line,
             column: fault.column,
             length: fault.length,
-            source_line: fault.source_line,
-            source_offset: fault.source_offset,
+            source_line: fault.source_line.into(),
+            source_offset: fault.source_offset as usize,
         }
     }
 }
