@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Installs what the tests need and runs them all.
+#
+#   tests/run.sh          what guards main: formatting, lints, documentation, every test
+#   tests/run.sh --all    the same and the long runs: benchmarks with their goal lines
+#
+# Needs Debian 12 or newer, root (network namespaces, TUN, nftables) and Rust. A test that lacks
+# a right or a program says SKIPPED with the reason; the skips are counted at the end, and as
+# root with everything installed there must be none.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+all=no
+[ "${1:-}" = --all ] && all=yes
+
+say() { printf '\n== %s\n' "$*"; }
+
+need() { # need PROGRAM PACKAGE
+    command -v "$1" >/dev/null 2>&1 || missing+=("$2")
+}
+missing=()
+need nft nftables
+need ip iproute2
+need tshark tshark
+need cc gcc
+need ssh openssh-client
+if [ ${#missing[@]} -gt 0 ]; then
+    say "installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+# A second reader of our messages, apart from everything the system's Python has.
+venv="${CARGO_TARGET_DIR:-target}/scapy"
+if ! "$venv/bin/python3" -c 'import scapy' >/dev/null 2>&1; then
+    say "installing scapy into $venv"
+    python3 -m venv "$venv" 2>/dev/null || {
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv
+        python3 -m venv "$venv"
+    }
+    "$venv/bin/pip" install -q 'scapy>=2.5,<3'
+fi
+MTUN_PYTHON="$(cd "$venv" && pwd)/bin/python3"
+export MTUN_PYTHON
+
+MTUN_SKIPS="$(mktemp)"
+export MTUN_SKIPS
+trap 'rm -f "$MTUN_SKIPS"' EXIT
+
+say "formatting"
+cargo fmt --all --check
+say "lints"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+say "documentation"
+RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+say "tests"
+cargo test --workspace --locked
+say "the main job, as a user runs it"
+cargo run --quiet --locked --bin mtun -- demo --json >"${CARGO_TARGET_DIR:-target}/demo.json"
+python3 - "${CARGO_TARGET_DIR:-target}/demo.json" <<'PY'
+import json, sys
+document = json.load(open(sys.argv[1]))
+result = document.get("result", document)
+assert result["ok"] is True, result.get("reasons")
+print("demo ok")
+PY
+
+if [ "$all" = yes ]; then
+    say "benchmarks"
+    cargo bench --locked
+fi
+
+skipped=$(wc -l <"$MTUN_SKIPS")
+if [ "$skipped" -gt 0 ]; then
+    say "$skipped skipped"
+    cat "$MTUN_SKIPS"
+    if [ "$(id -u)" = 0 ]; then
+        echo "as root with everything installed nothing may be skipped" >&2
+        exit 1
+    fi
+fi
+say "all green, $skipped skipped"
