@@ -2,7 +2,10 @@
 
 pub mod cli;
 pub mod control;
+pub mod daemon;
 pub mod edge;
 pub mod key;
 pub mod lab;
 pub mod metrics;
+pub mod packets;
+pub mod publish;

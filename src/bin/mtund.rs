@@ -1,2 +1,108 @@
-//! `mtund`.
-fn main() {}
+//! `mtund`, the daemon: registers, decides and carries packets until it is told to stop.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use mtun::daemon::{Options, StartError};
+
+/// The policy tunnel daemon for mobile nodes, mobile routers and home agents.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// The policy file
+    #[arg(long, value_name = "FILE")]
+    policy: PathBuf,
+    /// The control socket
+    #[arg(long, value_name = "PATH", default_value = mtun::control::protocol::SOCKET)]
+    socket: PathBuf,
+    /// Where state lives that a restart needs
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/mtun")]
+    state: PathBuf,
+    /// Where Prometheus text is served, on loopback; `none` for nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = "[::1]:9469")]
+    metrics: String,
+    /// The group whose members may read
+    #[arg(long, value_name = "GROUP")]
+    read_group: Option<String>,
+    /// The group whose members may also steer and apply policies
+    #[arg(long, value_name = "GROUP")]
+    write_group: Option<String>,
+    /// How long a stop waits for the de-registration to be acknowledged, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    stop_deadline: f64,
+    /// Added to the time of day that signaling sees, in seconds; to try a wrong clock
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
+    clock_offset: i64,
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MTUN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour)
+        .with_writer(std::io::stderr)
+        .init();
+    let options = match options(Arguments::parse()) {
+        Ok(options) => options,
+        Err(message) => {
+            eprintln!("mtund: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    match mtun::daemon::run(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mtund: {error}");
+            ExitCode::from(match error {
+                StartError::Policy(_) | StartError::Tests(_) | StartError::Role(_) => 2,
+                _ => 4,
+            })
+        }
+    }
+}
+
+fn options(arguments: Arguments) -> Result<Options, String> {
+    let metrics = match arguments.metrics.as_str() {
+        "none" => None,
+        text => Some(text.parse::<SocketAddr>().map_err(|error| {
+            format!("--metrics {text}: {error}; write an address with a port, such as [::1]:9469")
+        })?),
+    };
+    if metrics.is_some_and(|address| !address.ip().is_loopback()) {
+        return Err("--metrics: only loopback addresses; put a proxy in front for others".into());
+    }
+    let stop_deadline = Duration::try_from_secs_f64(arguments.stop_deadline)
+        .map_err(|error| format!("--stop-deadline: {error}"))?;
+    Ok(Options {
+        policy: std::path::absolute(&arguments.policy)
+            .map_err(|error| format!("--policy: {error}"))?,
+        socket: std::path::absolute(&arguments.socket)
+            .map_err(|error| format!("--socket: {error}"))?,
+        state: arguments.state,
+        metrics,
+        read_group: arguments.read_group.as_deref().map(group).transpose()?,
+        write_group: arguments.write_group.as_deref().map(group).transpose()?,
+        stop_deadline,
+        clock_offset: arguments.clock_offset,
+    })
+}
+
+/// The number of a group, by number or by its name in `/etc/group`.
+fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let number = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(text)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    number.ok_or_else(|| format!("there is no group {text}; make it with `groupadd {text}`"))
+}

@@ -1,0 +1,344 @@
+//! What the daemon answers on its control socket.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use mtun_policy::{
+    Bid, Filter, InterfaceName, Override, Policy, RuleId, RuleName, TrafficSelector,
+};
+
+use super::home::MobileHome;
+use super::owner::Owner;
+use super::report;
+use crate::control::documents::{
+    BindingsDocument, Event, FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument,
+    OverrideDocument, PolicyAppliedDocument, PolicyDocument, SteerDocument, SteerListDocument,
+    SteerUndoDocument,
+};
+use crate::control::protocol::PolicySource;
+use crate::control::{ControlError, ControlRequest, ErrorCode, Request, Response};
+
+/// Overrides at a time: each is a rule that every first packet of a flow is held against.
+const OVERRIDES_MAX: usize = 64;
+/// The longest override.
+const OVERRIDE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// The number of an override as people see it.
+pub(super) fn override_number(id: RuleId) -> u16 {
+    id.0.saturating_sub(RuleId::OVERRIDES)
+}
+
+/// Runs the tests of a policy file; all failures as text.
+pub(super) fn file_tests(policy: &Policy) -> Result<usize, String> {
+    let outcomes = mtun_policy::run_tests(policy);
+    let failures: Vec<_> =
+        outcomes.iter().flat_map(|outcome| &outcome.failures).map(ToString::to_string).collect();
+    if failures.is_empty() { Ok(outcomes.len()) } else { Err(failures.join("\n")) }
+}
+
+impl Owner {
+    /// Answers one request of a control client.
+    pub(super) async fn answer(&mut self, request: ControlRequest) {
+        let ControlRequest { request, peer, reply } = request;
+        let uid = Some(peer.uid);
+        let answer = match request {
+            Request::Status {} => Ok(Response::Status(self.status())),
+            Request::Bindings {} => Ok(Response::Bindings(BindingsDocument {
+                bindings: self.binding_documents(),
+                mobiles: self.mobile_documents(),
+            })),
+            Request::Flows { filter, limit } => self.flows(filter, limit).map(Response::Flows),
+            Request::Explain { flow, given } => self.explain(&flow, &given).map(Response::Explain),
+            Request::Steer { filter, via, seconds, reason } => {
+                self.steer(filter, &via, seconds, reason, uid).map(Response::Steer)
+            }
+            Request::SteerList {} => {
+                Ok(Response::SteerList(SteerListDocument { overrides: self.override_documents() }))
+            }
+            Request::SteerUndo { id } => self.steer_undo(id).map(Response::SteerUndo),
+            Request::PolicyApply { source } => {
+                self.apply(source).await.map(Response::PolicyApplied)
+            }
+            Request::PolicyShow {} => Ok(Response::Policy(self.policy_document())),
+            Request::Metrics {} => Ok(Response::Metrics(self.metrics_input())),
+            Request::Monitor {} => Err(ControlError::new(
+                ErrorCode::Internal,
+                "a subscription is answered by the socket, not by the owner",
+            )),
+        };
+        // The client may have left; that is no fault.
+        let _ = reply.send(answer);
+    }
+
+    fn filter(&self, text: &str) -> Result<Filter, ControlError> {
+        mtun_policy::parse_filter(text, Some(&self.policy)).map_err(report::usage)
+    }
+
+    // ---- flows ---------------------------------------------------------------------------------
+
+    fn flows(
+        &self,
+        filter: Option<String>,
+        limit: Option<usize>,
+    ) -> Result<FlowsDocument, ControlError> {
+        let parsed = filter.as_deref().map(|text| self.filter(text)).transpose()?;
+        let now = self.now().monotonic;
+        let mut flows = Vec::new();
+        let mut add = |home: &mtun_policy::HomeName,
+                       engine: &mtun_dataplane::Engine,
+                       rule_name: &dyn Fn(RuleId) -> RuleName| {
+            for entry in engine.flows() {
+                let rule = entry.rule.map(rule_name);
+                let fits = parsed.as_ref().is_none_or(|filter| {
+                    filter.selector.matches(&entry.key)
+                        && filter.via.is_none_or(|via| {
+                            entry.bid_out == Some(via) || entry.bid_in == Some(via)
+                        })
+                        && filter.rule.as_ref().is_none_or(|name| rule.as_ref() == Some(name))
+                });
+                if !fits {
+                    continue;
+                }
+                let path = |bid: Option<Bid>, seen: u64| {
+                    (seen > 0).then(|| FlowPath { bid, link: self.link_of(bid) })
+                };
+                let ingress = self.policy.ingresses.name(entry.key.ingress);
+                flows.push(FlowDocument {
+                    home: home.clone(),
+                    key: FlowKeyDocument::new(&entry.key, ingress),
+                    rule,
+                    outbound: path(entry.bid_out, entry.packets_out),
+                    inbound: path(entry.bid_in, entry.packets_in),
+                    bytes_out: entry.bytes_out,
+                    bytes_in: entry.bytes_in,
+                    packets_out: entry.packets_out,
+                    packets_in: entry.packets_in,
+                    idle_seconds: now.saturating_sub(entry.last_seen).as_secs_f64(),
+                });
+            }
+        };
+        for home in &self.homes {
+            add(&home.home.name, &home.tunnel.lane.engine, &|id| rule_name(home, id));
+        }
+        for served in &self.served {
+            let name = |_| RuleName::new("reflect");
+            add(&served.served.name, &served.tunnel.lane.engine, &name);
+        }
+        flows.sort_by_key(|flow| std::cmp::Reverse(flow.bytes_out + flow.bytes_in));
+        let matched = flows.len();
+        flows.truncate(limit.unwrap_or(usize::MAX));
+        Ok(FlowsDocument { filter, matched, flows })
+    }
+
+    fn explain(
+        &self,
+        flow: &str,
+        given: &[String],
+    ) -> Result<crate::control::documents::ExplainDocument, ControlError> {
+        let key = mtun_policy::parse_flow(flow, &self.policy).map_err(report::usage)?;
+        let source = key.source;
+        if let Some(home) = self.homes.iter().find(|home| home.home.owns(source)) {
+            return report::explain_home(self, home, &key, given);
+        }
+        let at_agent = self.served.iter().find(|served| match key.destination {
+            IpAddr::V6(destination) => served.served.mobiles.iter().any(|mobile| {
+                mobile.address.0 == destination
+                    || mobile.prefixes.iter().any(|prefix| prefix.contains(destination))
+            }),
+            IpAddr::V4(_) => false,
+        });
+        let tunnel = at_agent.map(|served| &served.tunnel);
+        match tunnel.or(self.homes.first().map(|home| &home.tunnel)) {
+            Some(tunnel) => Ok(report::explained(self, &key, tunnel.lane.engine.explain(&key))),
+            None => Ok(report::not_ours(self, &key)),
+        }
+    }
+
+    // ---- steering ------------------------------------------------------------------------------
+
+    fn steer(
+        &mut self,
+        text: String,
+        via: &str,
+        seconds: u64,
+        reason: Option<String>,
+        uid: Option<u32>,
+    ) -> Result<SteerDocument, ControlError> {
+        if self.homes.is_empty() {
+            return Err(ControlError::new(
+                ErrorCode::Refused,
+                "a home agent follows the way its mobiles choose; there is nothing to steer here",
+            )
+            .help("run `mtun steer` on the mobile"));
+        }
+        let filter = self.filter(&text)?;
+        if filter.via.is_some() || filter.rule.is_some() {
+            return Err(ControlError::new(
+                ErrorCode::Usage,
+                "a steering filter names packets, not the way they take now",
+            )
+            .help("leave `via` and `rule` out of the filter"));
+        }
+        if filter.selector == TrafficSelector::default() {
+            return Err(ControlError::new(ErrorCode::Usage, "the filter matches everything")
+                .help("name the flows, such as 'proto tcp and dport 22'"));
+        }
+        let interface = self.policy.interface(via);
+        let Some(bid) = interface.and_then(|interface| interface.bid) else {
+            let known: Vec<_> = self.policy.interfaces.iter().map(|it| it.name.as_str()).collect();
+            let error = format!("there is no link {via}");
+            return Err(ControlError::new(ErrorCode::NotFound, error)
+                .help(format!("the links are {}", known.join(", "))));
+        };
+        let length = Duration::from_secs(seconds);
+        if length.is_zero() || length > OVERRIDE_MAX {
+            return Err(ControlError::new(
+                ErrorCode::Usage,
+                format!("an override lasts 1 s to {} s", OVERRIDE_MAX.as_secs()),
+            ));
+        }
+        let now = self.now().monotonic;
+        let standing = self.homes.iter().flat_map(|home| &home.overrides);
+        let taken: Vec<RuleId> = standing.map(|steer| steer.id).collect();
+        if self.homes[0].overrides.len() >= OVERRIDES_MAX {
+            let error = format!("{OVERRIDES_MAX} overrides stand already");
+            return Err(ControlError::new(ErrorCode::Refused, error)
+                .help("end one with `mtun steer undo ID`"));
+        }
+        let room = 1..(u16::MAX - RuleId::OVERRIDES);
+        let number = room
+            .cycle()
+            .skip(usize::from(self.next_override) - 1)
+            .find(|number| !taken.contains(&RuleId(RuleId::OVERRIDES + number)))
+            .expect("there are more numbers than overrides");
+        self.next_override = number % (u16::MAX - RuleId::OVERRIDES - 1) + 1;
+        let steer = Override {
+            id: RuleId(RuleId::OVERRIDES + number),
+            selector: filter.selector,
+            bid,
+            until: now + length,
+            reason: reason.clone(),
+            text: text.clone(),
+        };
+        for home in 0..self.homes.len() {
+            // The newest override counts first.
+            self.homes[home].overrides.insert(0, steer.clone());
+            self.publish_home(home);
+        }
+        self.override_owners.insert(steer.id, uid);
+        self.tell(Event::Steered {
+            id: number,
+            filter: text,
+            via: InterfaceName::from(via),
+            seconds,
+            reason,
+        });
+        Ok(SteerDocument { steered: self.override_document(&steer), generation: self.generation() })
+    }
+
+    fn steer_undo(&mut self, id: u16) -> Result<SteerUndoDocument, ControlError> {
+        let wanted = RuleId(RuleId::OVERRIDES.saturating_add(id));
+        let standing = self.homes.iter().flat_map(|home| &home.overrides);
+        let Some(steer) = standing.clone().find(|steer| steer.id == wanted).cloned() else {
+            return Err(ControlError::new(
+                ErrorCode::NotFound,
+                format!("there is no override {id}"),
+            )
+            .help("`mtun steer list` shows those in force"));
+        };
+        let undone = self.override_document(&steer);
+        for home in 0..self.homes.len() {
+            self.homes[home].overrides.retain(|steer| steer.id != wanted);
+            self.publish_home(home);
+        }
+        self.override_owners.remove(&wanted);
+        self.overrides_ended(&[steer], false);
+        Ok(SteerUndoDocument { undone, generation: self.generation() })
+    }
+
+    pub(super) fn override_documents(&self) -> Vec<OverrideDocument> {
+        let Some(home) = self.homes.first() else { return Vec::new() };
+        home.overrides.iter().map(|steer| self.override_document(steer)).collect()
+    }
+
+    fn override_document(&self, steer: &Override) -> OverrideDocument {
+        let remaining = steer.until.saturating_sub(self.now().monotonic);
+        OverrideDocument {
+            id: override_number(steer.id),
+            filter: steer.text.clone(),
+            via: self.link_of(Some(steer.bid)).unwrap_or_else(|| InterfaceName::from("none")),
+            bid: steer.bid,
+            remaining_seconds: remaining.as_secs(),
+            reason: steer.reason.clone(),
+            uid: self.override_owners.get(&steer.id).copied().flatten(),
+        }
+    }
+
+    // ---- policy --------------------------------------------------------------------------------
+
+    /// Puts a policy in force, or refuses it whole.
+    pub(super) async fn apply(
+        &mut self,
+        source: PolicySource,
+    ) -> Result<PolicyAppliedDocument, ControlError> {
+        let applied = self.try_apply(source).await;
+        match &applied {
+            Ok(applied) => {
+                self.refused = None;
+                self.tell(Event::PolicyApplied { name: applied.name.clone() });
+            }
+            Err(error) => {
+                self.refused = Some(error.message.clone());
+                self.tell(Event::PolicyRefused { message: error.message.clone() });
+            }
+        }
+        applied
+    }
+
+    async fn try_apply(
+        &mut self,
+        source: PolicySource,
+    ) -> Result<PolicyAppliedDocument, ControlError> {
+        let loaded = match &source {
+            PolicySource::File(path) => mtun_policy::load(path),
+            PolicySource::Text(text) => mtun_policy::parse("policy", text, &mtun_policy::NoFiles),
+        };
+        let policy = loaded.map_err(report::faults)?;
+        let tests = file_tests(&policy).map_err(|failures| {
+            let error = format!("the policy fails its own tests: {failures}");
+            ControlError::new(ErrorCode::Refused, error)
+                .help("`mtun policy test FILE` shows each; nothing was changed")
+        })?;
+        report::same_structure(&self.policy, &policy)?;
+        let changed = policy.text_digest != self.policy.text_digest;
+        let rules = policy.homes.iter().map(|home| home.rules.rules.len()).sum();
+        let name = policy.name.clone();
+        for (home, new) in self.homes.iter_mut().zip(&policy.homes) {
+            home.home = new.clone();
+            if let Err(error) = home.tunnel.widen(&policy.ingresses) {
+                return Err(ControlError::new(ErrorCode::Refused, format!("{error:#}")));
+            }
+        }
+        self.policy = std::sync::Arc::new(policy);
+        self.find_ingresses().await;
+        for home in 0..self.homes.len() {
+            self.publish_home(home);
+        }
+        Ok(PolicyAppliedDocument { name, rules, tests, generation: self.generation(), changed })
+    }
+
+    fn policy_document(&self) -> PolicyDocument {
+        report::policy_document(self)
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        let homes = self.homes.iter().map(|home| home.generation);
+        homes.chain(self.served.iter().map(|served| served.generation)).max().unwrap_or(0)
+    }
+}
+
+/// The name of a rule of this home, overrides included.
+pub(super) fn rule_name(home: &MobileHome, id: RuleId) -> RuleName {
+    let known = home.effective.rules.iter().find(|rule| rule.id == id);
+    known.map_or_else(|| RuleName::new("gone"), |rule| rule.name.clone())
+}

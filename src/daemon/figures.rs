@@ -1,0 +1,218 @@
+//! The figures behind the metrics, copied when somebody asks.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use mtun_dataplane::Engine;
+use mtun_policy::{Bid, HomeName, RuleId, RuleName};
+
+use super::answers::rule_name;
+use super::owner::Owner;
+use crate::metrics::{
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, HomeFigures,
+    LinkFigures, LinkStateFigures, MetricsInput, RuleFigures, TunnelFigures,
+};
+
+/// One home's packet loop with the names of its rules.
+struct Lane<'o> {
+    home: &'o HomeName,
+    engine: &'o Engine,
+    rules: Vec<RuleName>,
+    /// Outbound is up on a mobile and down at an agent.
+    out: Direction,
+    name: Box<dyn Fn(RuleId) -> RuleName + 'o>,
+}
+
+impl Owner {
+    /// All figures at this moment.
+    pub(super) fn metrics_input(&self) -> MetricsInput {
+        let mut input = MetricsInput {
+            policy_last_reload_success: self.refused.is_none(),
+            ..MetricsInput::default()
+        };
+        self.link_figures(&mut input);
+        self.home_figures(&mut input);
+        for lane in self.lanes() {
+            self.lane_figures(&lane, &mut input);
+        }
+        for (reason, packets) in self.shared.failures.snapshot() {
+            input.drops.push(DropFigures {
+                home: "none".to_owned(),
+                reason: reason.to_owned(),
+                packets,
+            });
+        }
+        for ((home, reason), count) in &self.counts.notices {
+            input.drops.push(DropFigures {
+                home: home.to_string(),
+                reason: format!("signaling-{}", reason.replace('_', "-")),
+                packets: *count,
+            });
+        }
+        input
+    }
+
+    fn lanes(&self) -> Vec<Lane<'_>> {
+        let homes = self.homes.iter().map(|it| {
+            let mut rules: Vec<_> =
+                it.home.rules.rules.iter().map(|rule| rule.name.clone()).collect();
+            rules.push(RuleName::new("steer"));
+            rules.push(RuleName::new("none"));
+            Lane {
+                home: &it.home.name,
+                engine: &it.tunnel.lane.engine,
+                rules,
+                out: Direction::Up,
+                name: Box::new(|id| match id.is_override() {
+                    true => RuleName::new("steer"),
+                    false => rule_name(it, id),
+                }),
+            }
+        });
+        let served = self.served.iter().map(|it| Lane {
+            home: &it.served.name,
+            engine: &it.tunnel.lane.engine,
+            rules: vec![RuleName::new("reflect"), RuleName::new("none")],
+            out: Direction::Down,
+            name: Box::new(|_| RuleName::new("reflect")),
+        });
+        homes.chain(served).collect()
+    }
+
+    fn link_label(&self, bid: Option<Bid>) -> String {
+        self.link_of(bid).map_or_else(|| "none".to_owned(), |link| link.to_string())
+    }
+
+    fn link_labels(&self) -> Vec<String> {
+        let named = self.policy.interfaces.iter().filter(|it| it.bid.is_some());
+        let labels: Vec<_> = named.map(|it| it.name.to_string()).collect();
+        if labels.is_empty() { vec!["none".to_owned()] } else { labels }
+    }
+
+    fn link_figures(&self, input: &mut MetricsInput) {
+        for interface in &self.policy.interfaces {
+            let up = match interface.bid {
+                Some(_) => self.watch.movements().state(&interface.name).is_ok(),
+                None => self.access.contains_key(&interface.name),
+            };
+            let usable = self.homes.iter().any(|home| {
+                let snapshot = home.tunnel.published.load();
+                let registration = snapshot.updates.get(home.home.address);
+                let binding = registration.and_then(|it| it.binding(interface.bid));
+                binding.is_some_and(|binding| binding.carries())
+            });
+            let usable = usable || (interface.bid.is_none() && up);
+            input.links.push(LinkFigures { link: interface.name.clone(), up, usable });
+        }
+        for ((link, state, reason), changes) in &self.counts.link_changes {
+            input.link_states.push(LinkStateFigures {
+                link: link.clone(),
+                state: (*state).to_owned(),
+                reason: if reason.is_empty() {
+                    "attached".into()
+                } else {
+                    reason.replace(' ', "-")
+                },
+                changes: *changes,
+            });
+        }
+    }
+
+    fn home_figures(&self, input: &mut MetricsInput) {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = self.now().monotonic;
+        for home in &self.homes {
+            input.homes.push(HomeFigures {
+                home: home.home.name.clone(),
+                generation: home.generation,
+                agent_bindings: 0,
+            });
+            let entries = &home.node.update_list().entries;
+            for interface in &self.policy.interfaces {
+                let entry = entries.iter().find(|entry| Some(entry.bid) == interface.bid);
+                let left = entry.and_then(|it| it.expires).map(|it| it.saturating_sub(now));
+                input.bindings.push(BindingFigures {
+                    home: home.home.name.clone(),
+                    link: interface.name.clone(),
+                    expires_timestamp_seconds: left.map_or(0.0, |it| (unix + it).as_secs_f64()),
+                });
+            }
+        }
+        for served in &self.served {
+            let bindings: usize = served.agent.cache().iter().map(|it| it.bindings.len()).sum();
+            input.homes.push(HomeFigures {
+                home: served.served.name.clone(),
+                generation: served.generation,
+                agent_bindings: bindings as u64,
+            });
+        }
+        for ((home, link, status), updates) in &self.counts.acknowledged {
+            input.binding_updates.push(BindingUpdateFigures {
+                home: home.clone(),
+                link: link.clone(),
+                status: status.clone(),
+                updates: *updates,
+            });
+        }
+    }
+
+    fn lane_figures(&self, lane: &Lane<'_>, input: &mut MetricsInput) {
+        let counters = lane.engine.counters().snapshot();
+        let directions = [Direction::Up, Direction::Down];
+        let mut tunnels: BTreeMap<(String, &str), (u64, u64)> = BTreeMap::new();
+        let mut rules: BTreeMap<(RuleName, String, &str), u64> = BTreeMap::new();
+        for link in self.link_labels() {
+            for direction in directions {
+                tunnels.insert((link.clone(), direction.as_str()), (0, 0));
+                for rule in &lane.rules {
+                    rules.insert((rule.clone(), link.clone(), direction.as_str()), 0);
+                }
+            }
+        }
+        for traffic in &counters.traffic {
+            let direction = match (traffic.direction, lane.out) {
+                (mtun_dataplane::Direction::Out, out) => out,
+                (mtun_dataplane::Direction::In, Direction::Up) => Direction::Down,
+                (mtun_dataplane::Direction::In, Direction::Down) => Direction::Up,
+            };
+            let link = match lane.out {
+                Direction::Up => self.link_label(traffic.bid),
+                Direction::Down => "none".to_owned(),
+            };
+            let rule = traffic.rule.map_or_else(|| RuleName::new("none"), &lane.name);
+            let tunnel = tunnels.entry((link.clone(), direction.as_str())).or_default();
+            tunnel.0 += traffic.bytes;
+            tunnel.1 += traffic.packets;
+            *rules.entry((rule, link, direction.as_str())).or_default() += traffic.bytes;
+        }
+        let direction = |word: &str| match word {
+            "up" => Direction::Up,
+            _ => Direction::Down,
+        };
+        for ((link, word), (bytes, packets)) in tunnels {
+            let home = lane.home.clone();
+            let direction = direction(word);
+            input.tunnels.push(TunnelFigures { home, link, direction, bytes, packets });
+        }
+        for ((rule, link, word), bytes) in rules {
+            let home = lane.home.clone();
+            let direction = direction(word);
+            input.rules.push(RuleFigures { home, rule, link, direction, bytes });
+        }
+        for (reason, packets) in counters.drops {
+            input.drops.push(DropFigures {
+                home: lane.home.to_string(),
+                reason: reason.as_str().to_owned(),
+                packets,
+            });
+        }
+        let mut flows: BTreeMap<String, u64> =
+            self.link_labels().into_iter().map(|link| (link, 0)).collect();
+        for flow in lane.engine.flows() {
+            *flows.entry(self.link_label(flow.bid_out)).or_default() += 1;
+        }
+        for (link, flows) in flows {
+            input.flows.push(FlowFigures { home: lane.home.clone(), link, flows });
+        }
+    }
+}

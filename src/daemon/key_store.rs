@@ -1,0 +1,67 @@
+//! The keys that the policy names, read once at start.
+
+use std::collections::BTreeMap;
+
+use mtun_policy::{Policy, Security, SecurityName};
+use mtun_signaling::auth::{self, SecurityAssociation};
+
+use crate::key::{self, KeyFileError};
+
+/// Why a security association of the policy cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// Its key file cannot be used.
+    #[error(transparent)]
+    File(#[from] KeyFileError),
+    /// The key is for another algorithm than the policy says.
+    #[error(
+        "security {name}: the policy says {policy}, the key file {path} is for {file}; make them \
+         agree on both ends"
+    )]
+    Algorithm {
+        /// The association.
+        name: SecurityName,
+        /// The policy's algorithm.
+        policy: auth::Algorithm,
+        /// The key file's.
+        file: auth::Algorithm,
+        /// The key file.
+        path: String,
+    },
+    /// The SPI is one that RFC 4285 §5 reserves.
+    #[error("security {0}: an SPI below 256 is reserved; choose another on both ends")]
+    Spi(SecurityName),
+}
+
+/// Security associations by the name that the policy gives them.
+#[derive(Default)]
+pub struct KeyStore(BTreeMap<SecurityName, SecurityAssociation>);
+
+impl KeyStore {
+    /// Reads the key file of every security association of the policy.
+    pub fn read(policy: &Policy) -> Result<Self, KeyError> {
+        let associations = policy.securities.iter().map(|security| {
+            association(security).map(|association| (security.name.clone(), association))
+        });
+        associations.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The association of this name; `None` for `security none`.
+    pub fn get(&self, name: Option<&SecurityName>) -> Option<SecurityAssociation> {
+        self.0.get(name?).cloned()
+    }
+}
+
+fn association(security: &Security) -> Result<SecurityAssociation, KeyError> {
+    let (file, secret) = key::read(&security.key_file)?;
+    let policy = match security.algorithm {
+        mtun_policy::Algorithm::HmacSha256 => auth::Algorithm::HmacSha256,
+        mtun_policy::Algorithm::HmacSha1 => auth::Algorithm::HmacSha1,
+    };
+    if policy != file {
+        let (name, path) = (security.name.clone(), security.key_file.display().to_string());
+        return Err(KeyError::Algorithm { name, policy, file, path });
+    }
+    SecurityAssociation::new(security.spi, policy, secret)
+        .map_err(|_| KeyError::Spi(security.name.clone()))
+}

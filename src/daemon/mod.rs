@@ -1,0 +1,57 @@
+//! The daemon: one owner loop, one writer of everything packets read.
+//!
+//! ```text
+//!   netlink ──► movement ──┐                          ┌──► routes, rules, nft
+//!   packet threads ────────┼──► owner loop ───────────┼──► snapshots (one atomic store)
+//!   control socket ────────┤    machines, rules       ├──► Binding Updates, acknowledgements
+//!   clock ─────────────────┘                          └──► events, documents, metrics
+//! ```
+//!
+//! The loop owns the registration machines, the rules and the links. It never handles a data
+//! packet; the threads of [`crate::packets`] do, reading what it published. On the death of an
+//! uplink it publishes first and tidies rules and routes afterwards.
+
+mod answers;
+mod figures;
+mod home;
+mod key_store;
+mod owner;
+mod report;
+mod served;
+mod start;
+mod tunnel;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use owner::Owner;
+pub use start::StartError;
+
+/// What the daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The policy file.
+    pub policy: PathBuf,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// Where state lives that a restart needs.
+    pub state: PathBuf,
+    /// Where Prometheus text is served; loopback only.
+    pub metrics: Option<SocketAddr>,
+    /// The group that may read, by number.
+    pub read_group: Option<u32>,
+    /// The group that may also write, by number.
+    pub write_group: Option<u32>,
+    /// How long a stop waits for the agents to acknowledge the de-registration.
+    pub stop_deadline: Duration,
+    /// Added to the time of day that signaling sees, in seconds: for tests of vehicles whose
+    /// clock is wrong.
+    pub clock_offset: i64,
+}
+
+/// Runs the daemon until it is told to stop (SIGTERM or SIGINT).
+pub async fn run(options: Options) -> Result<(), StartError> {
+    Owner::start(options).await?.run().await;
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! One home network that this node serves: its tunnel and its home agent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mtun_policy::{AllowedMobile, Effective, HomeAddress, ServedHome};
+use mtun_signaling::agent::{AgentConfig, AgentEvent, AgentOutput, HomeAgent};
+use mtun_signaling::machine::Machine;
+use mtun_signaling::time::Timestamp;
+
+use super::tunnel::Tunnel;
+
+/// One home network that this node serves.
+#[derive(Debug)]
+pub struct AgentHome {
+    /// What the policy says of it.
+    pub served: ServedHome,
+    /// Its home-bound interface and packet loop.
+    pub tunnel: Tunnel,
+    /// Its acceptance machine and binding cache.
+    pub agent: HomeAgent,
+    /// The rules of every mobile that told none: each flow goes back the way it came.
+    pub reflecting: Arc<Effective>,
+    /// The highest generation published.
+    pub generation: u64,
+}
+
+impl AgentHome {
+    /// A home agent without bindings.
+    pub fn new(served: ServedHome, tunnel: Tunnel, config: AgentConfig) -> Self {
+        let agent = HomeAgent::new(config);
+        Self { served, tunnel, agent, reflecting: Effective::reflecting(), generation: 0 }
+    }
+
+    /// Hands an event to the machine and takes what it wants done.
+    pub fn handle(&mut self, now: Timestamp, event: AgentEvent) -> Vec<AgentOutput> {
+        self.agent.handle(now, event);
+        self.outputs()
+    }
+
+    /// Lets the machine do what is due and takes what it wants done.
+    pub fn handle_deadline(&mut self, now: Timestamp) -> Vec<AgentOutput> {
+        match self.agent.deadline() {
+            Some(deadline) if deadline <= now.monotonic => {
+                self.agent.handle_deadline(now);
+                self.outputs()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.agent.deadline()
+    }
+
+    /// What the policy allows the mobile of this home address.
+    pub fn allowed(&self, home_address: HomeAddress) -> Option<&AllowedMobile> {
+        self.served.mobiles.iter().find(|allowed| allowed.address == home_address)
+    }
+
+    fn outputs(&mut self) -> Vec<AgentOutput> {
+        std::iter::from_fn(|| self.agent.poll()).collect()
+    }
+}

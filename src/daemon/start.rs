@@ -1,0 +1,324 @@
+//! Starting: everything that can be refused is refused here, with its fix, before a packet moves.
+
+use std::net::Ipv6Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ipnet::Ipv6Net;
+use mtun_dataplane::PathId;
+use mtun_dataplane::backend::Uplink;
+use mtun_policy::{AllowedMobile, Faults, Home, InterfaceName, Policy, Role, ServedHome};
+use mtun_signaling::agent::{AgentConfig, AgentMobile};
+use mtun_signaling::mobile::MobileConfig;
+use tokio::sync::{broadcast, mpsc};
+
+use super::Options;
+use super::home::MobileHome;
+use super::key_store::{KeyError, KeyStore};
+use super::owner::{Owner, SignalingCounts};
+use super::served::AgentHome;
+use super::tunnel::{Plan, Tunnel};
+use crate::control::server::{EVENTS_WAITING, Limits, Server, Settings};
+use crate::control::{Access, BindError};
+use crate::edge::clock::Clock;
+use crate::edge::netlink::Netlink;
+use crate::edge::nft::{Firewall, Guarded};
+use crate::edge::random;
+use crate::edge::routes::Desired;
+use crate::edge::sysctl::Sysctls;
+use crate::edge::watch::Watch;
+
+use crate::metrics::{Metrics, Scrapes};
+use crate::packets::Shared;
+use crate::publish;
+
+/// Mobility Headers that wait for the owner loop before further ones are dropped.
+const ARRIVALS: usize = 1024;
+/// Requests of control clients that wait.
+const REQUESTS: usize = 64;
+/// The MTU of a link that does not exist yet.
+const ETHERNET_MTU: u32 = 1500;
+/// What the outer header takes.
+const OUTER_HEADER: u32 = 40;
+/// The smallest MTU that IPv6 allows on an interface (RFC 8200 §5).
+const IPV6_MIN_MTU: u32 = 1280;
+
+/// Why the daemon did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policy has faults; each is named with its place and a fix.
+    #[error("{0}")]
+    Policy(Faults),
+    /// The file's own tests fail.
+    #[error("the policy fails its own tests:\n{0}")]
+    Tests(String),
+    /// A role that this daemon does not have.
+    #[error("role {0} has nothing to do here: mtund serves mobile-node, mobile-router, home-agent")]
+    Role(Role),
+    /// A key file cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The control socket cannot be made.
+    #[error(transparent)]
+    Socket(#[from] BindError),
+    /// The state directory cannot be made.
+    #[error("cannot make the state directory {path}: {error}")]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        error: std::io::Error,
+    },
+    /// The machine refused something the daemon needs.
+    #[error("{0:#}")]
+    Machine(#[from] anyhow::Error),
+}
+
+impl Owner {
+    /// Reads the policy, prepares the machine and registers nothing yet.
+    pub async fn start(options: Options) -> Result<Self, StartError> {
+        let policy = mtun_policy::load(&options.policy).map_err(StartError::Policy)?;
+        super::answers::file_tests(&policy).map_err(StartError::Tests)?;
+        if policy.role == Role::Correspondent {
+            return Err(StartError::Role(policy.role));
+        }
+        let keys = KeyStore::read(&policy)?;
+        std::fs::create_dir_all(&options.state)
+            .map_err(|error| StartError::State { path: options.state.clone(), error })?;
+        for warning in &policy.warnings {
+            tracing::warn!("{warning}");
+        }
+        warn_unprotected(&policy);
+        let server = Server::bind(Settings {
+            path: options.socket.clone(),
+            access: Access { read_group: options.read_group, write_group: options.write_group },
+            policy_directory: options.policy.parent().map(PathBuf::from),
+            limits: Limits::default(),
+        })
+        .await?;
+        Ok(Self::prepare(options, policy, keys, server).await?)
+    }
+
+    async fn prepare(
+        options: Options,
+        policy: Policy,
+        keys: KeyStore,
+        server: Server,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::start().shifted(options.clock_offset);
+        let now = clock.now();
+        let netlink = Arc::new(Netlink::open()?);
+        let mut sysctls = Sysctls::open(Some(options.state.join("sysctl.json")));
+        // What a killed run left: its settings first, so that the originals are the true ones.
+        sysctls.restore();
+        let firewall = Firewall::install(guarded(&policy, [], &[]))?;
+        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
+        let shared = Arc::new(Shared::new(clock, arrivals));
+        shared.paths.open(PathId::ROUTED, Uplink::open(None)?);
+
+        if policy.role != Role::MobileNode {
+            for interface in &policy.interfaces {
+                let _ = sysctls.listen_to_routers(interface.name.as_str());
+            }
+            sysctls.forward()?;
+        }
+        let mtu = tunnel_mtu(&policy, &netlink).await?;
+        let mut homes = Vec::new();
+        for home in &policy.homes {
+            homes.push(open_home(home, &policy, &keys, mtu, &shared, &netlink, now).await?);
+        }
+        let mut served = Vec::new();
+        for home in &policy.served {
+            served.push(open_served(home, &policy, &keys, mtu, &shared, &netlink).await?);
+        }
+        let tunnels = homes.iter().map(|home| &home.tunnel);
+        let tunnels = tunnels.chain(served.iter().map(|it| &it.tunnel));
+        shared.lanes.store(Arc::new(tunnels.map(|tunnel| tunnel.lane.clone()).collect()));
+
+        let mut own: Vec<Ipv6Net> = Vec::new();
+        for home in &policy.homes {
+            own.push(crate::edge::routes::host(home.address.0));
+            own.extend(home.mobile_networks.iter().map(|network| network.prefix.net()));
+        }
+        let uplinks = policy.interfaces.iter().filter(|it| it.bid.is_some());
+        let uplinks: Vec<InterfaceName> = uplinks.map(|it| it.name.clone()).collect();
+        let watch = Watch::start(netlink.clone(), uplinks, own)?;
+
+        let (events, _) = broadcast::channel(EVENTS_WAITING);
+        let (request_sender, requests) = mpsc::channel(REQUESTS);
+        let control = tokio::spawn(server.serve(request_sender.clone(), events.clone()));
+        let scrapes = match options.metrics {
+            Some(address) => Some(Scrapes::bind(address).await?),
+            None => None,
+        };
+        let mut owner = Self {
+            options,
+            policy: Arc::new(policy),
+            refused: None,
+            started: now.monotonic,
+            shared,
+            netlink,
+            firewall,
+            sysctls,
+            watch,
+            access: Default::default(),
+            links: Default::default(),
+            ingress_indices: Default::default(),
+            homes,
+            served,
+            counts: SignalingCounts::default(),
+            next_override: 1,
+            override_owners: Default::default(),
+            events,
+            arrivals: arrived,
+            requests,
+            tasks: vec![control],
+            metrics: None,
+            routed: Desired::default(),
+            routes_dirty: true,
+        };
+        owner.find_ingresses().await;
+        for home in 0..owner.homes.len() {
+            owner.publish_home(home);
+        }
+        if let Some(scrapes) = scrapes {
+            let metrics = Arc::new(Metrics::new(&owner.metrics_input()));
+            owner.tasks.push(tokio::spawn(scrapes.serve(metrics.clone(), request_sender)));
+            owner.metrics = Some(metrics);
+        }
+        // Rules and routes before the first packet: what a killed run left goes, and the
+        // unreachable defaults stand before any uplink is used.
+        owner.settle().await;
+        Ok(owner)
+    }
+}
+
+/// What the packet guard is told.
+pub(super) fn guarded(
+    policy: &Policy,
+    listening: impl IntoIterator<Item = InterfaceName>,
+    ours: &[Ipv6Addr],
+) -> Guarded {
+    let mut home: std::collections::BTreeSet<Ipv6Net> = Default::default();
+    for it in &policy.homes {
+        home.insert(crate::edge::routes::host(it.address.0));
+        home.extend(it.mobile_networks.iter().map(|network| network.prefix.net()));
+    }
+    Guarded {
+        uplinks: policy.interfaces.iter().map(|it| it.name.clone()).chain(listening).collect(),
+        ours: ours.iter().copied().collect(),
+        home,
+    }
+}
+
+/// The largest path's MTU less the outer header; fixed from here on.
+async fn tunnel_mtu(policy: &Policy, netlink: &Netlink) -> anyhow::Result<u32> {
+    let mut largest = 0;
+    for interface in &policy.interfaces {
+        let link = netlink.link(interface.name.as_str()).await?;
+        largest = largest.max(link.map_or(ETHERNET_MTU, |link| link.mtu));
+    }
+    let path = if largest == 0 { ETHERNET_MTU } else { largest };
+    Ok((path - OUTER_HEADER).max(IPV6_MIN_MTU))
+}
+
+async fn open_home(
+    home: &Home,
+    policy: &Policy,
+    keys: &KeyStore,
+    mtu: u32,
+    shared: &Arc<Shared>,
+    netlink: &Netlink,
+    now: mtun_signaling::time::Timestamp,
+) -> anyhow::Result<MobileHome> {
+    let empty = mtun_signaling::binding::BindingUpdateList {
+        home_address: home.address,
+        peer: home.agent,
+        entries: Vec::new(),
+    };
+    let known = publish::home(home, &empty, Arc::default(), |_| None);
+    let plan = Plan {
+        name: home.tunnel.name.clone(),
+        mtu: home.tunnel.mtu.map_or(mtu, u32::from),
+        agent: home.agent.0,
+        home_address: Some(home.address.0),
+    };
+    let published = publish::initial([known], true, Vec::new());
+    let tunnel = Tunnel::open(plan, published, &policy.ingresses, shared.clone(), netlink).await?;
+    let config = MobileConfig {
+        home: home.name.clone(),
+        home_address: home.address,
+        agent: home.agent,
+        mobile_networks: home.mobile_networks.iter().map(|network| network.prefix).collect(),
+        prefix_mode: home.prefix_mode,
+        lifetime: home.register.lifetime,
+        multiple_coa: home.register.multiple_coa,
+        bulk: home.register.bulk,
+        protection: keys.get(home.security.as_ref()),
+        initial_sequence: random::u16()?,
+    };
+    Ok(MobileHome::new(home.clone(), tunnel, config, now))
+}
+
+async fn open_served(
+    served: &ServedHome,
+    policy: &Policy,
+    keys: &KeyStore,
+    mtu: u32,
+    shared: &Arc<Shared>,
+    netlink: &Netlink,
+) -> anyhow::Result<AgentHome> {
+    let reflecting = mtun_policy::Effective::reflecting();
+    let outer = u16::try_from(mtu + OUTER_HEADER).unwrap_or(u16::MAX);
+    let known = served
+        .mobiles
+        .iter()
+        .map(|allowed| publish::mobile(served, allowed, None, reflecting.clone(), outer));
+    let plan = Plan {
+        name: served.tunnel.name.clone(),
+        mtu: served.tunnel.mtu.map_or(mtu, u32::from),
+        agent: served.agent.0,
+        home_address: None,
+    };
+    let published = publish::initial(known, false, vec![served.agent.0]);
+    let tunnel = Tunnel::open(plan, published, &policy.ingresses, shared.clone(), netlink).await?;
+    let config = agent_config(served, keys);
+    Ok(AgentHome::new(served.clone(), tunnel, config))
+}
+
+/// What an agent's machine needs of the policy.
+pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig {
+    let mobile = |allowed: &AllowedMobile| AgentMobile {
+        address: allowed.address,
+        prefixes: allowed.prefixes.clone(),
+        protection: keys.get(allowed.security.as_ref()),
+        max_bindings: allowed.max_bindings,
+    };
+    AgentConfig {
+        address: served.agent,
+        prefix: served.prefix,
+        max_lifetime: served.max_lifetime,
+        multiple_coa: served.multiple_coa,
+        bulk: served.bulk,
+        mobiles: served.mobiles.iter().map(mobile).collect(),
+    }
+}
+
+fn warn_unprotected(policy: &Policy) {
+    for home in policy.homes.iter().filter(|home| home.security.is_none()) {
+        tracing::warn!(
+            "home {} runs UNPROTECTED (security none): whoever can send packets can move it",
+            home.name
+        );
+    }
+    for served in &policy.served {
+        for mobile in served.mobiles.iter().filter(|mobile| mobile.security.is_none()) {
+            tracing::warn!(
+                "mobile {} of home {} is UNPROTECTED (security none): whoever can send packets \
+                 can move it",
+                mobile.address,
+                served.name
+            );
+        }
+    }
+}

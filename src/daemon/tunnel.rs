@@ -1,0 +1,99 @@
+//! One home-bound interface with its packet loop and its threads.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use mtun_dataplane::backend::Tun;
+use mtun_dataplane::{Engine, Settings, Snapshot};
+use mtun_policy::{Ingress, Ingresses, InterfaceName};
+
+use crate::edge::netlink::Netlink;
+use crate::packets::{self, Lane, PacketThread, Shared};
+
+/// One home-bound interface. Dropped, its threads end and the kernel removes the interface.
+#[derive(Debug)]
+pub struct Tunnel {
+    /// Its threads, one per queue. First, so that they end before the interface goes.
+    threads: Vec<PacketThread>,
+    /// The interface.
+    tun: Tun,
+    /// Its name.
+    pub name: InterfaceName,
+    /// Its MTU, which never changes.
+    pub mtu: u32,
+    /// Its packet loop.
+    pub lane: Arc<Lane>,
+    /// What its packets read.
+    pub published: Arc<ArcSwap<Snapshot>>,
+    shared: Arc<Shared>,
+}
+
+/// What a tunnel is made of.
+#[derive(Debug)]
+pub struct Plan {
+    /// The interface's name.
+    pub name: InterfaceName,
+    /// Its MTU in octets.
+    pub mtu: u32,
+    /// The home agent's address.
+    pub agent: Ipv6Addr,
+    /// The home address, if it lives on this interface.
+    pub home_address: Option<Ipv6Addr>,
+}
+
+impl Tunnel {
+    /// Makes the interface, switches it on and starts its threads.
+    pub async fn open(
+        plan: Plan,
+        published: Arc<ArcSwap<Snapshot>>,
+        ingresses: &Ingresses,
+        shared: Arc<Shared>,
+        netlink: &Netlink,
+    ) -> anyhow::Result<Self> {
+        let Plan { name, mtu, agent, home_address } = plan;
+        let queues = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
+        let tun = Tun::open(name.as_str(), queues)
+            .with_context(|| format!("cannot make the tunnel interface {name}"))?;
+        netlink
+            .prepare_tunnel(tun.index(), mtu, home_address)
+            .await
+            .with_context(|| format!("cannot set up the tunnel interface {name}"))?;
+        let engine = Arc::new(Engine::new(published.clone(), Settings::default()));
+        let lane = Arc::new(Lane { engine, queue: tun.queues()[0].clone(), agent });
+        let mut tunnel = Self { threads: Vec::new(), tun, name, mtu, lane, published, shared };
+        tunnel.listen()?;
+        Ok(tunnel)
+    }
+
+    /// The interface's index, which never changes.
+    pub fn index(&self) -> u32 {
+        self.tun.index()
+    }
+
+    /// Makes queues and threads for ingress interfaces that rules name.
+    pub fn widen(&mut self, ingresses: &Ingresses) -> anyhow::Result<()> {
+        let queues = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
+        self.tun.grow(queues).context("cannot add a queue to the tunnel interface")?;
+        self.listen()
+    }
+
+    /// Tells the kernel which queue the packets of each ingress interface go to: `named` holds
+    /// interface indices with their numbers.
+    pub fn steer_ingress(&self, named: &[(u32, Ingress)]) -> anyhow::Result<()> {
+        let named: Vec<_> =
+            named.iter().map(|(index, ingress)| (*index, u16::from(ingress.0))).collect();
+        self.tun.set_steering(&named).context("cannot tell ingress interfaces apart")
+    }
+
+    fn listen(&mut self) -> anyhow::Result<()> {
+        let silent = self.tun.queues().iter().enumerate().skip(self.threads.len());
+        for (number, queue) in silent {
+            let ingress = Ingress(u8::try_from(number).context("too many ingress interfaces")?);
+            let (shared, lane) = (self.shared.clone(), self.lane.clone());
+            self.threads.push(packets::outbound(shared, lane, queue.clone(), ingress)?);
+        }
+        Ok(())
+    }
+}

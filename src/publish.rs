@@ -1,0 +1,163 @@
+//! From what signaling knows to what packets read: the only translation between the two.
+//!
+//! A mobile's Binding Update List becomes the registration of its home in `updates`, an agent's
+//! Binding Cache one registration per mobile in `cache`. Both are the same shape, because a
+//! binding update list and a binding cache are one table read from its two ends. Nothing is judged
+//! here; whether a change is one that decisions notice is for the table to say.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use mtun_dataplane::{Binding, BindingTable, PathId, Registration, Snapshot};
+use mtun_policy::{AllowedMobile, Bid, Effective, Home, HomeAddress, ServedHome};
+use mtun_signaling::binding::{BindingCacheEntry, BindingUpdateList};
+use mtun_signaling::registration::Phase;
+
+/// What the daemon knows of an uplink that packets need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PathFacts {
+    /// Whether a packet can leave by it at this moment.
+    pub attached: bool,
+    /// Largest outer packet in octets.
+    pub mtu: u16,
+}
+
+/// A snapshot that readers hold without locks and one writer replaces.
+pub type Published = Arc<ArcSwap<Snapshot>>;
+
+/// An empty snapshot with the homes of this node that have no binding yet, so that what belongs
+/// in the tunnel is dropped from the first packet on. `own` are the addresses that take outer
+/// packets already.
+pub fn initial(
+    registrations: impl IntoIterator<Item = Registration>,
+    mobile: bool,
+    own: Vec<Ipv6Addr>,
+) -> Published {
+    let table: BindingTable = registrations.into_iter().collect();
+    let mut snapshot = Snapshot { own, ..Snapshot::default() };
+    match mobile {
+        true => snapshot.updates = table,
+        false => snapshot.cache = table,
+    }
+    Arc::new(ArcSwap::from_pointee(snapshot))
+}
+
+/// The registration of one home as its mobile sees it.
+///
+/// `path` tells what is known of the uplink of a BID.
+pub fn home(
+    home: &Home,
+    list: &BindingUpdateList,
+    effective: Arc<Effective>,
+    path: impl Fn(Bid) -> Option<PathFacts>,
+) -> Registration {
+    let bindings = list.entries.iter().map(|entry| {
+        let facts = path(entry.bid);
+        let registered = matches!(entry.phase, Phase::Bound | Phase::Refreshing);
+        Binding {
+            bid: Some(entry.bid),
+            priority: entry.priority,
+            care_of: entry.care_of,
+            path: PathId(entry.bid.get()),
+            usable: registered && facts.is_some_and(|facts| facts.attached),
+            mtu: facts.map_or(1280, |facts| facts.mtu),
+        }
+    });
+    Registration {
+        home: home.name.clone(),
+        home_address: home.address,
+        prefixes: home.mobile_networks.iter().map(|network| network.prefix).collect(),
+        peer: home.agent.0,
+        bindings: bindings.collect(),
+        policy: effective,
+        generation: 0,
+    }
+}
+
+/// The registration of one mobile as its home agent sees it; without bindings while the mobile is
+/// not registered.
+pub fn mobile(
+    served: &ServedHome,
+    allowed: &AllowedMobile,
+    entry: Option<&BindingCacheEntry>,
+    effective: Arc<Effective>,
+    mtu: u16,
+) -> Registration {
+    let bindings = entry.map_or_else(Vec::new, |entry| {
+        let binding = |binding: &mtun_signaling::binding::Binding| Binding {
+            bid: binding.bid,
+            priority: binding.priority,
+            care_of: binding.care_of,
+            path: PathId::ROUTED,
+            usable: true,
+            mtu,
+        };
+        entry.bindings.iter().map(binding).collect()
+    });
+    Registration {
+        home: served.name.clone(),
+        home_address: allowed.address,
+        // An allowed prefix that is not registered is the mobile's all the same: what is for it
+        // is dropped here and goes nowhere else.
+        prefixes: entry.map_or_else(|| allowed.prefixes.clone(), |entry| entry.prefixes.clone()),
+        peer: served.agent.0,
+        bindings,
+        policy: effective,
+        generation: 0,
+    }
+}
+
+/// Publishes a mobile's registration; returns its generation and whether decisions may differ.
+pub fn publish_home(
+    published: &Published,
+    registration: Registration,
+    own: Vec<Ipv6Addr>,
+) -> (u64, bool) {
+    let home_address = registration.home_address;
+    swap(published, home_address, own, |snapshot| {
+        snapshot.updates = snapshot.updates.with(registration);
+    })
+}
+
+/// Publishes one mobile's registration at its agent; returns its generation and whether decisions
+/// may differ.
+pub fn publish_mobile(
+    published: &Published,
+    registration: Registration,
+    own: Vec<Ipv6Addr>,
+) -> (u64, bool) {
+    let home_address = registration.home_address;
+    swap(published, home_address, own, |snapshot| {
+        snapshot.cache = snapshot.cache.with(registration);
+    })
+}
+
+fn swap(
+    published: &Published,
+    home_address: HomeAddress,
+    own: Vec<Ipv6Addr>,
+    change: impl FnOnce(&mut Snapshot),
+) -> (u64, bool) {
+    let generation = |snapshot: &Snapshot| {
+        let at = |table: &BindingTable| table.get(home_address).map(|it| it.generation);
+        at(&snapshot.updates).or_else(|| at(&snapshot.cache))
+    };
+    let before = published.load();
+    let mut next = Snapshot::clone(&before);
+    next.generation += 1;
+    next.own = own;
+    change(&mut next);
+    let (old, new) = (generation(&before), generation(&next));
+    published.store(Arc::new(next));
+    (new.unwrap_or(0), old != new)
+}
+
+/// The IPv6 care-of addresses among these.
+pub fn ipv6(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<Ipv6Addr> {
+    let v6 = |address| match address {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    };
+    addresses.into_iter().filter_map(v6).collect()
+}
