@@ -1,6 +1,6 @@
 //! One binding at one peer, as the mobile sees it.
 //!
-//! A [`Registration`] follows one care-of address from the moment its uplink has it until the
+//! A registration follows one care-of address from the moment its uplink has it until the
 //! agent has forgotten it. It knows nothing of messages: its owner tells it when an update that
 //! names it left, and what came of it. What it promises to remember is whether the agent *may*
 //! hold the binding, because such a binding must be de-registered even when its registration was
@@ -404,17 +404,20 @@ impl Registration {
             State::Bound(grant) | State::Refreshing(grant) if reordered => {
                 (State::Bound(Grant { refresh: Duration::ZERO, ..grant }), Effect::None)
             }
-            // A link that comes back is a reason to ask again at once.
-            State::Refused { held: None, .. }
-            | State::Leaving { .. }
-            | State::Deregistering
-            | State::Gone => (State::Wanted, Effect::None),
+            // Another address is a reason to ask again at once; the same one announced twice is not.
+            State::Refused { held: None, .. } if moved => (State::Wanted, Effect::None),
+            State::Leaving { .. } | State::Deregistering | State::Gone => {
+                (State::Wanted, Effect::None)
+            }
             state => (state, Effect::None),
         };
         self.state = state;
         effect
     }
 }
+
+#[cfg(test)]
+mod table;
 
 #[cfg(test)]
 mod tests {
