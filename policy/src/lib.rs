@@ -1,9 +1,58 @@
 //! What should happen to packets: the words, the policy file, the rules.
 //!
-//! This crate knows no socket, no clock and no packet. It turns a KDL file into rules
-//! (`document`, `check`, `compile`), rules and path facts into the present effective list
-//! ([`steering`]), and walks that list for one packet ([`Effective::choose`]). Everything it
-//! refuses has a code, a place and a fix (`diagnostic`).
+//! Everything the other crates say to each other is said in the words of [`terms`], [`FlowKey`]
+//! and [`TrafficSelector`]; everything a person decides is written in one KDL file. This crate
+//! leads from the second to the first and knows no socket, no clock and no packet. Files are read
+//! at two places only, [`load`] and [`Directory`].
+//!
+//! ```text
+//! text -- guard -- kdl -- reader --> nodes -- words, read --> Document
+//!                                                               | check, compile, shadow
+//!   overrides, link states, time                                v
+//!           |                      Policy { homes, rules, securities, tests, .. }
+//!           v                                                   |
+//!      evaluate() <------------------- RuleSet -----------------+
+//!           |
+//!           v
+//!       Effective -- choose(key, bindings) --> Use | Block | Nothing
+//! ```
+//!
+//! - **The guard** stands in front of the KDL parser and lets only well-formed text of bounded
+//!   size and depth through, because the parser recurses and guesses.
+//! - **All faults at once.** Whatever is refused is a [`Diagnostic`] with a code, a place and a
+//!   help, and one pass names every one of them. Words of the language that this version does not
+//!   carry out are refused by name; nothing is ignored silently.
+//! - **Steering** ([`evaluate`]) runs on events: it turns rules, link states and `mtun steer`
+//!   overrides into the frozen [`Effective`] list of a snapshot.
+//! - **One walk.** [`Effective::choose`] is the only judgement over rules in the system. The data
+//!   plane's `decide` calls it for packets, the file's own tests ([`run_tests`]) and
+//!   [`explain`](explain()) for people.
+//!
+//! ```
+//! use mtun_policy::{NoFiles, explain_offline, parse, parse_question};
+//!
+//! let text = r#"
+//!     role "mobile-node"
+//!     interface wlan0 { bid 1; }
+//!     interface wwan0 { bid 2; }
+//!     home acme {
+//!         tunnel mtun0
+//!         agent "2001:db8:100::1"
+//!         address "2001:db8:100::42/64"
+//!         security none
+//!     }
+//!     rules {
+//!         rule ssh { match proto=tcp dport=22; prefer wwan0 wlan0; }
+//!         default { prefer wlan0; otherwise any; }
+//!     }
+//! "#;
+//! let policy = parse("laptop.kdl", text, &NoFiles)?;
+//! let question = "tcp 2001:db8:100::42 -> 2001:db8:c::9 dport 22 given wwan0=down";
+//! let (key, given) = parse_question(question, &policy)?;
+//! let home = policy.home_of(key.source).expect("the source is the home address");
+//! assert_eq!(explain_offline(&policy, home, &key, &given).end.to_string(), "via wlan0");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod check;
 mod compile;

