@@ -1,0 +1,200 @@
+//! Worlds and packets for the tests of the data plane.
+//!
+//! Packets are written by `etherparse`, so that what we read was not written by what reads it.
+
+#![allow(dead_code, reason = "each test file uses its share")]
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use etherparse::PacketBuilder;
+use mtun_dataplane::{Binding, Engine, PathId, Registration, Settings, Snapshot, Verdict};
+use mtun_policy::{
+    Bid, BlockReply, CareOfAddress, Effective, EffectiveRule, FlowKey, HomeAddress, HomeName,
+    Ingress, MobileNetworkPrefix, Otherwise, Outcome, RuleId, RuleName, TrafficSelector,
+};
+
+pub const HOME: &str = "2001:db8:100::42";
+pub const PREFIX: &str = "2001:db8:100:4200::/56";
+pub const INSIDE: &str = "2001:db8:100:4201::7";
+pub const AGENT: &str = "2001:db8:100::1";
+pub const PEER: &str = "2001:db8:c::9";
+pub const WLAN: &str = "2001:db8:1::7";
+pub const WWAN: &str = "2001:db8:2::7";
+pub const NOW: Duration = Duration::from_secs(1000);
+
+pub fn v6(text: &str) -> Ipv6Addr {
+    text.parse().expect(text)
+}
+
+pub fn bid(number: u16) -> Bid {
+    Bid::new(number).expect("not zero")
+}
+
+/// A UDP packet of `length` octets in all.
+pub fn udp(source: &str, destination: &str, ports: (u16, u16), length: usize) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6(v6(source).octets(), v6(destination).octets(), 60)
+        .udp(ports.0, ports.1)
+        .write(&mut packet, &vec![0xa5; length - 48])
+        .unwrap();
+    packet
+}
+
+pub fn tcp(source: &str, destination: &str, ports: (u16, u16)) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6(v6(source).octets(), v6(destination).octets(), 60)
+        .tcp(ports.0, ports.1, 7, 1024)
+        .syn()
+        .write(&mut packet, &[])
+        .unwrap();
+    packet
+}
+
+/// An IPv6 packet with any payload.
+pub fn raw(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    packet.extend_from_slice(&[next, 64]);
+    packet.extend_from_slice(&source.octets());
+    packet.extend_from_slice(&destination.octets());
+    packet.extend_from_slice(payload);
+    packet
+}
+
+/// A tunnel packet around another.
+pub fn wrapped(source: &str, destination: &str, inner: &[u8]) -> Vec<u8> {
+    raw(v6(source), v6(destination), 41, inner)
+}
+
+pub fn key(source: &str, destination: &str, protocol: u8, ports: Option<(u16, u16)>) -> FlowKey {
+    FlowKey {
+        source: IpAddr::V6(v6(source)),
+        destination: IpAddr::V6(v6(destination)),
+        protocol,
+        source_port: ports.map(|p| p.0),
+        destination_port: ports.map(|p| p.1),
+        dscp: 0,
+        ingress: Ingress::LOCAL,
+    }
+}
+
+pub fn rule(id: u16, selectors: Vec<TrafficSelector>, outcome: Outcome) -> EffectiveRule {
+    EffectiveRule {
+        id: RuleId(id),
+        name: RuleName::new(format!("rule {id}")),
+        selectors,
+        exclude: Vec::new(),
+        outcome,
+        otherwise: Otherwise::NextRule,
+    }
+}
+
+pub fn to_port(protocol: u8, port: u16) -> Vec<TrafficSelector> {
+    vec![TrafficSelector {
+        protocols: vec![protocol],
+        destination_ports: vec![port..=port],
+        ..TrafficSelector::default()
+    }]
+}
+
+/// SSH by W-CDMA, telnet refused, everything else by WLAN: figure 11.
+pub fn figure_11() -> Arc<Effective> {
+    let mut rest = rule(3, Vec::new(), Outcome::Candidates(vec![bid(1), bid(2)]));
+    rest.otherwise = Otherwise::Any;
+    Arc::new(Effective {
+        rules: vec![
+            rule(0, to_port(6, 22), Outcome::Candidates(vec![bid(2)])),
+            rule(1, to_port(6, 23), Outcome::Block(BlockReply::Reset)),
+            rule(2, to_port(17, 23), Outcome::Block(BlockReply::Icmp)),
+            rest,
+        ],
+    })
+}
+
+pub fn binding(number: Option<u16>, care_of: &str, path: PathId) -> Binding {
+    Binding {
+        bid: number.map(bid),
+        priority: number.unwrap_or(1) as u8,
+        care_of: CareOfAddress::from(v6(care_of)),
+        path,
+        usable: true,
+        mtu: 1500,
+    }
+}
+
+pub fn registration(bindings: Vec<Binding>, policy: Arc<Effective>) -> Registration {
+    Registration {
+        home: HomeName::new("acme"),
+        home_address: HomeAddress(v6(HOME)),
+        prefixes: vec![MobileNetworkPrefix::new(PREFIX.parse().unwrap()).unwrap()],
+        peer: v6(AGENT),
+        bindings,
+        policy,
+        generation: 0,
+    }
+}
+
+pub fn uplinks() -> Vec<Binding> {
+    vec![binding(Some(1), WLAN, PathId(1)), binding(Some(2), WWAN, PathId(2))]
+}
+
+pub fn mobile() -> Snapshot {
+    mobile_with(registration(uplinks(), figure_11()))
+}
+
+pub fn mobile_with(registration: Registration) -> Snapshot {
+    Snapshot {
+        generation: 1,
+        updates: [registration].into_iter().collect(),
+        own: vec![v6(WLAN), v6(WWAN)],
+        ..Snapshot::default()
+    }
+}
+
+pub fn routed(mut bindings: Vec<Binding>) -> Vec<Binding> {
+    bindings.iter_mut().for_each(|binding| binding.path = PathId::ROUTED);
+    bindings
+}
+
+pub fn agent() -> Snapshot {
+    agent_with(registration(routed(uplinks()), Effective::reflecting()))
+}
+
+pub fn agent_with(registration: Registration) -> Snapshot {
+    Snapshot {
+        generation: 1,
+        cache: [registration].into_iter().collect(),
+        own: vec![v6(AGENT)],
+        ..Snapshot::default()
+    }
+}
+
+/// An engine and the snapshot it reads.
+pub struct Node {
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    pub engine: Engine,
+    pub out: Vec<u8>,
+}
+
+impl Node {
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self::with(snapshot, Settings::default())
+    }
+
+    pub fn with(snapshot: Snapshot, settings: Settings) -> Self {
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let engine = Engine::new(Arc::clone(&snapshot), settings);
+        Self { snapshot, engine, out: Vec::new() }
+    }
+
+    pub fn outbound(&mut self, packet: &[u8]) -> Verdict {
+        self.engine.outbound(Ingress::LOCAL, packet, NOW, &mut self.out)
+    }
+
+    pub fn inbound(&mut self, packet: &[u8]) -> Verdict {
+        self.engine.inbound(PathId(1), packet, NOW, &mut self.out)
+    }
+}
