@@ -172,10 +172,7 @@ impl Reassembly {
             state.octets -= after;
             return Ok(Some(join(partial)));
         }
-        if state.exceeds(&self.limits, header.source) {
-            state.remove(&id);
-            return Err(DropReason::FragmentLimit);
-        }
+        state.stay_within(&self.limits, &id, known)?;
         Ok(None)
     }
 
@@ -219,22 +216,41 @@ impl State {
         if of_source >= limits.packets_per_source {
             self.evict(|id, _| id.0 == source)?;
         } else if self.packets.len() >= limits.packets {
-            // Strangers make room for everybody; the known make room for the known only.
-            if self.evict(|_, partial| !partial.known).is_err() {
-                if !known {
-                    return Err(DropReason::FragmentLimit);
-                }
-                self.evict(|_, _| true)?;
-            }
+            self.evict_for(known, |_| true)?;
         }
         self.octets += COST;
         Ok(())
     }
 
-    fn exceeds(&self, limits: &Limits, source: Ipv6Addr) -> bool {
-        let of_source = self.packets.iter().filter(|(id, _)| id.0 == source);
-        self.octets > limits.octets
-            || of_source.map(|(_, p)| p.cost()).sum::<usize>() > limits.octets_per_source
+    /// After `id` has grown: others make room for it, or it is given up.
+    fn stay_within(
+        &mut self,
+        limits: &Limits,
+        id: &PacketId,
+        known: bool,
+    ) -> Result<(), DropReason> {
+        let of_source = self.packets.iter().filter(|(other, _)| other.0 == id.0);
+        let mut room = of_source.map(|(_, p)| p.cost()).sum::<usize>() <= limits.octets_per_source;
+        while room && self.octets > limits.octets {
+            room = self.evict_for(known, |other| other != id).is_ok();
+        }
+        if room {
+            return Ok(());
+        }
+        self.remove(id);
+        Err(DropReason::FragmentLimit)
+    }
+
+    /// Strangers make room for everybody, the known for the known only.
+    fn evict_for(
+        &mut self,
+        known: bool,
+        which: impl Fn(&PacketId) -> bool,
+    ) -> Result<(), DropReason> {
+        match self.evict(|id, partial| !partial.known && which(id)) {
+            Err(_) if known => self.evict(|id, _| which(id)),
+            stranger => stranger,
+        }
     }
 
     fn evict(&mut self, which: impl Fn(&PacketId, &Partial) -> bool) -> Result<(), DropReason> {
@@ -326,5 +342,167 @@ impl Firsts {
 
     fn set_of(&self, ends: (IpAddr, IpAddr), identification: u32) -> usize {
         self.hasher.hash_one((ends, identification)) as usize % SETS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+
+    /// A fragment from the `source`-th address: packet, header, Fragment header.
+    fn piece(
+        source: u32,
+        identification: u32,
+        offset: usize,
+        octets: &[u8],
+        more: bool,
+    ) -> (Vec<u8>, Header, FragmentHeader) {
+        let header = Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_length: (8 + octets.len()) as u16,
+            next_header: 44,
+            hop_limit: 64,
+            source: Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(source)),
+            destination: Ipv6Addr::from(0x2001_0db9_u128 << 96),
+        };
+        let fragment = FragmentHeader {
+            at: 40,
+            announced_at: 6,
+            next_header: 41,
+            offset,
+            more,
+            identification,
+        };
+        let mut packet = Vec::new();
+        header.emit(&mut packet);
+        packet.extend_from_slice(&[0; 8]);
+        packet.extend_from_slice(octets);
+        (packet, header, fragment)
+    }
+
+    fn add(
+        store: &Reassembly,
+        (packet, header, fragment): &(Vec<u8>, Header, FragmentHeader),
+        known: bool,
+        now: Duration,
+    ) -> Result<Option<Vec<u8>>, DropReason> {
+        store.add(packet, header, fragment, known, now)
+    }
+
+    #[test]
+    fn overlaps_kill_the_packet_and_what_follows() {
+        type Piece = (usize, usize, bool);
+        let cases: [(&str, &[Piece], Piece); 5] = [
+            ("same place, other length", &[(0, 16, true)], (0, 8, true)),
+            ("into the one before", &[(0, 16, true)], (8, 16, true)),
+            ("over the one behind", &[(16, 16, true)], (8, 24, true)),
+            ("past the end", &[(16, 4, false)], (24, 8, true)),
+            ("two ends", &[(16, 4, false)], (8, 4, false)),
+        ];
+        for (what, before, last) in cases {
+            let store = Reassembly::new(Limits::default());
+            for (offset, length, more) in before {
+                let taken = add(&store, &piece(1, 1, *offset, &vec![1; *length], *more), true, NOW);
+                assert_eq!(taken, Ok(None), "{what}");
+            }
+            let overlap = piece(1, 1, last.0, &vec![2; last.1], last.2);
+            let refused = Err(DropReason::FragmentOverlap);
+            assert_eq!(add(&store, &overlap, true, NOW), refused, "{what}");
+            let missing = piece(1, 1, 64, &[1; 8], true);
+            assert_eq!(add(&store, &missing, true, NOW), refused, "{what}: nothing follows");
+            assert_eq!(store.octets(), COST, "{what}: only the memory of its death");
+        }
+    }
+
+    #[test]
+    fn malformed_fragments_are_refused() {
+        let store = Reassembly::new(Limits::default());
+        let cases = [
+            ("empty", piece(1, 1, 0, &[], true)),
+            ("not a multiple of eight", piece(1, 1, 0, &[0; 12], true)),
+            ("past 65535", piece(1, 1, 65_528, &[0; 8], false)),
+        ];
+        for (what, fragment) in cases {
+            let refused = Err(DropReason::FragmentMalformed);
+            assert_eq!(add(&store, &fragment, true, NOW), refused, "{what}");
+        }
+        assert_eq!((store.packets(), store.octets()), (0, 0));
+    }
+
+    #[test]
+    fn what_takes_too_long_is_forgotten() {
+        let store = Reassembly::new(Limits::default());
+        add(&store, &piece(1, 1, 0, &[0; 8], true), true, NOW).unwrap();
+        let late = NOW + Duration::from_millis(1001);
+        assert_eq!(add(&store, &piece(1, 1, 8, &[0; 8], false), true, late), Ok(None));
+        assert_eq!(store.packets(), 1, "a packet of its own, never complete");
+    }
+
+    #[test]
+    fn tn_12_a_flood_stays_within_its_bounds_and_leaves_the_registered_alone() {
+        let limits = Limits { packets: 50, octets: 40_000, ..Limits::default() };
+        let store = Reassembly::new(limits);
+        let first = piece(7, 1, 0, &[7; 800], true);
+        assert_eq!(add(&store, &first, true, NOW), Ok(None));
+        for stranger in 0..10_000u32 {
+            let flood = piece(1000 + stranger % 500, stranger, 0, &[0; 800], true);
+            let _ = add(&store, &flood, false, NOW);
+            assert!(store.packets() <= limits.packets);
+            assert!(store.octets() <= limits.octets);
+        }
+        let whole = add(&store, &piece(7, 1, 800, &[7; 4], false), true, NOW).unwrap().unwrap();
+        assert_eq!(whole.len(), 40 + 804);
+        assert_eq!(Header::parse(&whole).unwrap().payload_length, 804);
+        assert_eq!(Header::parse(&whole).unwrap().next_header, 41);
+        // The flood does not keep a registered source from beginning something new either.
+        for packet in 2..12 {
+            let taken = add(&store, &piece(7, packet, 0, &[7; 800], true), true, NOW);
+            assert_eq!(taken, Ok(None));
+        }
+    }
+
+    #[test]
+    fn one_source_has_its_share_only() {
+        let limits =
+            Limits { packets_per_source: 4, octets_per_source: 5_000, ..Limits::default() };
+        let store = Reassembly::new(limits);
+        for packet in 0..100 {
+            add(&store, &piece(1, packet, 0, &[0; 800], true), true, NOW).unwrap();
+            assert!(store.packets() <= 4);
+        }
+        let large = piece(1, 99, 800, &[0; 4000], true);
+        assert_eq!(add(&store, &large, true, NOW), Err(DropReason::FragmentLimit));
+    }
+
+    #[test]
+    fn the_account_is_balanced() {
+        let store = Reassembly::new(Limits { packets: 8, ..Limits::default() });
+        for round in 0..2000u32 {
+            let (source, packet) = (round % 5, round % 11);
+            let offset = (round as usize * 7 % 4) * 16;
+            let _ = add(
+                &store,
+                &piece(source, packet, offset, &[1; 24], round % 3 != 0),
+                round % 2 == 0,
+                NOW,
+            );
+            let state = store.lock();
+            let held: usize = state.packets.values().map(Partial::cost).sum();
+            assert_eq!(state.octets, held, "round {round}");
+        }
+    }
+
+    #[test]
+    fn congestion_of_a_part_is_congestion_of_the_whole() {
+        let store = Reassembly::new(Limits::default());
+        let mut first = piece(1, 1, 0, &[0; 8], true);
+        first.1.traffic_class = 3;
+        add(&store, &first, true, NOW).unwrap();
+        // The head says ECT(0), and one part saw congestion.
+        let whole = add(&store, &piece(1, 1, 8, &[0; 8], false), true, NOW).unwrap().unwrap();
+        assert_eq!(Header::parse(&whole).unwrap().traffic_class & 3, 3);
     }
 }
