@@ -446,6 +446,8 @@ enum Event {
         from_agent: bool,
         key: FlowKey,
     },
+    /// The flow of the last packet out once more, marked otherwise or by another door.
+    Again(u8, Ingress),
     /// The other direction of the last packet out, by the binding it would take.
     Back(usize),
     Publish(usize, Registration),
@@ -465,6 +467,8 @@ fn event() -> impl Strategy<Value = Event> {
         6 => flow_key().prop_map(Event::Out),
         3 => received,
         4 => (0..3usize).prop_map(Event::Back),
+        3 => (prop::sample::select(DSCPS.to_vec()), 0..3u8)
+            .prop_map(|(dscp, ingress)| Event::Again(dscp, Ingress(ingress))),
         1 => publish,
         1 => (0..4usize, 0..CARE_OF.len()).prop_map(|(w, by)| Event::Move(w, by)),
         1 => (0..4usize, 0..3usize).prop_map(|(w, which)| Event::Turn(w, which)),
@@ -601,6 +605,11 @@ impl Both {
                 let ends = if from_agent { (ends.1, ends.0) } else { ends };
                 self.inward(ends, &key)?;
             }
+            Event::Again(dscp, ingress) => {
+                if let Some(key) = self.last_out {
+                    self.out(&FlowKey { dscp, ingress, ..key })?;
+                }
+            }
             Event::Back(which) => {
                 let Some(key) = self.last_out else { return Ok(()) };
                 let near = owner(&self.reader.own, key.source);
@@ -639,6 +648,10 @@ impl Both {
                 *table = table.without(home_address);
                 self.node.snapshot.store(next.into());
             }
+        }
+        // The packet most likely to be carried by a memory that is no longer true.
+        if let Some(key) = self.last_out {
+            self.out(&key)?;
         }
         Ok(())
     }
