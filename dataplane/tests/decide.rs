@@ -203,7 +203,8 @@ fn generations_rise_with_decisions_only() {
         change(&mut next);
         generation(&table.with(next))
     };
-    let keeps: [(&str, &dyn Fn(&mut mtun_dataplane::Registration)); 4] = [
+    type Case<'c> = (&'c str, &'c dyn Fn(&mut mtun_dataplane::Registration));
+    let keeps: [Case<'_>; 4] = [
         ("refresh", &|_| {}),
         ("move", &|r| r.bindings[0].care_of = CareOfAddress::from(v6("2001:db8:1::8"))),
         ("MTU", &|r| r.bindings[0].mtu = 1400),
@@ -212,9 +213,9 @@ fn generations_rise_with_decisions_only() {
     for (what, apply) in keeps {
         assert_eq!(change(apply), first, "{what}");
     }
-    let raises: [(&str, &dyn Fn(&mut mtun_dataplane::Registration)); 5] = [
+    let raises: [Case<'_>; 5] = [
         ("lost", &|r| r.bindings[0].usable = false),
-        ("gone", &|r| drop(r.bindings.pop())),
+        ("gone", &|r| r.bindings.truncate(1)),
         ("priority", &|r| r.bindings[0].priority = 7),
         ("rules", &|r| r.policy = Effective::reflecting()),
         ("prefixes", &|r| r.prefixes.clear()),
