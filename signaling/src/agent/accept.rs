@@ -284,7 +284,7 @@ impl HomeAgent {
     ) -> Step<Accepted> {
         let max_bindings =
             self.served.get(&claim.home_address).map_or(0, |served| served.mobile.max_bindings);
-        let granted = claim.update.lifetime.min(Lifetime::from_duration(self.max_lifetime));
+        let granted = claim.update.lifetime.min(self.longest_lifetime());
         let expires = now + granted.duration();
         let mut entry =
             BindingCacheEntry { prefixes, router: claim.update.flags.router, ..self.entry(claim) };
@@ -313,6 +313,11 @@ impl HomeAgent {
             self.register_identifiers(&entry, &claim.bids, overwrite, max_bindings, expires);
         entry.bindings.clone_from(&outcome.bindings);
         accepted(entry, Some(outcome))
+    }
+
+    /// The longest lifetime granted; never zero, which would mean the opposite.
+    fn longest_lifetime(&self) -> Lifetime {
+        Lifetime::from_duration(self.max_lifetime).max(Lifetime(1))
     }
 
     /// What is held for the home address, empty when nothing is.

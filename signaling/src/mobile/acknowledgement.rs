@@ -181,7 +181,10 @@ impl MobileNode {
                 return self.agent_without_bids(request, sent, acknowledgement);
             }
             let router = !self.config.mobile_networks.is_empty();
-            if request.is_registration() && router && !acknowledgement.router {
+            let registered = request.is_registration()
+                && grant(sent, acknowledgement).is_some()
+                && request.bids().iter().any(|bid| verdict(acknowledgement, *bid).is_accepted());
+            if registered && router && !acknowledgement.router {
                 // req R-MR-02, MR-03 (RFC 3963 §5.3): no forwarding for our prefixes; end it.
                 self.notice(MobileNotice::AgentWithoutRouterSupport);
                 self.unanswered(request);
@@ -191,10 +194,7 @@ impl MobileNode {
         let mut granted = false;
         let mut unknown = false;
         for bid in request.bids() {
-            let verdict = match request {
-                Request::Plain { .. } => status,
-                _ => verdict(acknowledgement, bid),
-            };
+            let verdict = verdict(acknowledgement, bid);
             if let Some(registration) = self.registrations.get_mut(&bid) {
                 registration.last_status = Some(verdict);
             }
@@ -386,9 +386,13 @@ impl MobileNode {
     }
 }
 
-/// The status of one binding: its option's, unless that is zero (RFC 5648 §5.7).
+/// The status of one binding: its option's, unless that is zero (RFC 5648 §5.7). Without any
+/// options, that of the whole answer.
 fn verdict(acknowledgement: &BindingAcknowledgement, bid: Bid) -> Status {
     // req R-MN-25 (RFC 5648 §5.7).
+    if acknowledgement.options.bids().next().is_none() {
+        return acknowledgement.status;
+    }
     let option = acknowledgement.options.bids().find(|option| option.bid == Some(bid));
     match option {
         Some(option) if option.status != Status::ACCEPTED => option.status,
