@@ -1,6 +1,6 @@
 //! The command line: one subcommand, one file.
 //!
-//! Every command makes one [`Answer`], a document and the same in words; this module prints one
+//! Every command makes one answer, a document and the same in words; this module prints one
 //! of them. With `--json` exactly one document comes out on standard output, errors included:
 //! `{"version":1,"ok":true,"result":{"kind":…}}` or `{"version":1,"ok":false,"error":{…}}`, the
 //! latter with a result too where that is the proof (failed tests). `monitor` prints one line per

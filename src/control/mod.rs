@@ -16,6 +16,7 @@ mod line;
 pub mod peer;
 pub mod protocol;
 pub mod server;
+mod session;
 mod socket;
 
 pub use client::{Client, ClientError, Monitor};
