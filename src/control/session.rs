@@ -1,5 +1,6 @@
 //! One client of the control socket, from its first request to its end.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl Session {
                     return;
                 }
             };
-            let (id, request) = match parse(&line) {
+            let (id, mut request) = match parse(&line) {
                 Ok(request) => request,
                 Err((id, error)) => {
                     if self.send(&ReplyLine::new(id, Err(error))).await.is_err() {
@@ -76,7 +77,7 @@ impl Session {
                 }
             };
             drop(line);
-            let answer = match self.may(&request) {
+            let answer = match self.may(&mut request) {
                 Ok(()) if request == (Request::Monitor {}) => return self.monitor(id).await,
                 Ok(()) => self.ask(request).await,
                 Err(error) => Err(error),
@@ -87,8 +88,8 @@ impl Session {
         }
     }
 
-    /// Whether the peer may ask this.
-    fn may(&self, request: &Request) -> Result<(), ControlError> {
+    /// Whether the peer may ask this; a file it names is then the one that was judged.
+    fn may(&self, request: &mut Request) -> Result<(), ControlError> {
         let (class, peer) = (request.class(), &self.peer);
         let command = request.command();
         if !peer.may(class, &self.shared.access) {
@@ -96,7 +97,7 @@ impl Session {
             return Err(forbidden(peer, class, &self.shared.access));
         }
         if let Request::PolicyApply { source: PolicySource::File(file) } = request {
-            self.may_apply(file)?;
+            *file = self.may_apply(file)?;
         }
         if class == Class::Write {
             tracing::info!(uid = peer.uid, pid = peer.pid, command, "control socket: request");
@@ -104,7 +105,9 @@ impl Session {
         Ok(())
     }
 
-    fn may_apply(&self, file: &std::path::Path) -> Result<(), ControlError> {
+    /// The file that the daemon may read for this peer. For one without privilege it is free of
+    /// links, so that nothing the peer can change leads elsewhere after it was judged.
+    fn may_apply(&self, file: &Path) -> Result<PathBuf, ControlError> {
         if !file.is_absolute() {
             return Err(ControlError::new(
                 ErrorCode::Usage,
@@ -112,26 +115,23 @@ impl Session {
             ));
         }
         if self.peer.is_privileged() {
-            return Ok(());
+            return Ok(file.to_owned());
         }
         let directory = self.shared.policy_directory.as_deref();
-        let inside = directory.is_some_and(|directory| {
-            let real = |path: &std::path::Path| std::fs::canonicalize(path).ok();
-            real(file).zip(real(directory)).is_some_and(|(file, dir)| file.starts_with(dir))
+        let real = std::fs::canonicalize(file).ok().filter(|real| {
+            directory
+                .and_then(|directory| std::fs::canonicalize(directory).ok())
+                .is_some_and(|directory| real.starts_with(directory))
         });
-        if inside {
-            return Ok(());
-        }
-        let place = match directory {
-            Some(directory) => format!("put the file into {}", directory.display()),
-            None => "apply it as root".to_owned(),
-        };
-        let (uid, file) = (self.peer.uid, file.display());
-        Err(ControlError::new(
-            ErrorCode::Forbidden,
-            format!("user id {uid} may not have the daemon read {file}"),
-        )
-        .help(place))
+        real.ok_or_else(|| {
+            let place = match directory {
+                Some(directory) => format!("put the file into {}", directory.display()),
+                None => "apply it as root".to_owned(),
+            };
+            let (uid, file) = (self.peer.uid, file.display());
+            let message = format!("user id {uid} may not have the daemon read {file}");
+            ControlError::new(ErrorCode::Forbidden, message).help(place)
+        })
     }
 
     async fn ask(&self, request: Request) -> Result<Response, ControlError> {

@@ -304,6 +304,13 @@ fn the_classes_of_three_users_and_root() {
         assert_eq!(own, *root, "root: {request:?}");
     }
 
+    // A link into the directory may be changed at any moment: the daemon gets the file itself.
+    let outside = Scratch::new();
+    symlink(&inside, outside.join("link.kdl")).unwrap();
+    owner.asked();
+    assert_eq!(ask(WRITER, &apply(&outside.join("link.kdl"))), None);
+    assert_eq!(owner.asked(), [apply(&inside.canonicalize().unwrap())]);
+
     // The file's mode keeps strangers out; should it ever not, the kernel's word does.
     let stranger = || STRANGER.run(|| Client::connect(&socket));
     assert!(matches!(stranger(), Err(ClientError::NoPermission(_))));
