@@ -145,3 +145,17 @@ async fn poll(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The daemon's runtime has several threads.
+    #[test]
+    fn a_watch_may_change_threads() {
+        fn moves<A, T: Send>(_: impl FnOnce(A) -> T) {}
+        moves(|watch: &'static mut Watch| watch.report());
+        moves(|watch: &'static mut Watch| watch.next());
+        moves(|netlink: Arc<Netlink>| async move { netlink.cleanup().await.is_ok() });
+    }
+}

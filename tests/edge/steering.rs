@@ -2,7 +2,7 @@
 
 use mtun_dataplane::backend::{
     PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, SteeringError, Tun, TunError,
-    Uplink,
+    Uplink, VnetHeader,
 };
 
 use crate::world::*;
@@ -114,6 +114,46 @@ fn a_tun_hands_out_complete_packets_and_takes_them_back() {
     assert!(!received.header.has_partial_checksum() && !received.header.is_superpacket());
     // The first octets hold a flow label of the kernel's choice.
     assert_eq!(buffer[received.packet][4..], udp(HOME, FAR, 7)[4..], "with its checksum");
+}
+
+#[test]
+fn a_partial_checksum_travels_from_the_uplink_into_the_tunnel() {
+    let Some(world) = World::new() else { return };
+    let tun = world.mobile.run(|| Tun::open("mtun0", 1).unwrap());
+    world.mobile.shell("ip link set mtun0 up");
+    world.mobile.shell(&format!("ip addr add {HOME}/128 dev mtun0 nodad"));
+    let socket = world.mobile.run(|| std::net::UdpSocket::bind(format!("[{HOME}]:7")).unwrap());
+    socket.set_nonblocking(true).unwrap();
+    let wlan0 = world.mobile.index("wlan0");
+    let uplink = world.mobile.run(|| PacketSocket::open(wlan0).unwrap());
+    // The other end of the tunnel hands over a checksum that hardware would finish.
+    let sender = world.access.run(|| Tun::open("t0", 1).unwrap());
+    world.access.shell("ip link set t0 up");
+    let mut inner = udp(FAR, HOME, 7);
+    let mut pseudo_header = u32::from(17u8) + 12;
+    for word in inner[8..40].chunks(2) {
+        pseudo_header += u32::from(u16::from_be_bytes([word[0], word[1]]));
+    }
+    let folded = (pseudo_header & 0xffff) + (pseudo_header >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    inner[46..48].copy_from_slice(&(folded as u16).to_be_bytes());
+    let outer = packet(41, "2001:db8:99::1", CARE_OF, &inner);
+
+    let mut buffer = vec![0; RECEIVE_BUFFER];
+    let mut text = [0; 16];
+    eventually("the packet", || {
+        sender.queues()[0].send_with(VnetHeader::partial(80, 6), &outer).unwrap();
+        while let Some(received) = uplink.recv(&mut buffer).unwrap() {
+            let packet = &buffer[received.packet];
+            if packet[6] == 41 {
+                assert!(received.header.has_partial_checksum());
+                let header = received.header.without(40).unwrap();
+                tun.queues()[0].send_with(header, &packet[40..]).unwrap();
+            }
+        }
+        socket.recv(&mut text).is_ok()
+    });
+    assert_eq!(&text[..4], b"test");
 }
 
 #[test]
