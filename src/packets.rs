@@ -20,7 +20,8 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use mtun_dataplane::backend::{
-    PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, TunQueue, Uplink, Waker, wait,
+    PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, TunQueue, Uplink, VnetHeader,
+    Waker, wait,
 };
 use mtun_dataplane::{Engine, PathId, Verdict, wire};
 use mtun_policy::{HomeAddress, Ingress};
@@ -110,6 +111,10 @@ impl SendFailures {
             SendError::NotPermitted | SendError::Malformed | SendError::Os(_) => &self.other,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_tunnel(&self) {
+        self.tunnel.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The counts with their names.
@@ -220,7 +225,7 @@ pub fn outbound(
                         let packet = &buffer[received.packet];
                         let now = shared.clock.monotonic();
                         let verdict = lane.engine.outbound(ingress, packet, now, &mut out);
-                        carry(&shared, &lane, verdict, &out, None);
+                        carry(&shared, &lane, verdict, &out, VnetHeader::COMPLETE, None);
                     }
                     Ok(None) => break,
                     // The interface is down or being removed; wait below until it is not.
@@ -251,7 +256,7 @@ pub fn inbound(
                 match socket.recv(&mut buffer) {
                     Ok(Some(received)) => {
                         let packet = &buffer[received.packet];
-                        arrive(&shared, path, packet, interface, &mut out);
+                        arrive(&shared, path, packet, received.header, interface, &mut out);
                     }
                     Ok(None) => break,
                     // Told once when the interface goes down; the socket hears it come back.
@@ -266,7 +271,14 @@ pub fn inbound(
     thread.map_err(|error| PacketSocketError::Os { step: "thread", error })
 }
 
-fn arrive(shared: &Shared, path: PathId, packet: &[u8], interface: u32, out: &mut Vec<u8>) {
+fn arrive(
+    shared: &Shared,
+    path: PathId,
+    packet: &[u8],
+    header: VnetHeader,
+    interface: u32,
+    out: &mut Vec<u8>,
+) {
     let now = shared.clock.monotonic();
     let lanes = shared.lanes.load();
     let ends = packet.get(8..40).map(|ends| {
@@ -283,7 +295,15 @@ fn arrive(shared: &Shared, path: PathId, packet: &[u8], interface: u32, out: &mu
     for lane in candidates {
         let verdict = lane.engine.inbound(path, packet, now, out);
         let settled = !matches!(verdict, Verdict::Ignore(_));
-        carry(shared, lane, verdict, out, Some(interface));
+        // What stands in front of the inner packet is gone; where its checksum stands moves along.
+        let header = match verdict {
+            Verdict::Deliver => header.without(packet.len().saturating_sub(out.len())),
+            _ => Some(VnetHeader::COMPLETE),
+        };
+        match header {
+            Some(header) => carry(shared, lane, verdict, out, header, Some(interface)),
+            None => shared.failures.count_tunnel(),
+        }
         if settled {
             return;
         }
@@ -291,7 +311,14 @@ fn arrive(shared: &Shared, path: PathId, packet: &[u8], interface: u32, out: &mu
 }
 
 /// Does what a verdict says. Nothing here can stop the batch: what fails is counted.
-fn carry(shared: &Shared, lane: &Lane, verdict: Verdict, out: &[u8], interface: Option<u32>) {
+fn carry(
+    shared: &Shared,
+    lane: &Lane,
+    verdict: Verdict,
+    out: &[u8],
+    header: VnetHeader,
+    interface: Option<u32>,
+) {
     let arrived = |event| {
         if shared.arrivals.try_send(event).is_err() {
             shared.arrivals_lost.fetch_add(1, Ordering::Relaxed);
@@ -311,8 +338,8 @@ fn carry(shared: &Shared, lane: &Lane, verdict: Verdict, out: &[u8], interface: 
             }
         },
         Verdict::Deliver | Verdict::Answer(_) => {
-            if lane.queue.send(out).is_err() {
-                shared.failures.tunnel.fetch_add(1, Ordering::Relaxed);
+            if lane.queue.send_with(header, out).is_err() {
+                shared.failures.count_tunnel();
             }
         }
         Verdict::Signalling { source, destination, home_address, routing_header, tunnelled } => {

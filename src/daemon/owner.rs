@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
-use mtun_policy::{Bid, CareOfAddress, HomeName, InterfaceName, Override, Policy, RuleId};
+use mtun_policy::{Bid, CareOfAddress, HomeName, InterfaceName, Override, Policy, Role, RuleId};
 use mtun_signaling::agent::{AgentEvent, AgentNotice, AgentOutput};
 use mtun_signaling::machine::Transmit;
 use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput};
@@ -31,6 +31,10 @@ use crate::edge::watch::Watch;
 use crate::metrics::{HandoverReason, Metrics};
 use crate::packets::{self, Arrived, PacketThread, Shared};
 use crate::publish::{self, PathFacts};
+
+/// Care-of addresses remembered; a vehicle passes so many networks in minutes, and a packet is on
+/// its way for seconds.
+const ADDRESSES_KEPT: usize = 32;
 
 /// An uplink that exists, with the thread that listens to it.
 #[derive(Debug)]
@@ -91,6 +95,10 @@ pub struct Owner {
     pub(super) events: broadcast::Sender<EventDocument>,
     pub(super) arrivals: mpsc::Receiver<Arrived>,
     pub(super) requests: mpsc::Receiver<ControlRequest>,
+    /// Uplinks that came up and wait for the kernel to be ready for them.
+    pub(super) attached: Vec<MobileEvent>,
+    /// Care-of addresses of late, the latest last.
+    pub(super) recent: Vec<Ipv6Addr>,
     /// The rules and routes that the kernel was last given.
     pub(super) routed: Desired,
     pub(super) routes_dirty: bool,
@@ -121,6 +129,9 @@ impl Owner {
                 _ = interrupt.recv() => break,
             }
             self.settle().await;
+            for event in std::mem::take(&mut self.attached) {
+                self.tell_homes(event);
+            }
         }
         self.stop().await;
     }
@@ -215,6 +226,11 @@ impl Owner {
             return;
         }
         let Some(path) = self.listens_on(name) else { return };
+        if self.policy.role == Role::MobileRouter
+            && let Err(error) = self.sysctls.listen_to_routers(name.as_str())
+        {
+            tracing::warn!(%error, "Router Advertisements on this uplink will not count");
+        }
         if path != PathId::ROUTED {
             match Uplink::open(Some(index)) {
                 Ok(uplink) => self.shared.paths.open(path, uplink),
@@ -310,22 +326,42 @@ impl Owner {
         self.routes_dirty = true;
         let Some(interface) = self.policy.interface(name.as_str()) else { return };
         let Some(bid) = interface.bid else { return };
-        let event = match state {
-            Ok(attachment) => MobileEvent::CareOfUp {
-                bid,
-                priority: interface.priority,
-                care_of: CareOfAddress::from(attachment.care_of),
-            },
-            Err(_) => MobileEvent::CareOfDown { bid },
-        };
-        for home in 0..self.homes.len() {
-            let outputs = self.homes[home].handle(now, event.clone());
-            // The snapshot first: packets leave the dead path before anything else happens.
-            self.publish_home(home);
-            if cause == HandoverReason::LinkDown {
+        match state {
+            // Registered once rules, routes and firewall are ready for the answer.
+            Ok(attachment) => {
+                let care_of = CareOfAddress::from(attachment.care_of);
+                let priority = interface.priority;
+                self.remember_address(attachment.care_of);
+                self.attached.push(MobileEvent::CareOfUp { bid, priority, care_of });
+            }
+            Err(_) => {
+                self.attached.retain(|event| {
+                    !matches!(event, MobileEvent::CareOfUp { bid: waiting, .. } if *waiting == bid)
+                });
+                self.tell_homes(MobileEvent::CareOfDown { bid });
                 self.handed_over(cause, now.monotonic);
             }
+        }
+    }
+
+    /// Hands an event to every home.
+    fn tell_homes(&mut self, event: MobileEvent) {
+        let now = self.now();
+        for home in 0..self.homes.len() {
+            let outputs = self.homes[home].handle(now, event.clone());
+            // The snapshot first: packets leave a dead path before anything else happens.
+            self.publish_home(home);
             self.mobile_outputs(home, outputs);
+        }
+    }
+
+    /// Keeps an address among those that take outer packets, also when its uplink is lost for a
+    /// while: what is on its way to it must not reach the kernel, which would answer.
+    fn remember_address(&mut self, address: Ipv6Addr) {
+        self.recent.retain(|known| *known != address);
+        self.recent.push(address);
+        if self.recent.len() > ADDRESSES_KEPT {
+            self.recent.remove(0);
         }
     }
 
@@ -527,8 +563,7 @@ impl Owner {
 
     /// The addresses at which this node takes outer packets.
     fn own_addresses(&self) -> Vec<Ipv6Addr> {
-        let attached = self.links.values().filter_map(|record| record.state.as_ref().ok());
-        let mut own: Vec<_> = attached.map(|attachment| attachment.care_of).collect();
+        let mut own = self.recent.clone();
         own.extend(self.served.iter().map(|served| served.served.agent.0));
         own
     }

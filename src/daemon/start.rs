@@ -4,6 +4,7 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::Context;
 use ipnet::Ipv6Net;
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
@@ -117,19 +118,31 @@ impl Owner {
         shared.paths.open(PathId::ROUTED, Uplink::open(None)?);
 
         if policy.role != Role::MobileNode {
-            for interface in &policy.interfaces {
-                let _ = sysctls.listen_to_routers(interface.name.as_str());
+            for interface in policy.interfaces.iter().filter(|it| it.bid.is_some()) {
+                match sysctls.listen_to_routers(interface.name.as_str()) {
+                    // One that does not exist yet is set when it appears.
+                    Err(error) if error.is_missing() => {}
+                    other => other.context("cannot make Router Advertisements count")?,
+                }
             }
-            sysctls.forward()?;
+            sysctls.forward().context("cannot switch forwarding on")?;
         }
         let mtu = tunnel_mtu(&policy, &netlink).await?;
+        let mut ground = Ground {
+            policy: &policy,
+            keys: &keys,
+            mtu,
+            shared: &shared,
+            netlink: &netlink,
+            sysctls: &mut sysctls,
+        };
         let mut homes = Vec::new();
         for home in &policy.homes {
-            homes.push(open_home(home, &policy, &keys, mtu, &shared, &netlink, now).await?);
+            homes.push(open_home(home, &mut ground, now).await?);
         }
         let mut served = Vec::new();
         for home in &policy.served {
-            served.push(open_served(home, &policy, &keys, mtu, &shared, &netlink).await?);
+            served.push(open_served(home, &mut ground).await?);
         }
         let tunnels = homes.iter().map(|home| &home.tunnel);
         let tunnels = tunnels.chain(served.iter().map(|it| &it.tunnel));
@@ -174,6 +187,8 @@ impl Owner {
             requests,
             tasks: vec![control],
             metrics: None,
+            attached: Vec::new(),
+            recent: Vec::new(),
             routed: Desired::default(),
             routes_dirty: true,
         };
@@ -222,13 +237,27 @@ async fn tunnel_mtu(policy: &Policy, netlink: &Netlink) -> anyhow::Result<u32> {
     Ok((path - OUTER_HEADER).max(IPV6_MIN_MTU))
 }
 
+/// What every home stands on.
+struct Ground<'g> {
+    policy: &'g Policy,
+    keys: &'g KeyStore,
+    /// MTU of tunnels of which the policy says nothing.
+    mtu: u32,
+    shared: &'g Arc<Shared>,
+    netlink: &'g Netlink,
+    sysctls: &'g mut Sysctls,
+}
+
+impl Ground<'_> {
+    async fn open(&mut self, plan: Plan, published: publish::Published) -> anyhow::Result<Tunnel> {
+        let (ingresses, shared) = (&self.policy.ingresses, self.shared.clone());
+        Tunnel::open(plan, published, ingresses, shared, self.netlink, self.sysctls).await
+    }
+}
+
 async fn open_home(
     home: &Home,
-    policy: &Policy,
-    keys: &KeyStore,
-    mtu: u32,
-    shared: &Arc<Shared>,
-    netlink: &Netlink,
+    ground: &mut Ground<'_>,
     now: mtun_signaling::time::Timestamp,
 ) -> anyhow::Result<MobileHome> {
     let empty = mtun_signaling::binding::BindingUpdateList {
@@ -239,12 +268,12 @@ async fn open_home(
     let known = publish::home(home, &empty, Arc::default(), |_| None);
     let plan = Plan {
         name: home.tunnel.name.clone(),
-        mtu: home.tunnel.mtu.map_or(mtu, u32::from),
+        mtu: home.tunnel.mtu.map_or(ground.mtu, u32::from),
         agent: home.agent.0,
         home_address: Some(home.address.0),
     };
     let published = publish::initial([known], true, Vec::new());
-    let tunnel = Tunnel::open(plan, published, &policy.ingresses, shared.clone(), netlink).await?;
+    let tunnel = ground.open(plan, published).await?;
     let config = MobileConfig {
         home: home.name.clone(),
         home_address: home.address,
@@ -254,35 +283,28 @@ async fn open_home(
         lifetime: home.register.lifetime,
         multiple_coa: home.register.multiple_coa,
         bulk: home.register.bulk,
-        protection: keys.get(home.security.as_ref()),
+        protection: ground.keys.get(home.security.as_ref()),
         initial_sequence: random::u16()?,
     };
     Ok(MobileHome::new(home.clone(), tunnel, config, now))
 }
 
-async fn open_served(
-    served: &ServedHome,
-    policy: &Policy,
-    keys: &KeyStore,
-    mtu: u32,
-    shared: &Arc<Shared>,
-    netlink: &Netlink,
-) -> anyhow::Result<AgentHome> {
+async fn open_served(served: &ServedHome, ground: &mut Ground<'_>) -> anyhow::Result<AgentHome> {
     let reflecting = mtun_policy::Effective::reflecting();
-    let outer = u16::try_from(mtu + OUTER_HEADER).unwrap_or(u16::MAX);
+    let outer = u16::try_from(ground.mtu + OUTER_HEADER).unwrap_or(u16::MAX);
     let known = served
         .mobiles
         .iter()
         .map(|allowed| publish::mobile(served, allowed, None, reflecting.clone(), outer));
     let plan = Plan {
         name: served.tunnel.name.clone(),
-        mtu: served.tunnel.mtu.map_or(mtu, u32::from),
+        mtu: served.tunnel.mtu.map_or(ground.mtu, u32::from),
         agent: served.agent.0,
         home_address: None,
     };
     let published = publish::initial(known, false, vec![served.agent.0]);
-    let tunnel = Tunnel::open(plan, published, &policy.ingresses, shared.clone(), netlink).await?;
-    let config = agent_config(served, keys);
+    let tunnel = ground.open(plan, published).await?;
+    let config = agent_config(served, ground.keys);
     Ok(AgentHome::new(served.clone(), tunnel, config))
 }
 

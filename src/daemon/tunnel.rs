@@ -10,6 +10,7 @@ use mtun_dataplane::{Engine, Settings, Snapshot};
 use mtun_policy::{Ingress, Ingresses, InterfaceName};
 
 use crate::edge::netlink::Netlink;
+use crate::edge::sysctl::Sysctls;
 use crate::packets::{self, Lane, PacketThread, Shared};
 
 /// One home-bound interface. Dropped, its threads end and the kernel removes the interface.
@@ -51,11 +52,14 @@ impl Tunnel {
         ingresses: &Ingresses,
         shared: Arc<Shared>,
         netlink: &Netlink,
+        sysctls: &mut Sysctls,
     ) -> anyhow::Result<Self> {
         let Plan { name, mtu, agent, home_address } = plan;
         let queues = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
         let tun = Tun::open(name.as_str(), queues)
             .with_context(|| format!("cannot make the tunnel interface {name}"))?;
+        // Before it is switched on, or reports of the kernel itself would enter it.
+        sysctls.quiet_tunnel(name.as_str()).context("cannot quiet the tunnel interface")?;
         netlink
             .prepare_tunnel(tun.index(), mtu, home_address)
             .await

@@ -1,13 +1,13 @@
 //! Turns what the kernel reports into movements, for as long as the daemon runs.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::Ipv6Net;
 use mtun_policy::InterfaceName;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -29,8 +29,12 @@ pub struct Watch {
     movements: Movements,
     /// What the poller looks at.
     active: watch::Sender<Active>,
-    /// What the poller saw.
-    looks: mpsc::Receiver<Result<LinkEvent, NetlinkError>>,
+    /// What the poller saw last.
+    looks: watch::Receiver<Look>,
+    /// When each interface was last reported by the kernel itself.
+    reported: HashMap<u32, Instant>,
+    /// What the last look still has to say.
+    seen: VecDeque<LinkEvent>,
     poller: JoinHandle<()>,
     /// For those who ask for movements one by one.
     waiting: VecDeque<Movement>,
@@ -59,11 +63,20 @@ impl Watch {
     ) -> std::io::Result<Self> {
         let events = netlink.events()?;
         let (active, wanted) = watch::channel(Active::default());
-        let (seen, looks) = mpsc::channel(64);
+        let (seen, looks) = watch::channel(Look::default());
         // A task of its own, because a look that is given up half-way leaves its answer behind.
         let poller = tokio::spawn(poll(netlink, wanted, seen));
         let movements = Movements::new(uplinks, own);
-        Ok(Self { events, movements, active, looks, poller, waiting: VecDeque::new() })
+        Ok(Self {
+            events,
+            movements,
+            active,
+            looks,
+            reported: HashMap::new(),
+            seen: VecDeque::new(),
+            poller,
+            waiting: VecDeque::new(),
+        })
     }
 
     /// What is known of the uplinks.
@@ -85,10 +98,20 @@ impl Watch {
     /// The next report with what it changes for the uplinks. Safe to cancel.
     pub async fn report(&mut self) -> Result<Report, NetlinkError> {
         loop {
-            let (event, looked) = tokio::select! {
-                event = self.events.next() => (event?, false),
-                Some(event) = self.looks.recv() => (event?, true),
+            let (event, looked) = match self.seen.pop_front() {
+                Some(event) => (event, true),
+                None => tokio::select! {
+                    biased;
+                    event = self.events.next() => (event?, false),
+                    Ok(()) = self.looks.changed() => {
+                        self.seen = self.fresh_looks();
+                        continue;
+                    }
+                },
             };
+            if !looked {
+                self.note_report(&event);
+            }
             let movements = self.movements.handle(event.clone());
             let active = Active {
                 interfaces: self.movements.active(),
@@ -107,12 +130,52 @@ impl Watch {
     }
 }
 
+impl Watch {
+    /// What the last look says of interfaces that the kernel has not reported since it began.
+    fn fresh_looks(&mut self) -> VecDeque<LinkEvent> {
+        let look = self.looks.borrow_and_update();
+        let fresh = |index: &u32| self.reported.get(index).is_none_or(|at| *at < look.began);
+        look.found
+            .iter()
+            .filter(|(index, _)| fresh(index))
+            .map(|(_, event)| event.clone())
+            .collect()
+    }
+
+    fn note_report(&mut self, event: &LinkEvent) {
+        match event {
+            LinkEvent::Link(facts) => {
+                self.reported.insert(facts.index, Instant::now());
+            }
+            LinkEvent::LinkGone(index) => {
+                self.reported.remove(index);
+            }
+            LinkEvent::Everything(events) => {
+                self.reported.clear();
+                events.iter().for_each(|event| self.note_report(event));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// One look at all active interfaces.
+#[derive(Clone, Debug)]
+struct Look {
+    /// Before the first was asked for.
+    began: Instant,
+    /// By interface index, what was found.
+    found: Vec<(u32, LinkEvent)>,
+}
+
+impl Default for Look {
+    fn default() -> Self {
+        Self { began: Instant::now(), found: Vec::new() }
+    }
+}
+
 /// Looks at active interfaces and asks lost routers, each at its pace.
-async fn poll(
-    netlink: Arc<Netlink>,
-    wanted: watch::Receiver<Active>,
-    seen: mpsc::Sender<Result<LinkEvent, NetlinkError>>,
-) {
+async fn poll(netlink: Arc<Netlink>, wanted: watch::Receiver<Active>, seen: watch::Sender<Look>) {
     let every = |period| {
         let mut every = interval(period);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,14 +186,20 @@ async fn poll(
         tokio::select! {
             _ = looks.tick() => {
                 let interfaces = wanted.borrow().interfaces.clone();
+                let mut look = Look::default();
                 for index in interfaces {
-                    let event = netlink.link_by_index(index).await.map(|link| match link {
-                        Some(facts) => LinkEvent::Link(facts),
-                        None => LinkEvent::LinkGone(index),
-                    });
-                    if seen.send(event).await.is_err() {
-                        return;
-                    }
+                    let event = match netlink.link_by_index(index).await {
+                        Ok(Some(facts)) => LinkEvent::Link(facts),
+                        Ok(None) => LinkEvent::LinkGone(index),
+                        Err(error) => {
+                            tracing::debug!(%error, "could not look at an interface");
+                            continue;
+                        }
+                    };
+                    look.found.push((index, event));
+                }
+                if seen.send(look).is_err() {
+                    return;
                 }
             }
             _ = probes.tick() => {

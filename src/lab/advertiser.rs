@@ -2,7 +2,7 @@
 //!
 //! radvd is not on every machine, and the lab needs no more than one prefix on one link. It
 //! answers each Router Solicitation at once and repeats the advertisement every
-//! [`INTERVAL`]; a link that is down costs nothing but a failed send.
+//! `INTERVAL`; a link that is down costs nothing but a failed send.
 
 use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

@@ -159,8 +159,10 @@ pub(super) fn link_facts(message: &LinkMessage) -> Option<LinkFacts> {
         index: header.index,
         name: name?,
         up: flags.contains(LinkFlags::Up),
-        // LOWER_UP is the carrier at this moment; RUNNING follows up to a second later.
-        carrier: flags.contains(LinkFlags::LowerUp) && !flags.contains(LinkFlags::Dormant),
+        // LOWER_UP goes with the carrier at once. RUNNING follows up to a second later, and until
+        // then the queue of an interface whose carrier came back swallows what is sent.
+        carrier: flags.contains(LinkFlags::LowerUp | LinkFlags::Running)
+            && !flags.contains(LinkFlags::Dormant),
         link_layer: !flags.intersects(LinkFlags::Noarp | LinkFlags::Pointopoint),
         mtu,
     })
