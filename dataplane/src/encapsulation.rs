@@ -4,7 +4,8 @@
 //! its hop limit, once, and the kernel has taken that one when it forwarded the packet into the
 //! home-bound interface; at the far end the kernel takes the next one when it forwards out of
 //! it. A packet of a local socket has not been forwarded and loses nothing. So neither side
-//! touches the inner hop limit here, for both kinds of packets.
+//! touches the inner hop limit here, for both kinds of packets (req TN-07). A packet that arrives
+//! with none left is answered with Time Exceeded.
 //!
 //! DSCP is copied outwards and not back (RFC 2983: the inner one was never lost). ECN follows
 //! RFC 6040 in both directions. The outer flow label is a keyed hash of the inner flow, so that

@@ -208,10 +208,17 @@ impl Engine {
         out: &mut Vec<u8>,
     ) -> Result<PathId, Refusal> {
         let inner = Inner::parse(packet, ingress)?;
-        inner.check_scope()?;
+        let snapshot = self.snapshot.load();
+        inner.check_scope().map_err(|reason| match inner.chain.routing {
+            // req TN-13 (RFC 5095 §3): points at the routing type.
+            Some(routing) if reason == DropReason::RoutingHeader => {
+                let error = IcmpError::ParameterProblem { pointer: routing.at as u32 + 2 };
+                Refusal::told(reason, error, self.answer_source(&snapshot, &inner))
+            }
+            _ => reason.into(),
+        })?;
         let key = self.firsts.key(&inner, now);
         let memory = self.flows.remembered(&key);
-        let snapshot = self.snapshot.load();
         match decide(&snapshot, &key, memory.as_ref()) {
             Decision::Forward(route) => {
                 let path = route.binding.path;

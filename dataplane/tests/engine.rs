@@ -35,6 +35,7 @@ fn every_outbound_reason_is_reached_and_counted() {
         packet[at] = octet;
         packet
     };
+    let type_0 = raw(v6(HOME), v6(PEER), 43, &[17, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 2, 0, 8, 0, 0]);
     type World<'w> = &'w dyn Fn() -> Snapshot;
     let cases: &[(&str, World<'_>, Vec<u8>, Verdict)] = &[
         ("foreign", &bound, udp(PEER, HOME, (1, 2), 60), Verdict::Drop(NotOurs)),
@@ -52,6 +53,8 @@ fn every_outbound_reason_is_reached_and_counted() {
         ("length, ports whole", &bound, with(5, 9), Verdict::Drop(InnerLength)),
         ("headers", &bound, with(6, 60), Verdict::Drop(InnerHeaders)),
         ("group", &bound, udp(HOME, "ff02::1", (1, 2), 60), Verdict::Drop(InnerDestinationScope)),
+        ("type 0", &bound, type_0.clone(), Verdict::Answer(RoutingHeader)),
+        ("type 0, foreign", &Snapshot::default, type_0, Verdict::Drop(RoutingHeader)),
         ("link", &bound, udp("fe80::1", PEER, (1, 2), 60), Verdict::Drop(InnerSourceScope)),
     ];
     for (what, world, packet, want) in cases {
