@@ -31,7 +31,7 @@ fn kernel_state(namespace: &Namespace, interfaces: &[&str]) -> Vec<String> {
     let rules = namespace.exec("nft list ruleset").unwrap();
     state.extend(rules.lines().map(|line| {
         // Counters move by themselves.
-        let line = line.split(" packets ").next().unwrap_or_default();
+        let line = line.split("packets ").next().unwrap_or_default();
         format!("nft: {}", line.trim())
     }));
     for interface in interfaces {
