@@ -231,6 +231,11 @@ impl Owner {
         {
             tracing::warn!(%error, "Router Advertisements on this uplink will not count");
         }
+        if path != PathId::ROUTED
+            && let Err(error) = self.sysctls.announce_addresses(name.as_str())
+        {
+            tracing::warn!(%error, "neighbours on this uplink may learn late of its address");
+        }
         if path != PathId::ROUTED {
             match Uplink::open(Some(index)) {
                 Ok(uplink) => self.shared.paths.open(path, uplink),

@@ -1,9 +1,9 @@
 //! Which care-of addresses there are: what the kernel reports about links, judged.
 //!
 //! Pure: events go in, movements come out. An uplink is attached when it is up and has carrier,
-//! a global address that has passed duplicate address detection, and a default router that is not
-//! known to be unreachable; a link without a link layer (a modem, a point-to-point link) needs a
-//! default route but no router. Everything else is a named reason for not being attached.
+//! a global address that has passed duplicate address detection, and a default router that has
+//! answered since the carrier came; a link without a link layer (a modem, a point-to-point link)
+//! needs a default route but no router. Everything else is a named reason for not being attached.
 //!
 //! Links are kept by index and looked up by name, so an uplink may appear late, vanish, come back
 //! with another index or be renamed.
@@ -148,6 +148,8 @@ pub enum DownReason {
     DuplicateAddress,
     /// No default route by this uplink.
     NoRouter,
+    /// Nothing has been heard of the default router since the carrier came.
+    RouterSought,
     /// Neighbour discovery has given up the default router.
     RouterUnreachable,
     /// The policy no longer names it.
@@ -164,6 +166,7 @@ impl fmt::Display for DownReason {
             Self::Tentative => "duplicate address detection under way",
             Self::DuplicateAddress => "duplicate address",
             Self::NoRouter => "no default router",
+            Self::RouterSought => "default router has not answered yet",
             Self::RouterUnreachable => "default router unreachable",
             Self::NotConfigured => "not configured",
         })
@@ -184,11 +187,17 @@ pub enum Movement {
     },
 }
 
+/// Neighbours of one link that are remembered beside its routers; a crowded WLAN has hundreds.
+const NEIGHBOURS_KEPT: usize = 64;
+
 #[derive(Debug, Default)]
 struct Link {
     facts: Option<LinkFacts>,
     addresses: BTreeMap<Ipv6Addr, AddressFacts>,
     routes: BTreeSet<RouteFacts>,
+    /// Neighbours that have answered since the carrier came, and have not been given up.
+    reachable: BTreeSet<Ipv6Addr>,
+    /// Neighbours that were given up.
     unreachable: BTreeSet<Ipv6Addr>,
 }
 
@@ -252,14 +261,16 @@ impl Movements {
             .collect()
     }
 
-    /// Default routers that were given up. Nobody sends to them any more, so nobody would notice
-    /// that they answer again unless they are asked.
-    pub fn unreachable_routers(&self) -> Vec<(u32, Ipv6Addr)> {
+    /// Default routers that have not answered or were given up. Nobody sends to them, so nobody
+    /// would notice that they answer unless they are asked.
+    pub fn sought_routers(&self) -> Vec<(u32, Ipv6Addr)> {
         let active = self.active();
         let lost = |index: &u32| {
             let link = &self.links[index];
+            let asked = link.facts.as_ref().is_some_and(|facts| facts.carrier && facts.link_layer);
             let routers: BTreeSet<_> = link.default_routes().filter_map(|it| it.router).collect();
-            routers.intersection(&link.unreachable).map(|it| (*index, *it)).collect::<Vec<_>>()
+            let sought = routers.difference(&link.reachable).filter(|_| asked);
+            sought.map(|it| (*index, *it)).collect::<Vec<_>>()
         };
         active.iter().flat_map(lost).collect()
     }
@@ -270,6 +281,7 @@ impl Movements {
                 let link = self.links.entry(facts.index).or_default();
                 if !facts.up || !facts.carrier {
                     // Behind the next carrier there may be another network.
+                    link.reachable.clear();
                     link.unreachable.clear();
                 }
                 link.facts = Some(facts);
@@ -301,17 +313,33 @@ impl Movements {
                     link.routes.remove(&route);
                 }
             }
-            LinkEvent::Neighbour { index, address, reachable: true } => {
-                if let Some(link) = self.links.get_mut(&index) {
-                    link.unreachable.remove(&address);
+            LinkEvent::Neighbour { index, address, reachable } => {
+                let link = self.links.entry(index).or_default();
+                let (to, from) = match reachable {
+                    true => (&mut link.reachable, &mut link.unreachable),
+                    false => (&mut link.unreachable, &mut link.reachable),
+                };
+                from.remove(&address);
+                // Neighbours beyond the routers are of no interest here, and there may be many.
+                if to.len() < NEIGHBOURS_KEPT
+                    || link.routes.iter().any(|it| it.router == Some(address))
+                {
+                    to.insert(address);
                 }
             }
-            LinkEvent::Neighbour { index, address, reachable: false } => {
-                self.links.entry(index).or_default().unreachable.insert(address);
-            }
             LinkEvent::Everything(events) => {
-                self.links.clear();
+                let before = std::mem::take(&mut self.links);
                 events.into_iter().for_each(|event| self.note(event));
+                // A router that answered is still there, even if the kernel has forgotten it as it
+                // forgets whom nobody talks to.
+                for (index, link) in before {
+                    if let Some(now) = self.links.get_mut(&index)
+                        && now.facts.as_ref().is_some_and(|facts| facts.up && facts.carrier)
+                    {
+                        let known = link.reachable.difference(&now.unreachable).copied();
+                        now.reachable.extend(known.collect::<Vec<_>>());
+                    }
+                }
             }
         }
     }
@@ -402,16 +430,22 @@ impl Link {
     }
 
     /// The default router; `Ok(None)` where none is needed.
+    ///
+    /// On a link with a link layer a router counts once it has answered: a carrier that is back
+    /// says nothing of the far end, and what is sent before is lost.
     fn router(&self, link_layer: bool) -> Result<Option<Ipv6Addr>, DownReason> {
-        let answers = |it: &&RouteFacts| it.router.is_none_or(|it| !self.unreachable.contains(&it));
         // Without a link layer there is nobody to find: any default route will do.
-        let fits = |it: &&RouteFacts| !link_layer || it.router.is_some();
-        match self.default_routes().filter(fits).find(answers) {
-            Some(route) => Ok(route.router),
-            None if self.default_routes().any(|it| it.router.is_some()) => {
+        if !link_layer && let Some(route) = self.default_routes().next() {
+            return Ok(route.router);
+        }
+        let routers: Vec<_> = self.default_routes().filter_map(|it| it.router).collect();
+        match routers.iter().find(|it| self.reachable.contains(it)) {
+            Some(router) => Ok(Some(*router)),
+            None if routers.is_empty() => Err(DownReason::NoRouter),
+            None if routers.iter().all(|it| self.unreachable.contains(it)) => {
                 Err(DownReason::RouterUnreachable)
             }
-            None => Err(DownReason::NoRouter),
+            None => Err(DownReason::RouterSought),
         }
     }
 }

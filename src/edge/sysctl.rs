@@ -89,6 +89,12 @@ impl Sysctls {
         self.set(&format!("net/ipv6/conf/{uplink}/accept_ra"), "2")
     }
 
+    /// Tells the neighbours of an uplink when it has an address there. A router that looked for it
+    /// while it was away asks again only after a second, and loses what comes meanwhile.
+    pub fn announce_addresses(&mut self, uplink: &str) -> Result<(), SysctlError> {
+        self.set(&format!("net/ipv6/conf/{uplink}/ndisc_notify"), "1")
+    }
+
     /// Forwards packets between interfaces.
     pub fn forward(&mut self) -> Result<(), SysctlError> {
         self.set("net/ipv6/conf/all/forwarding", "1")

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv6Net;
 use mtun_policy::InterfaceName;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -17,7 +17,7 @@ use super::netlink::{Events, Netlink, NetlinkError};
 /// How often carrier is looked at while traffic flows: the kernel may hold a report back for up to
 /// 700 ms, and a change of uplink should take no longer than 20 ms.
 const POLL: Duration = Duration::from_millis(20);
-/// How often a router that was given up is asked whether it is back.
+/// How often a router that does not answer is asked whether it is there.
 const PROBE: Duration = Duration::from_secs(1);
 
 /// One report of the kernel with what it changes for the uplinks.
@@ -31,6 +31,8 @@ pub struct Watch {
     active: watch::Sender<Active>,
     /// What the poller saw last.
     looks: watch::Receiver<Look>,
+    /// Routers of which the kernel knows already.
+    answers: mpsc::Receiver<LinkEvent>,
     /// When each interface was last reported by the kernel itself.
     reported: HashMap<u32, Instant>,
     /// What the last look still has to say.
@@ -44,7 +46,7 @@ pub struct Watch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Active {
     interfaces: Vec<u32>,
-    lost_routers: Vec<(u32, Ipv6Addr)>,
+    sought_routers: Vec<(u32, Ipv6Addr)>,
 }
 
 impl Drop for Watch {
@@ -65,13 +67,15 @@ impl Watch {
         let (active, wanted) = watch::channel(Active::default());
         let (seen, looks) = watch::channel(Look::default());
         // A task of its own, because a look that is given up half-way leaves its answer behind.
-        let poller = tokio::spawn(poll(netlink, wanted, seen));
+        let (answering, answers) = mpsc::channel(16);
+        let poller = tokio::spawn(poll(netlink, wanted, seen, answering));
         let movements = Movements::new(uplinks, own);
         Ok(Self {
             events,
             movements,
             active,
             looks,
+            answers,
             reported: HashMap::new(),
             seen: VecDeque::new(),
             poller,
@@ -103,6 +107,7 @@ impl Watch {
                 None => tokio::select! {
                     biased;
                     event = self.events.next() => (event?, false),
+                    Some(event) = self.answers.recv() => (event, true),
                     Ok(()) = self.looks.changed() => {
                         self.seen = self.fresh_looks();
                         continue;
@@ -115,7 +120,7 @@ impl Watch {
             let movements = self.movements.handle(event.clone());
             let active = Active {
                 interfaces: self.movements.active(),
-                lost_routers: self.movements.unreachable_routers(),
+                sought_routers: self.movements.sought_routers(),
             };
             self.active.send_if_modified(|before| {
                 let differs = *before != active;
@@ -175,7 +180,12 @@ impl Default for Look {
 }
 
 /// Looks at active interfaces and asks lost routers, each at its pace.
-async fn poll(netlink: Arc<Netlink>, wanted: watch::Receiver<Active>, seen: watch::Sender<Look>) {
+async fn poll(
+    netlink: Arc<Netlink>,
+    mut wanted: watch::Receiver<Active>,
+    seen: watch::Sender<Look>,
+    answers: mpsc::Sender<LinkEvent>,
+) {
     let every = |period| {
         let mut every = interval(period);
         every.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -202,29 +212,35 @@ async fn poll(netlink: Arc<Netlink>, wanted: watch::Receiver<Active>, seen: watc
                     return;
                 }
             }
-            _ = probes.tick() => {
-                let routers = wanted.borrow().lost_routers.clone();
-                for (index, router) in routers {
-                    // The link may be gone by now; then its report is on the way.
-                    if let Err(error) = netlink.probe_neighbour(index, router).await {
-                        tracing::debug!(%error, "could not probe a router");
-                    }
-                }
-            }
+            _ = probes.tick() => ask(&netlink, &wanted, &answers).await,
+            // At once when there is somebody new to be asked.
+            Ok(()) = wanted.changed() => ask(&netlink, &wanted, &answers).await,
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The daemon's runtime has several threads.
-    #[test]
-    fn a_watch_may_change_threads() {
-        fn moves<A, T: Send>(_: impl FnOnce(A) -> T) {}
-        moves(|watch: &'static mut Watch| watch.report());
-        moves(|watch: &'static mut Watch| watch.next());
-        moves(|netlink: Arc<Netlink>| async move { netlink.cleanup().await.is_ok() });
+/// Makes neighbour discovery look for the routers that have not answered. One that the kernel
+/// knows already is reported from here: it says nothing of its own accord.
+async fn ask(
+    netlink: &Netlink,
+    wanted: &watch::Receiver<Active>,
+    answers: &mpsc::Sender<LinkEvent>,
+) {
+    let routers = wanted.borrow().sought_routers.clone();
+    for (index, address) in routers {
+        match netlink.knows_neighbour(index, address).await {
+            Ok(true) => {
+                let event = LinkEvent::Neighbour { index, address, reachable: true };
+                // Nobody listening: the watch has ended.
+                let _ = answers.send(event).await;
+            }
+            Ok(false) => {
+                // The link may be gone by now; then its report is on the way.
+                if let Err(error) = netlink.probe_neighbour(index, address).await {
+                    tracing::debug!(%error, "could not probe a router");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "could not look up a router"),
+        }
     }
 }

@@ -41,13 +41,16 @@ fn uplinks_that_are_there_and_come_and_go() {
     let Some(world) = World::new() else { return };
     world.mobile.block_on(async || {
         let mut watch = start(&["wlan0", "wwan0", "usb0"]);
-        let wlan0 = up(&mut watch).await;
+        // In the order in which their routers answer.
+        let mut both = [up(&mut watch).await, up(&mut watch).await];
+        both.sort_by_key(|attachment| attachment.care_of);
+        let [wlan0, wwan0] = both;
         assert_eq!(wlan0.care_of.to_string(), CARE_OF);
         assert_eq!(wlan0.router, Some(ACCESS.parse().unwrap()));
         let on_link = ["2001:db8:1::/64", "fe80::/64"].map(|it| it.parse().unwrap());
         assert_eq!(wlan0.on_link, on_link.into());
         assert_eq!((wlan0.index, wlan0.mtu), (world.mobile.index("wlan0"), 1500));
-        assert_eq!(up(&mut watch).await.care_of.to_string(), SECOND_CARE_OF);
+        assert_eq!(wwan0.care_of.to_string(), SECOND_CARE_OF);
 
         // Another carrier: the peer goes down.
         let start = Instant::now();

@@ -120,6 +120,13 @@ impl World {
             // Neighbour discovery for forwarded packets needs one.
             let (_, host) = address.rsplit_once("::").unwrap();
             namespace.shell(&format!("ip addr add fe80::{host} dev {name} nodad"));
+            if namespace.0 != mobile.0 {
+                // A far end that is switched off for a while is still the same router.
+                let keep = format!("net.ipv6.conf.{name}.keep_addr_on_down=1");
+                namespace.shell(&format!("sysctl -qw {keep}"));
+            }
+            // A solicitation that is lost while the kernel holds a link back is soon repeated.
+            namespace.shell(&format!("sysctl -qw net.ipv6.neigh.{name}.retrans_time_ms=100"));
             namespace.shell(&format!("ip link set {name} up"));
         }
     }

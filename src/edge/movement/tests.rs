@@ -36,6 +36,12 @@ fn default_by(index: u32, router: Option<&str>) -> LinkEvent {
     LinkEvent::Route { index, route: route(1024, "::/0", router), replaces: false }
 }
 
+/// The default route by a router of which nothing has been heard, in the place of the first.
+fn default_by_other() -> LinkEvent {
+    let route = route(1024, "::/0", Some("fe80::2"));
+    LinkEvent::Route { index: WLAN, route, replaces: true }
+}
+
 fn neighbour(text: &str, reachable: bool) -> LinkEvent {
     LinkEvent::Neighbour { index: WLAN, address: address(text), reachable }
 }
@@ -64,6 +70,7 @@ fn attached() -> Movements {
         link(WLAN, "wlan0"),
         has(WLAN, "2001:db8:1::7", GOOD),
         default_by(WLAN, Some("fe80::1")),
+        neighbour("fe80::1", true),
     ]));
     assert!(movements.state(&"wlan0".into()).is_ok());
     movements
@@ -95,6 +102,7 @@ fn a_care_of_address_needs_all_of_it() {
         (address_is(|it| it.duplicate = true), DownReason::DuplicateAddress),
         (no_route, DownReason::NoRouter),
         (neighbour("fe80::1", false), DownReason::RouterUnreachable),
+        (default_by_other(), DownReason::RouterSought),
         (LinkEvent::Everything(vec![]), DownReason::NoInterface),
     ];
     for (event, reason) in cases {
@@ -115,6 +123,7 @@ fn an_uplink_comes_up_when_detection_ends() {
         has(WLAN, "fe80::7", AddressFacts { global: false, ..GOOD }),
         has(WLAN, "2001:db8:1::7", tentative),
         default_by(WLAN, Some("fe80::1")),
+        neighbour("fe80::1", true),
     ] {
         assert_eq!(movements.handle(event), []);
     }
@@ -156,7 +165,8 @@ fn the_best_address_is_taken_and_kept() {
     ];
     for (what, addresses, want) in cases {
         let mut movements = movements();
-        let mut events = vec![link(WLAN, "wlan0"), default_by(WLAN, Some("fe80::1"))];
+        let router = neighbour("fe80::1", true);
+        let mut events = vec![link(WLAN, "wlan0"), default_by(WLAN, Some("fe80::1")), router];
         events.extend(addresses.iter().map(|(text, facts)| has(WLAN, text, *facts)));
         let up = movements.handle(LinkEvent::Everything(events));
         assert_eq!(text(&up), [format!("wlan0 up {want} via fe80::1")], "{what}");
@@ -177,27 +187,34 @@ fn another_router_takes_over() {
         replaces: false,
     };
     assert_eq!(movements.handle(second), []);
+    assert_eq!(movements.sought_routers(), [(WLAN, address("fe80::2"))]);
+    assert_eq!(movements.handle(neighbour("fe80::2", true)), []);
     let failed = movements.handle(neighbour("fe80::1", false));
     assert_eq!(text(&failed), ["wlan0 up 2001:db8:1::7 via fe80::2"]);
-    assert_eq!(movements.unreachable_routers(), [(WLAN, address("fe80::1"))]);
+    assert_eq!(movements.sought_routers(), [(WLAN, address("fe80::1"))]);
     let back = movements.handle(neighbour("fe80::1", true));
     assert_eq!(text(&back), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
-    assert_eq!(movements.unreachable_routers(), []);
+    assert_eq!(movements.sought_routers(), []);
     // The same route by another router, put in the place of the first.
     let other = LinkEvent::Route {
         index: WLAN,
         route: route(1024, "::/0", Some("fe80::3")),
         replaces: true,
     };
+    movements.handle(neighbour("fe80::3", true));
     assert_eq!(text(&movements.handle(other)), ["wlan0 up 2001:db8:1::7 via fe80::3"]);
 }
 
 #[test]
 fn carrier_makes_a_router_new() {
     let mut movements = attached();
-    movements.handle(neighbour("fe80::1", false));
     movements.handle(LinkEvent::Link(LinkFacts { carrier: false, ..facts(WLAN, "wlan0") }));
-    let up = movements.handle(link(WLAN, "wlan0"));
+    assert_eq!(movements.sought_routers(), [], "nobody can be asked without carrier");
+    // The far end may not be ready: what is sent before its router answers is lost.
+    assert_eq!(movements.handle(link(WLAN, "wlan0")), []);
+    assert_eq!(movements.state(&"wlan0".into()), Err(DownReason::RouterSought));
+    assert_eq!(movements.sought_routers(), [(WLAN, address("fe80::1"))]);
+    let up = movements.handle(neighbour("fe80::1", true));
     assert_eq!(text(&up), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
 }
 
@@ -209,6 +226,8 @@ fn interfaces_come_late_and_change_names() {
     assert_eq!(text(&renamed), ["wlan0 down: no such interface"]);
     movements.handle(has(9, "2001:db8:9::7", GOOD));
     movements.handle(default_by(9, Some("fe80::9")));
+    let answers = LinkEvent::Neighbour { index: 9, address: address("fe80::9"), reachable: true };
+    movements.handle(answers);
     let up = movements.handle(link(9, "wlan0"));
     assert_eq!(text(&up), ["wlan0 up 2001:db8:9::7 via fe80::9"]);
     assert_eq!(movements.active(), [9]);

@@ -236,6 +236,11 @@ fn routes(message: &RouteMessage) -> Vec<(u32, RouteFacts)> {
     }
 }
 
+/// Whether a neighbour message says that this neighbour can be sent to.
+pub(super) fn knows(message: &NeighbourMessage, index: u32, address: Ipv6Addr) -> bool {
+    neighbour(message) == Some(LinkEvent::Neighbour { index, address, reachable: true })
+}
+
 fn neighbour(message: &NeighbourMessage) -> Option<LinkEvent> {
     let header = &message.header;
     let address = message.attributes.iter().find_map(|attribute| match attribute {

@@ -214,6 +214,18 @@ impl Netlink {
         }
     }
 
+    /// Whether the kernel has a link-layer address of this neighbour.
+    pub async fn knows_neighbour(
+        &self,
+        index: u32,
+        address: Ipv6Addr,
+    ) -> Result<bool, NetlinkError> {
+        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet6);
+        let known = request.execute().try_collect::<Vec<_>>().await;
+        let known = known.map_err(|error| NetlinkError::new("list neighbours", error))?;
+        Ok(known.iter().any(|message| events::knows(message, index, address)))
+    }
+
     /// Makes neighbour discovery ask a neighbour whether it is there.
     pub async fn probe_neighbour(&self, index: u32, address: Ipv6Addr) -> Result<(), NetlinkError> {
         let request = self.handle.neighbours().add(index, IpAddr::V6(address)).replace();
