@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
 use mtun_policy::{Bid, CareOfAddress, HomeName, InterfaceName, Override, Policy, Role, RuleId};
@@ -105,6 +106,17 @@ pub struct Owner {
 }
 
 impl Owner {
+    /// Takes in what exists already, so that the packet guard, rules and routes stand before
+    /// anybody is told that the daemon is there.
+    pub(super) async fn begin(&mut self) -> anyhow::Result<()> {
+        let (event, movements) =
+            self.watch.report().await.context("cannot list what exists in the kernel")?;
+        self.link_event(&event, movements);
+        self.settle().await;
+        self.tell_attached();
+        Ok(())
+    }
+
     /// Runs until a signal asks for the end, then tidies up.
     pub async fn run(mut self) {
         let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be watched");
@@ -129,11 +141,16 @@ impl Owner {
                 _ = interrupt.recv() => break,
             }
             self.settle().await;
-            for event in std::mem::take(&mut self.attached) {
-                self.tell_homes(event);
-            }
+            self.tell_attached();
         }
         self.stop().await;
+    }
+
+    /// Registers the uplinks that came up, once the kernel is ready for them.
+    fn tell_attached(&mut self) {
+        for event in std::mem::take(&mut self.attached) {
+            self.tell_homes(event);
+        }
     }
 
     pub(super) fn now(&self) -> Timestamp {

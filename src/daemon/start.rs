@@ -203,7 +203,7 @@ impl Owner {
         }
         // Rules and routes before the first packet: what a killed run left goes, and the
         // unreachable defaults stand before any uplink is used.
-        owner.settle().await;
+        owner.begin().await?;
         Ok(owner)
     }
 }

@@ -76,7 +76,7 @@ pub struct Daemon {
 pub struct Arguments(pub Vec<String>);
 
 impl Daemon {
-    /// Starts `mtund` on one side with the policy text and waits until its socket answers.
+    /// Starts `mtund` on one side with the policy text and waits until it answers.
     pub fn start(
         world: &World,
         programs: &Programs,
@@ -109,8 +109,9 @@ impl Daemon {
             programs: programs.clone(),
             shell: world.shell().clone(),
         };
-        wait_for("the daemon's socket", Duration::from_secs(10), || {
-            let answers = Client::connect(&daemon.socket).is_ok();
+        // The socket exists before the daemon is ready; an answer comes only from one that is.
+        wait_for("the daemon's answer", Duration::from_secs(20), || {
+            let answers = daemon.status().is_ok();
             (answers || !daemon.process.is_running()).then_some(())
         })
         .with_context(|| daemon.story())?;
