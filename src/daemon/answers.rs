@@ -1,6 +1,5 @@
 //! What the daemon answers on its control socket.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use mtun_policy::{
@@ -71,7 +70,7 @@ impl Owner {
     }
 
     fn filter(&self, text: &str) -> Result<Filter, ControlError> {
-        mtun_policy::parse_filter(text, Some(&self.policy)).map_err(report::usage)
+        Ok(mtun_policy::parse_filter(text, Some(&self.policy))?)
     }
 
     // ---- flows ---------------------------------------------------------------------------------
@@ -90,11 +89,8 @@ impl Owner {
             for entry in engine.flows() {
                 let rule = entry.rule.map(rule_name);
                 let fits = parsed.as_ref().is_none_or(|filter| {
-                    filter.selector.matches(&entry.key)
-                        && filter.via.is_none_or(|via| {
-                            entry.bid_out == Some(via) || entry.bid_in == Some(via)
-                        })
-                        && filter.rule.as_ref().is_none_or(|name| rule.as_ref() == Some(name))
+                    let by = |bid| filter.matches(&entry.key, bid, rule.as_ref());
+                    by(entry.bid_out) || by(entry.bid_in)
                 });
                 if !fits {
                     continue;
@@ -135,23 +131,20 @@ impl Owner {
         flow: &str,
         given: &[String],
     ) -> Result<crate::control::documents::ExplainDocument, ControlError> {
-        let key = mtun_policy::parse_flow(flow, &self.policy).map_err(report::usage)?;
-        let source = key.source;
-        if let Some(home) = self.homes.iter().find(|home| home.home.owns(source)) {
-            return report::explain_home(self, home, &key, given);
+        let (key, mut facts) = mtun_policy::parse_question(flow, &self.policy)?;
+        for text in given {
+            for (bid, state) in mtun_policy::parse_given(text, &self.policy)?.iter() {
+                facts.set(bid, state);
+            }
         }
-        let at_agent = self.served.iter().find(|served| match key.destination {
-            IpAddr::V6(destination) => served.served.mobiles.iter().any(|mobile| {
-                mobile.address.0 == destination
-                    || mobile.prefixes.iter().any(|prefix| prefix.contains(destination))
-            }),
-            IpAddr::V4(_) => false,
-        });
-        let tunnel = at_agent.map(|served| &served.tunnel);
-        match tunnel.or(self.homes.first().map(|home| &home.tunnel)) {
-            Some(tunnel) => Ok(report::explained(self, &key, tunnel.lane.engine.explain(&key))),
-            None => Ok(report::not_ours(self, &key)),
+        if let Some(home) = self.homes.iter().find(|home| home.home.owns(key.source)) {
+            return Ok(report::explain_home(self, home, &key, &facts));
         }
+        let owner = self.served.iter().find(|served| served.owns(key.destination));
+        Ok(match owner {
+            Some(served) => report::explain_served(self, served, &key),
+            None => report::not_ours(self, &key),
+        })
     }
 
     // ---- steering ------------------------------------------------------------------------------
@@ -303,7 +296,7 @@ impl Owner {
             PolicySource::File(path) => mtun_policy::load(path),
             PolicySource::Text(text) => mtun_policy::parse("policy", text, &mtun_policy::NoFiles),
         };
-        let policy = loaded.map_err(report::faults)?;
+        let policy = loaded?;
         let tests = file_tests(&policy).map_err(|failures| {
             let error = format!("the policy fails its own tests: {failures}");
             ControlError::new(ErrorCode::Refused, error)

@@ -2,23 +2,18 @@
 
 use std::net::IpAddr;
 
-use mtun_dataplane::{
-    DropReason, Encapsulation, Explained, Fate, PathId, Registration, Snapshot, explain,
-};
-use mtun_policy::{
-    Bid, CareOfAddress, Diagnostic, EffectiveRule, Faults, Field, FlowKey, Outcome, Policy, RuleId,
-    RuleName, Verb,
-};
+use mtun_dataplane::{DropReason, Encapsulation, Explained, Fate, PathId, Registration};
+use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, Policy, Usable, Verb};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
 use super::home::MobileHome;
 use super::owner::Owner;
+use super::served::AgentHome;
 use crate::control::documents::{
-    BindingDocument, BindingPhase, CandidateDocument, ExplainDocument, ExplainVerdict,
-    FaultDocument, FlowKeyDocument, Health, HealthReason, HomeDocument, LinkDocument, LinkState,
-    MobileDocument, PassedRuleDocument, PolicyDocument, RuleDocument, RuleReference, StatusCode,
-    StatusDocument, TunnelDocument,
+    BindingDocument, BindingPhase, ExplainDocument, ExplainVerdict, FlowKeyDocument, Health,
+    HealthReason, HomeDocument, LinkDocument, LinkState, MobileDocument, PolicyDocument,
+    RuleDocument, RuleReference, StatusCode, StatusDocument, TunnelDocument,
 };
 use crate::control::{ControlError, ErrorCode};
 
@@ -178,20 +173,6 @@ impl Owner {
     }
 }
 
-/// A text that could not be read, as an error for the client.
-pub(super) fn usage(diagnostic: Diagnostic) -> ControlError {
-    let error = ControlError::new(ErrorCode::Usage, diagnostic.message.clone());
-    match diagnostic.help {
-        Some(help) => error.help(help),
-        None => error,
-    }
-}
-
-/// A policy with faults, as an error for the client.
-pub(super) fn faults(faults: Faults) -> ControlError {
-    ControlError::faults(faults.0.into_iter().map(FaultDocument::from).collect())
-}
-
 /// What may not change while the daemon runs, because bindings, keys or the tunnel hang on it.
 pub(super) fn same_structure(old: &Policy, new: &Policy) -> Result<(), ControlError> {
     let mut differs = Vec::new();
@@ -223,64 +204,61 @@ pub(super) fn same_structure(old: &Policy, new: &Policy) -> Result<(), ControlEr
         .help("restart mtund with the new file; flows of registered homes come back by themselves"))
 }
 
-fn reference(
-    policy: &Policy,
-    home: Option<&MobileHome>,
-    id: RuleId,
-    name: &RuleName,
-) -> RuleReference {
-    let rule = home
-        .filter(|_| !id.is_override())
-        .and_then(|home| policy.home(home.home.name.as_str()).and_then(|home| home.rules.get(id)));
-    RuleReference {
-        name: name.clone(),
-        file: rule.map(|rule| rule.file.clone()),
-        line: rule.map(|rule| rule.line),
+/// A home's bindings with the states that somebody supposes.
+struct Supposed<'r> {
+    registration: &'r Registration,
+    facts: &'r PathFacts,
+}
+
+impl Usable for Supposed<'_> {
+    fn usable(&self, bid: Bid) -> bool {
+        let binding = self.registration.binding(Some(bid));
+        binding.is_some_and(|binding| binding.carries())
+            && self.facts.state(bid) != mtun_policy::LinkState::Down
+    }
+
+    fn preferred(&self) -> Option<Bid> {
+        let bindings = self.registration.bindings.iter();
+        let usable = bindings.filter(|it| it.bid.is_some_and(|bid| self.usable(bid)));
+        usable.min_by_key(|it| (it.priority, it.bid)).and_then(|it| it.bid)
     }
 }
 
-/// Explains a flow of one of this mobile's homes, with suppositions if there are any.
+/// Explains a flow of one of this mobile's homes. Without suppositions the verdict is the packet
+/// path's own; with some it is the same walk over a supposed world.
 pub(super) fn explain_home(
     owner: &Owner,
     home: &MobileHome,
     key: &FlowKey,
-    given: &[String],
-) -> Result<ExplainDocument, ControlError> {
-    let snapshot = home.tunnel.published.load_full();
-    if given.is_empty() {
-        return Ok(explained(owner, key, home.tunnel.lane.engine.explain(key)));
-    }
-    // The same decision over a supposed world: bindings switched as the suppositions say.
-    let mut supposed = Snapshot::clone(&snapshot);
+    facts: &PathFacts,
+) -> ExplainDocument {
+    let snapshot = home.tunnel.published.load();
     let Some(registration) = snapshot.updates.get(home.home.address) else {
-        return Ok(not_ours(owner, key));
+        return not_ours(owner, key);
     };
-    let mut registration = Registration::clone(registration);
-    for text in given {
-        let (link, up) = supposition(text)?;
-        let Some(bid) = owner.policy.interface(link).and_then(|interface| interface.bid) else {
-            return Err(ControlError::new(ErrorCode::NotFound, format!("there is no link {link}")));
-        };
-        if let Some(binding) = registration.bindings.iter_mut().find(|it| it.bid == Some(bid)) {
-            binding.usable = up;
-        }
+    let supposed = Supposed { registration, facts };
+    let now = owner.now().monotonic;
+    let effective = mtun_policy::evaluate(&home.home.rules, &home.overrides, facts, now);
+    let explanation =
+        mtun_policy::explain(&owner.policy, &home.home, &effective, key, &supposed, facts);
+    let flow = FlowKeyDocument::new(key, owner.policy.ingresses.name(key.ingress));
+    let mut document = ExplainDocument::new(flow, &explanation, &owner.policy);
+    document.generation = Some(registration.generation);
+    if facts.iter().next().is_none() {
+        document.verdict = verdict(owner, &home.tunnel.lane.engine.explain(key));
+    } else if let ExplainVerdict::Forward { bid, care_of, peer, next_hop, .. } =
+        &mut document.verdict
+    {
+        *care_of = registration.binding(*bid).map(|binding| binding.care_of);
+        *peer = Some(IpAddr::V6(registration.peer));
+        *next_hop = next_hop_of(owner, *bid);
     }
-    supposed.updates = supposed.updates.with(registration);
-    let mut document = explained(owner, key, explain(&supposed, key, None));
-    document.given = given.to_vec();
-    Ok(document)
+    document
 }
 
-fn supposition(text: &str) -> Result<(&str, bool), ControlError> {
-    match text.split_once('=') {
-        Some((link, "up")) => Ok((link, true)),
-        Some((link, "down")) => Ok((link, false)),
-        _ => Err(ControlError::new(
-            ErrorCode::Usage,
-            format!("'{text}' is no supposition that a running daemon can make"),
-        )
-        .help("write wlan0=down or wlan0=up")),
-    }
+fn next_hop_of(owner: &Owner, bid: Option<Bid>) -> Option<IpAddr> {
+    let record = owner.links.get(&owner.link_of(bid)?)?;
+    record.state.as_ref().ok()?.router.map(IpAddr::V6)
 }
 
 /// A flow that is nobody's home here.
@@ -297,98 +275,39 @@ pub(super) fn not_ours(owner: &Owner, key: &FlowKey) -> ExplainDocument {
     }
 }
 
-/// The decision as a document; what the packet path said, with the rules it passed on the way.
-pub(super) fn explained(owner: &Owner, key: &FlowKey, explained: Explained) -> ExplainDocument {
+/// A flow to one of an agent's mobiles: what its packet path says.
+pub(super) fn explain_served(owner: &Owner, served: &AgentHome, key: &FlowKey) -> ExplainDocument {
+    let explained = served.tunnel.lane.engine.explain(key);
     let mut document = not_ours(owner, key);
-    let Some(found) = &explained.registration else { return document };
-    document.home = Some(found.home.clone());
-    document.generation = Some(found.generation);
-    let home = owner.homes.iter().find(|home| home.home.name == found.home);
-    let rules = home.map_or(&[][..], |home| &home.effective.rules);
-    let decided = explained.rule.as_ref().map(|(id, _)| *id);
-    for rule in rules.iter().take_while(|rule| Some(rule.id) != decided) {
-        document.passed.push(passed(&owner.policy, home, rule, key));
-    }
-    if let Some((id, name)) = &explained.rule {
-        document.rule = Some(reference(&owner.policy, home, *id, name));
-    }
-    let chosen = rules.iter().find(|rule| Some(rule.id) == decided);
-    if let (Some(home), Some(Outcome::Candidates(bids))) = (home, chosen.map(|it| &it.outcome)) {
-        document.candidates = bids.iter().map(|bid| candidate(owner, home, *bid)).collect();
-    }
-    document.verdict = match explained.fate {
-        Fate::NotOurs => ExplainVerdict::NotOurs,
-        Fate::Refused(reply) => ExplainVerdict::Block { reply },
-        Fate::Dropped(DropReason::Hairpin) => ExplainVerdict::NotOurs,
-        Fate::Dropped(_) => ExplainVerdict::NoUsableBinding,
-        Fate::Forwarded { bid, care_of, encapsulation, path, .. } => {
-            let Encapsulation::Tunnel { .. } = encapsulation;
-            let link = (path != PathId::ROUTED).then(|| owner.link_of(bid)).flatten();
-            let attached = link.as_ref().and_then(|link| owner.links.get(link));
-            ExplainVerdict::Forward {
-                bid,
-                link: link.clone(),
-                care_of: Some(care_of),
-                peer: Some(IpAddr::V6(found.peer)),
-                encapsulation: "IPv6 in IPv6".to_owned(),
-                next_hop: attached
-                    .and_then(|record| record.state.as_ref().ok())
-                    .and_then(|attachment| attachment.router)
-                    .map(IpAddr::V6),
-                otherwise: explained.otherwise,
-            }
-        }
-    };
+    document.home = explained.registration.as_ref().map(|found| found.home.clone());
+    document.generation = explained.registration.as_ref().map(|found| found.generation);
+    let rule = explained.rule.as_ref();
+    document.rule =
+        rule.map(|(_, name)| RuleReference { name: name.clone(), file: None, line: None });
+    document.verdict = verdict(owner, &explained);
     document
 }
 
-/// Why the walk went on after this rule.
-fn passed(
-    policy: &Policy,
-    home: Option<&MobileHome>,
-    rule: &EffectiveRule,
-    key: &FlowKey,
-) -> PassedRuleDocument {
-    let field: Option<Field> = rule.selectors.iter().filter_map(|it| it.first_failure(key)).next();
-    let why = match (rule.matches(key), field) {
-        (true, _) => "matched, but none of its links was usable".to_owned(),
-        (false, Some(field)) => format!("{} does not match", field_name(field)),
-        (false, None) => "taken out by an exclude".to_owned(),
-    };
-    PassedRuleDocument { rule: reference(policy, home, rule.id, &rule.name), field, why }
-}
-
-fn field_name(field: Field) -> &'static str {
-    match field {
-        Field::Source => "the source address",
-        Field::Destination => "the destination address",
-        Field::Protocol => "the protocol",
-        Field::SourcePort => "the source port",
-        Field::DestinationPort => "the destination port",
-        Field::Dscp => "the DSCP",
-        Field::Ingress => "the ingress interface",
+/// What the packet path said.
+fn verdict(owner: &Owner, explained: &Explained) -> ExplainVerdict {
+    match &explained.fate {
+        Fate::NotOurs | Fate::Dropped(DropReason::Hairpin) => ExplainVerdict::NotOurs,
+        Fate::Refused(reply) => ExplainVerdict::Block { reply: *reply },
+        Fate::Dropped(_) => ExplainVerdict::NoUsableBinding,
+        Fate::Forwarded { bid, care_of, encapsulation, path, .. } => {
+            let Encapsulation::Tunnel { .. } = encapsulation;
+            let own = *path != PathId::ROUTED;
+            ExplainVerdict::Forward {
+                bid: *bid,
+                link: own.then(|| owner.link_of(*bid)).flatten(),
+                care_of: Some(*care_of),
+                peer: explained.registration.as_ref().map(|found| IpAddr::V6(found.peer)),
+                encapsulation: "ipv6-in-ipv6".to_owned(),
+                next_hop: own.then(|| next_hop_of(owner, *bid)).flatten(),
+                otherwise: explained.otherwise,
+            }
+        }
     }
-}
-
-fn candidate(owner: &Owner, home: &MobileHome, bid: Bid) -> CandidateDocument {
-    let snapshot = home.tunnel.published.load();
-    let registration = snapshot.updates.get(home.home.address);
-    let binding = registration.and_then(|it| it.binding(Some(bid)));
-    let link = owner.link_of(Some(bid));
-    let usable = binding.is_some_and(|binding| binding.carries());
-    let why = match (&link, usable, binding) {
-        (_, true, _) => "registered and up".to_owned(),
-        (Some(name), false, None) => match owner.watch.movements().state(name) {
-            Ok(_) => "not registered".to_owned(),
-            Err(reason) => reason.to_string(),
-        },
-        (Some(name), false, Some(_)) => match owner.watch.movements().state(name) {
-            Ok(_) => "waits for its registration".to_owned(),
-            Err(reason) => reason.to_string(),
-        },
-        (None, false, _) => "no link has this BID".to_owned(),
-    };
-    CandidateDocument { bid, link, usable, why }
 }
 
 /// The policy in force.

@@ -1,5 +1,6 @@
 //! One home network that this node serves: its tunnel and its home agent.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +58,15 @@ impl AgentHome {
     /// What the policy allows the mobile of this home address.
     pub fn allowed(&self, home_address: HomeAddress) -> Option<&AllowedMobile> {
         self.served.mobiles.iter().find(|allowed| allowed.address == home_address)
+    }
+
+    /// Whether packets to this address go to one of its mobiles.
+    pub fn owns(&self, destination: IpAddr) -> bool {
+        let IpAddr::V6(destination) = destination else { return false };
+        self.served.mobiles.iter().any(|mobile| {
+            mobile.address.0 == destination
+                || mobile.prefixes.iter().any(|prefix| prefix.contains(destination))
+        })
     }
 
     fn outputs(&mut self) -> Vec<AgentOutput> {
