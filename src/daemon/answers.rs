@@ -261,7 +261,7 @@ impl Owner {
             filter: steer.text.clone(),
             via: self.link_of(Some(steer.bid)).unwrap_or_else(|| InterfaceName::from("none")),
             bid: steer.bid,
-            remaining_seconds: remaining.as_secs(),
+            remaining_seconds: remaining.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX),
             reason: steer.reason.clone(),
             uid: self.override_owners.get(&steer.id).copied().flatten(),
         }
@@ -313,6 +313,7 @@ impl Owner {
             }
         }
         self.policy = std::sync::Arc::new(policy);
+        self.in_force = source;
         self.find_ingresses().await;
         for home in 0..self.homes.len() {
             self.publish_home(home);

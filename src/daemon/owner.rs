@@ -23,6 +23,7 @@ use super::home::{Granted, MobileHome};
 use super::served::AgentHome;
 use crate::control::ControlRequest;
 use crate::control::documents::{Event, EventDocument, Severity};
+use crate::control::protocol::PolicySource;
 use crate::edge::movement::{Attachment, DownReason, LinkEvent, Movement};
 use crate::edge::netlink::Netlink;
 use crate::edge::nft::Firewall;
@@ -71,6 +72,8 @@ pub struct SignalingCounts {
 pub struct Owner {
     pub(super) options: Options,
     pub(super) policy: Arc<Policy>,
+    /// Where the policy in force came from.
+    pub(super) in_force: PolicySource,
     /// The last policy that was refused, for the health line.
     pub(super) refused: Option<String>,
     pub(super) started: Duration,
@@ -745,7 +748,7 @@ impl Owner {
     async fn reload(&mut self) {
         let file: PathBuf = self.options.policy.clone();
         tracing::info!(file = %file.display(), "SIGHUP: reading the policy again");
-        if let Err(error) = self.apply(crate::control::protocol::PolicySource::File(file)).await {
+        if let Err(error) = self.apply(PolicySource::File(file)).await {
             tracing::error!("{error}");
         }
     }

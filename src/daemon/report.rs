@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use mtun_dataplane::{DropReason, Encapsulation, Explained, Fate, PathId, Registration};
-use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, Policy, Usable, Verb};
+use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, Policy, SecurityName, Usable, Verb};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
@@ -15,6 +15,7 @@ use crate::control::documents::{
     HealthReason, HomeDocument, LinkDocument, LinkState, MobileDocument, PolicyDocument,
     RuleDocument, RuleReference, StatusCode, StatusDocument, TunnelDocument,
 };
+use crate::control::protocol::PolicySource;
 use crate::control::{ControlError, ErrorCode};
 
 impl Owner {
@@ -65,7 +66,7 @@ impl Owner {
             served: Some(it.served.prefix),
             tunnel: tunnel(&it.tunnel),
             generation: it.generation,
-            security: None,
+            security: it.is_protected().then(|| SecurityName::from("one per mobile")),
         });
         homes.chain(served).collect()
     }
@@ -335,11 +336,10 @@ pub(super) fn policy_document(owner: &Owner) -> PolicyDocument {
             });
         }
     }
-    PolicyDocument {
-        name: owner.policy.name.clone(),
-        role: owner.policy.role,
-        file: Some(owner.options.policy.clone()),
-        text: std::fs::read_to_string(&owner.options.policy).ok(),
-        rules,
-    }
+    let (file, text) = match &owner.in_force {
+        PolicySource::File(path) => (Some(path.clone()), std::fs::read_to_string(path).ok()),
+        PolicySource::Text(text) => (None, Some(text.clone())),
+    };
+    let (name, role) = (owner.policy.name.clone(), owner.policy.role);
+    PolicyDocument { name, role, file, text, rules }
 }

@@ -69,6 +69,11 @@ impl AgentHome {
         })
     }
 
+    /// Whether the signaling of every mobile is protected.
+    pub fn is_protected(&self) -> bool {
+        self.served.mobiles.iter().all(|mobile| mobile.security.is_some())
+    }
+
     fn outputs(&mut self) -> Vec<AgentOutput> {
         std::iter::from_fn(|| self.agent.poll()).collect()
     }

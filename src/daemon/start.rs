@@ -19,6 +19,7 @@ use super::key_store::{KeyError, KeyStore};
 use super::owner::{Owner, SignalingCounts};
 use super::served::AgentHome;
 use super::tunnel::{Plan, Tunnel};
+use crate::control::protocol::PolicySource;
 use crate::control::server::{EVENTS_WAITING, Limits, Server, Settings};
 use crate::control::{Access, BindError};
 use crate::edge::clock::Clock;
@@ -164,9 +165,11 @@ impl Owner {
             Some(address) => Some(Scrapes::bind(address).await?),
             None => None,
         };
+        let in_force = PolicySource::File(options.policy.clone());
         let mut owner = Self {
             options,
             policy: Arc::new(policy),
+            in_force,
             refused: None,
             started: now.monotonic,
             shared,
