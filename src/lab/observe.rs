@@ -103,7 +103,12 @@ impl Oddities {
 struct Notes {
     flows: HashMap<(Flow, Way), HashMap<String, Seen>>,
     oddities: Oddities,
+    /// The first packets that should not have been, in words.
+    samples: Vec<String>,
 }
+
+/// How many odd packets are kept in words.
+const SAMPLES: usize = 16;
 
 /// Which end of an uplink a tap sits on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,6 +198,11 @@ impl Observatory {
         flows
     }
 
+    /// The first packets that should not have been, in words.
+    pub fn samples(&self) -> Vec<String> {
+        self.notes.lock().expect("no holder panics").samples.clone()
+    }
+
     /// What must be counted besides flows.
     pub fn oddities(&self) -> Oddities {
         self.notes.lock().expect("no holder panics").oddities
@@ -275,7 +285,15 @@ fn watch(socket: &OwnedFd, uplink: &str, end: End, notes: &Mutex<Notes>, stop: &
         }
         let leaving = from.sll_pkttype == libc::PACKET_OUTGOING;
         let read = read(&buffer[..length as usize]);
-        note(&read, leaving, uplink, end, &mut notes.lock().expect("no holder panics"));
+        let mut notes = notes.lock().expect("no holder panics");
+        let leaked = leaving && read.oddities.plain_home_source > 0;
+        let odd = leaked || read.oddities.parameter_problems > 0;
+        if odd && end == End::Mobile && notes.samples.len() < SAMPLES {
+            let way = if leaving { "leaving by" } else { "arriving by" };
+            let sample = format!("{way} {uplink}: {}", told(&buffer[..length as usize]));
+            notes.samples.push(sample);
+        }
+        note(&read, leaving, uplink, end, &mut notes);
     }
 }
 
@@ -345,6 +363,20 @@ fn read(packet: &[u8]) -> Read {
     read.oddities.mobility = (outer.protocol() == Some(MOBILITY)).into();
     read.oddities.plain_home_source = address::is_home(outer.source).into();
     read
+}
+
+/// A packet in words: its addresses, its header chain, its first octets.
+fn told(packet: &[u8]) -> String {
+    let Some(header) = Header::of(packet) else { return "not IPv6".into() };
+    let octets: Vec<String> =
+        header.rest.iter().take(96).map(|octet| format!("{octet:02x}")).collect();
+    format!(
+        "{} -> {} next header {}: {}",
+        header.source,
+        header.destination,
+        header.next,
+        octets.join("")
+    )
 }
 
 /// An IPv6 header with what follows it.

@@ -84,7 +84,6 @@ impl Record {
             .mode(0o700)
             .create(&work)
             .with_context(|| work.display().to_string())?;
-        std::fs::create_dir_all(directory())?;
         let file = directory().join(format!("{run}.json"));
         let owner = RecordedProcess::of(id).context("own process is not in /proc")?;
         let contents = Contents {
@@ -136,8 +135,18 @@ impl Record {
         change(&mut contents);
         let text = serde_json::to_string_pretty(&*contents)?;
         let draft = self.file.with_extension("draft");
-        std::fs::write(&draft, text)?;
-        std::fs::rename(&draft, &self.file)
+        let write = || -> std::io::Result<()> {
+            // Another run that ends may just have removed the directory as the last one.
+            std::fs::create_dir_all(directory())?;
+            std::fs::write(&draft, &text)?;
+            std::fs::rename(&draft, &self.file)
+        };
+        (0..5)
+            .find_map(|_| match write() {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+                done => Some(done),
+            })
+            .unwrap_or_else(write)
             .with_context(|| format!("cannot write {}", self.file.display()))
     }
 }

@@ -329,8 +329,11 @@ impl World {
         self.mr.set_sysctl("ipv6/neigh/wlan0/retrans_time_ms", &detection.to_string())?;
         if self.plan.advertise {
             let advertisement = Advertisement::wlan(mtu.into(), self.plan.detection);
-            // A token makes the interface identifier of the autoconfigured address known.
-            self.mr.ip(&["token set ::7 dev wlan0"])?;
+            // A token makes the interface identifier of the autoconfigured address known. A
+            // router takes it once advertisements count, which is for its daemon to see to.
+            wait_for("Router Advertisements to count", Duration::from_secs(10), || {
+                self.mr.ip(&["token set ::7 dev wlan0"]).ok()
+            })?;
             self.advertiser = Some(Advertiser::start(&self.wlan, "sta0", advertisement)?);
             self.mr.ip(&["link set wlan0 up"])
         } else {

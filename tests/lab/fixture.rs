@@ -103,9 +103,10 @@ impl Lab {
     /// Nothing plain with a home source, and no Parameter Problem, was seen by anybody.
     pub fn assert_clean(&self) {
         let oddities = self.observatory.oddities();
-        assert_eq!(oddities.plain_home_source, 0, "plain packets with a home source (taps)");
+        let samples = self.observatory.samples();
+        assert_eq!(oddities.plain_home_source, 0, "plain packets, home source: {samples:#?}");
         assert_eq!(self.world.leaked().unwrap(), 0, "the same, at the access routers");
-        assert_eq!(oddities.parameter_problems, 0, "ICMPv6 Parameter Problems");
+        assert_eq!(oddities.parameter_problems, 0, "Parameter Problems: {samples:#?}");
     }
 }
 

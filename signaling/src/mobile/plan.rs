@@ -159,19 +159,25 @@ impl MobileNode {
     }
 
     /// The uplink by which this request leaves.
+    ///
+    /// A care-of address that is to be registered anew is told by its own uplink if possible: an
+    /// acknowledgement that came back by it shows that the whole path carries packets, which no
+    /// other uplink can know. A refresh takes the preferred uplink, and so does an update that
+    /// ends bindings too: it must not wait for an uplink that perhaps carries nothing.
     pub(super) fn path_for(&self, request: &Request) -> Option<Bid> {
-        let own = match request {
-            // The address that is registered must be the packet's source (RFC 6275 §11.7.1).
-            Request::Plain { bid } => return Some(*bid),
-            Request::Register { bids, .. } if self.mode == Mode::Individual => {
-                bids.first().copied()
+        let unproven = |bid: &Bid| match request {
+            Request::Register { bids, overwrite } if bids.contains(bid) => {
+                let fresh = self.registrations[bid].phase() != Phase::Bound && !overwrite;
+                self.mode == Mode::Individual || fresh
             }
-            _ => None,
+            _ => false,
         };
+        if let Request::Plain { bid } = request {
+            // The address that is registered must be the packet's source (RFC 6275 §11.7.1).
+            return Some(*bid);
+        }
         let up = self.registrations.iter().filter(|(_, entry)| entry.is_up());
-        up.min_by_key(|(bid, entry)| {
-            (entry.unanswered, Some(**bid) != own, entry.priority(), **bid)
-        })
-        .map(|(&bid, _)| bid)
+        up.min_by_key(|(bid, entry)| (entry.unanswered, !unproven(bid), entry.priority(), **bid))
+            .map(|(&bid, _)| bid)
     }
 }
