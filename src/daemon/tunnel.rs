@@ -13,7 +13,8 @@ use crate::edge::netlink::Netlink;
 use crate::edge::sysctl::Sysctls;
 use crate::packets::{self, Lane, PacketThread, Shared};
 
-/// One home-bound interface. Dropped, its threads end and the kernel removes the interface.
+/// One home-bound interface. Dropped, its threads end and the kernel removes the interface; a
+/// killed daemon leaves it behind, and the next one takes it over.
 #[derive(Debug)]
 pub struct Tunnel {
     /// Its threads, one per queue. First, so that they end before the interface goes.
@@ -64,6 +65,7 @@ impl Tunnel {
             .prepare_tunnel(tun.index(), mtu, home_address)
             .await
             .with_context(|| format!("cannot set up the tunnel interface {name}"))?;
+        tun.stay_when_killed().context("cannot make the tunnel interface stay")?;
         let engine = Arc::new(Engine::new(published.clone(), Settings::default()));
         let lane = Arc::new(Lane { engine, queue: tun.queues()[0].clone(), agent });
         let mut tunnel = Self { threads: Vec::new(), tun, name, mtu, lane, published, shared };

@@ -17,9 +17,11 @@
 //! 6275  iif lo                   lookup home
 //! ```
 //!
-//! The home table ends in an unreachable default, so when the tunnel vanishes with a killed daemon
-//! no packet with a home source leaves by an uplink. A socket that never had a source is given a
-//! care-of address by the kernel then: it works, without mobility.
+//! A killed daemon leaves its tunnel interface behind, so all of that goes on entering it, and is
+//! dropped there until the next run takes the interface over. Should the interface vanish as well,
+//! the home table ends in an unreachable default, and no packet with a home source leaves by an
+//! uplink; but sockets that have no source are then given a care-of address by the kernel, which
+//! takes no unreachable route for an answer as long as another source could be tried.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;

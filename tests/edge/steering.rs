@@ -172,6 +172,25 @@ fn tun_refusals_have_names() {
 }
 
 #[test]
+fn an_interface_that_a_killed_process_left_is_taken_over() {
+    let Some(world) = World::new() else { return };
+    world.mobile.shell("ip tuntap add mtun0 mode tun multi_queue vnet_hdr");
+    world.mobile.shell("ip link set mtun0 up");
+    let left = world.mobile.index("mtun0");
+    world.mobile.run(|| {
+        let tun = Tun::open("mtun0", 2).unwrap();
+        assert_eq!(tun.index(), left);
+        assert!(matches!(Tun::open("mtun0", 1), Err(TunError::Exists(_))), "held again");
+    });
+    let links = world.mobile.shell("ip link");
+    assert!(!links.contains("mtun"), "and it goes like any other: {links}");
+    world.mobile.shell("ip link add mtun0 type veth peer name mtun1");
+    world.mobile.run(|| {
+        assert!(matches!(Tun::open("mtun0", 1), Err(TunError::Exists(_))), "of another kind");
+    });
+}
+
+#[test]
 fn uplinks_say_why_a_packet_did_not_leave() {
     let Some(world) = World::new() else { return };
     let index = world.mobile.index("wlan0");

@@ -44,7 +44,8 @@ fn step(step: &'static str) -> impl FnOnce(io::Error) -> TunError {
     move |error| TunError::Os { step, error }
 }
 
-/// A TUN interface. It lives until the last of its queues is dropped.
+/// A TUN interface. It lives until the `Tun` and the last of its queues are dropped.
+///
 #[derive(Debug)]
 pub struct Tun {
     name: String,
@@ -53,7 +54,8 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Makes the interface with so many queues, down and without addresses.
+    /// Makes the interface with so many queues, down and without addresses; or takes over the one
+    /// of this name that a killed process left, as it is.
     ///
     /// The kernel hands out complete packets only, because no offload is asked for; it accepts
     /// superpackets and partial checksums as long as their header says so.
@@ -61,18 +63,31 @@ impl Tun {
         if sys::interface_request(name).is_none() {
             return Err(TunError::Name(name.to_owned()));
         }
-        if index_of(name).is_some() {
+        let left = index_of(name).is_some();
+        if left && !is_abandoned(name)? {
             return Err(TunError::Exists(name.to_owned()));
         }
         if queues == 0 {
             return Err(TunError::Queues(queues));
         }
-        let first = TunQueue::attach(name)?;
+        let first = TunQueue::attach(name).map_err(|error| match error {
+            // Of another kind.
+            TunError::Os { .. } if left => TunError::Exists(name.to_owned()),
+            error => error,
+        })?;
         let index = index_of(name).ok_or_else(|| TunError::Name(name.to_owned()))?;
         set_queue_length(name)?;
         let mut tun = Self { name: name.to_owned(), index, queues: vec![Arc::new(first)] };
         tun.grow(queues)?;
         Ok(tun)
+    }
+
+    /// Lets the interface stay when the process is killed, with its addresses and routes and
+    /// nobody to read it: what belongs in the tunnel is dropped there, where without it the kernel
+    /// would choose another source and way for sockets that have none. [`Tun::open`] takes it over
+    /// if it is switched on, as it should be when this is called.
+    pub fn stay_when_killed(&self) -> Result<(), TunError> {
+        self.queues[0].set_persistent(true)
     }
 
     /// Adds queues until there are so many; never takes one away.
@@ -123,6 +138,13 @@ impl Tun {
     }
 }
 
+impl Drop for Tun {
+    fn drop(&mut self) {
+        // A failure leaves an interface behind that drops packets; the next run takes it over.
+        let _ = self.queues[0].set_persistent(false);
+    }
+}
+
 /// One queue of a [`Tun`]. Its methods take `&self`, and the kernel serialises nothing that
 /// matters: several threads may send, one should receive to keep packets in order.
 #[derive(Debug)]
@@ -159,6 +181,15 @@ impl TunQueue {
             unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0 as libc::c_ulong) };
         sys::check(result).map_err(step("TUNSETOFFLOAD"))?;
         Ok(Self { fd })
+    }
+
+    /// Whether the interface outlives its queues.
+    fn set_persistent(&self, persistent: bool) -> Result<(), TunError> {
+        // SAFETY: the argument is a number, zero or one.
+        let result = unsafe {
+            libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(persistent))
+        };
+        sys::check(result).map(drop).map_err(step("TUNSETPERSIST"))
     }
 
     /// Takes the next packet out of the queue; `None` when none waits.
@@ -214,6 +245,32 @@ fn index_of(name: &str) -> Option<u32> {
         0 => None,
         index => Some(index),
     }
+}
+
+/// Whether an interface is switched on and nobody holds a queue of it: it has no carrier then.
+fn is_abandoned(name: &str) -> Result<bool, TunError> {
+    const SIOCETHTOOL: libc::c_ulong = 0x8946;
+    const ETHTOOL_GLINK: u32 = 0x0000_000a;
+    let mut request =
+        sys::interface_request(name).ok_or_else(|| TunError::Name(name.to_owned()))?;
+    // `struct ethtool_value`: the command and, in return, its answer.
+    let mut value = [ETHTOOL_GLINK, 1];
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).map_err(step("socket"))?;
+    let mut flags = request;
+    // SAFETY: the argument is a live `ifreq` with a terminated name.
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut flags) };
+    sys::check(result).map_err(step("SIOCGIFFLAGS"))?;
+    // SAFETY: the call above has filled this part of the union.
+    if i32::from(unsafe { flags.ifr_ifru.ifru_flags }) & libc::IFF_UP == 0 {
+        // Nothing that is switched off tells whether it has a carrier.
+        return Ok(false);
+    }
+    // SAFETY: the argument is a live `ifreq` that leads to a live `ethtool_value`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) };
+    // A kind of interface that cannot say is none of ours.
+    Ok(sys::check(result).is_ok() && value[1] == 0)
 }
 
 fn set_queue_length(name: &str) -> Result<(), TunError> {

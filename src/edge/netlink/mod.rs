@@ -198,7 +198,7 @@ impl Netlink {
     }
 
     /// Makes a tunnel interface ready: no link-local address, its MTU, up, and with `address` as a
-    /// /128 where there is one.
+    /// /128 where there is one and no other, which an earlier run may have left.
     pub async fn prepare_tunnel(
         &self,
         index: u32,
@@ -208,10 +208,23 @@ impl Netlink {
         self.refuse_link_local(index).await?;
         self.set_mtu(index, mtu).await?;
         self.set_up(index, true).await?;
-        match address {
-            Some(address) => self.add_address(index, address, 128).await,
-            None => Ok(()),
+        if let Some(address) = address {
+            self.add_address(index, address, 128).await?;
         }
+        let present = self.handle.address().get().set_link_index_filter(index).execute();
+        let present = present.try_collect::<Vec<_>>().await;
+        let present = present.map_err(|error| NetlinkError::new("list addresses", error))?;
+        for message in present {
+            let prefix_len = message.header.prefix_len;
+            let held = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(IpAddr::V6(held)) => Some(*held),
+                _ => None,
+            });
+            if let Some(held) = held.filter(|held| Some(*held) != address) {
+                self.del_address(index, held, prefix_len).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the kernel has a link-layer address of this neighbour.
