@@ -65,7 +65,8 @@ mod tests {
             ("as it is", PolicyText::default()),
             (
                 "a rule more",
-                PolicyText::default().with_rule("probe", "match proto=udp dport=4000\n prefer wlan0"),
+                PolicyText::default()
+                    .with_rule("probe", "match proto=udp dport=4000\n prefer wlan0"),
             ),
             ("a third uplink", PolicyText::default().with_third_uplink()),
             ("a short lifetime", PolicyText::default().with_lifetime(8)),

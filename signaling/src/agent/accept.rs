@@ -13,7 +13,7 @@ use crate::binding::{Binding, BindingCacheEntry};
 use crate::error::Answer;
 use crate::machine::{Envelope, Transmit};
 use crate::time::{NtpTime, Timestamp};
-use crate::wire::iana::{authentication_subtype, binding_error};
+use crate::wire::iana::{authentication_subtype, binding_error, mh};
 use crate::wire::option::BindingIdentifier;
 use crate::wire::{self, BindingError, BindingUpdate, Lifetime, Message, Options, Status};
 
@@ -332,6 +332,9 @@ impl HomeAgent {
 
     /// A Mobility Header arrived: reads it, examines it, does and says what follows.
     pub(super) fn received(&mut self, now: Timestamp, envelope: &Envelope, message: &[u8]) {
+        if let Some(reason) = self.turns_away(envelope, message) {
+            return self.ignore(envelope.source, reason);
+        }
         let update = match wire::receive(envelope, message) {
             Ok(Message::BindingUpdate(update)) => update,
             Ok(other) => {
@@ -357,6 +360,25 @@ impl HomeAgent {
             Ok(accepted) => self.commit(now.monotonic, &claim, accepted),
             Err(Objection::Ignore(reason)) => self.ignore(envelope.source, reason),
             Err(objection) => self.refuse(now.monotonic, &claim, &objection),
+        }
+    }
+
+    /// Why a Binding Update is not even read: judged on its octets in place, so that strangers
+    /// cost no memory (req T-01, SE-01; RFC 4285 §5.1.1).
+    fn turns_away(&self, envelope: &Envelope, message: &[u8]) -> Option<Ignored> {
+        if message.get(2) != Some(&mh::BINDING_UPDATE) || !wire::verify_checksum(envelope, message)
+        {
+            return None;
+        }
+        let home_address = HomeAddress(envelope.upper_source());
+        let Some(served) = self.served.get(&home_address) else {
+            return Some(Ignored::UnknownHomeAddress(home_address));
+        };
+        let association = served.mobile.protection.as_ref()?;
+        match auth::claimed_spi(message) {
+            Ok(spi) if spi == association.spi() => None,
+            Ok(spi) => Some(Ignored::Unauthenticated(AuthFailure::UnknownSpi(spi))),
+            Err(failure) => Some(Ignored::Unauthenticated(failure)),
         }
     }
 

@@ -1,0 +1,110 @@
+//! What strangers send is dropped before anything is allocated for it (req T-01, SE-01).
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use mtun_policy::{HomeAddress, HomeAgentAddress};
+use mtun_signaling::agent::{
+    AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent,
+};
+use mtun_signaling::auth::{Algorithm, Secret, SecurityAssociation};
+use mtun_signaling::machine::{Envelope, Machine};
+use mtun_signaling::time::{NtpTime, Timestamp};
+use mtun_signaling::wire::{self, BindingUpdate, Lifetime, Message, Options};
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: hands everything to the system's allocator and counts.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const AGENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1);
+const HOME: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x42);
+const STRANGER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x66);
+const CARE_OF: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 7);
+
+fn association(spi: u32) -> SecurityAssociation {
+    let key = Secret::new(vec![7; 32]).unwrap();
+    SecurityAssociation::new(spi, Algorithm::HmacSha256, key).unwrap()
+}
+
+fn agent() -> HomeAgent {
+    HomeAgent::new(AgentConfig {
+        address: HomeAgentAddress(AGENT),
+        prefix: "2001:db8:100::/64".parse().unwrap(),
+        max_lifetime: Duration::from_secs(3600),
+        multiple_coa: true,
+        bulk: true,
+        mobiles: vec![AgentMobile {
+            address: HomeAddress(HOME),
+            prefixes: Vec::new(),
+            protection: Some(association(0x1001)),
+            max_bindings: 16,
+        }],
+    })
+}
+
+#[test]
+fn strangers_cost_no_memory() {
+    let now = Timestamp { monotonic: Duration::from_secs(1), wall: NtpTime(0xE000_0000 << 32) };
+    let envelope = |home| Envelope {
+        source: CARE_OF,
+        destination: AGENT,
+        home_address: Some(HomeAddress(home)),
+        routing_header: None,
+    };
+    let update = Message::BindingUpdate(BindingUpdate {
+        sequence: 1,
+        flags: Default::default(),
+        lifetime: Lifetime(100),
+        options: Options::new(),
+    });
+    let plain = |home| wire::emit(&update, &envelope(home)).unwrap();
+    let other_spi = wire::emit_authenticated(
+        &update,
+        &envelope(HOME),
+        CARE_OF,
+        &association(0x2002),
+        Some(now.wall),
+    );
+    let cases = [
+        ("no such home address", STRANGER, plain(STRANGER), "unknown_home_address"),
+        ("no authentication option", HOME, plain(HOME), "unprotected"),
+        ("an SPI that nobody has", HOME, other_spi.unwrap(), "unknown_spi"),
+    ];
+    let mut agent = agent();
+    for (what, home, message, reason) in cases {
+        // The first one may make room in the queue of outputs.
+        for round in 0..3 {
+            let event = AgentEvent::Received { envelope: envelope(home), message: message.clone() };
+            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            agent.handle(now, event);
+            let output = agent.poll();
+            let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+            let Some(AgentOutput::Notice(notice @ AgentNotice::Ignored { .. })) = output else {
+                panic!("{what}: {output:?}");
+            };
+            assert_eq!(notice.reason(), reason, "{what}");
+            assert!(agent.poll().is_none(), "{what}: nothing is answered");
+            assert!(round == 0 || allocated == 0, "{what}: {allocated} allocations");
+        }
+    }
+    assert!(agent.cache().is_empty());
+}
