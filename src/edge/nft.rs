@@ -6,8 +6,10 @@
 //! network never leaves by an uplink in the plain: routing already sees to that, this is the
 //! second lock, and what it catches is counted.
 //!
-//! The table is replaced as a whole when the daemon starts, so what a killed one left behind
-//! does no harm; its sets are exchanged in one transaction when addresses change.
+//! The table is replaced as a whole when the daemon starts; the addresses that a killed one left
+//! in it are kept until ours are known, because packets to them still come. Later only what has
+//! changed is exchanged, in one transaction: kernels may miss an element for a moment that is
+//! taken out and put back, and one missed packet is one answer too many.
 //!
 //! ```text
 //! table ip6 mtun {
@@ -84,15 +86,18 @@ pub struct Firewall {
 impl Firewall {
     /// Puts the table in place, instead of any that an earlier run left. Runs `nft`, which takes
     /// some milliseconds.
-    pub fn install(guarded: Guarded) -> Result<Self, FirewallError> {
+    pub fn install(mut guarded: Guarded) -> Result<Self, FirewallError> {
+        let (uplinks, ours) = (elements_left("uplinks"), elements_left("ours"));
+        guarded.uplinks.extend(uplinks.iter().map(|name| InterfaceName::from(name.as_str())));
+        guarded.ours.extend(ours.iter().filter_map(|it| it.parse::<Ipv6Addr>().ok()));
         apply(&installation(&guarded))?;
         Ok(Self { guarded })
     }
 
-    /// Exchanges the sets, in one transaction. Does nothing when nothing has changed.
+    /// Exchanges what differs in the sets, in one transaction.
     pub fn update(&mut self, guarded: Guarded) -> Result<(), FirewallError> {
         if guarded != self.guarded {
-            apply(&exchange(&guarded))?;
+            apply(&exchange(&self.guarded, &guarded))?;
             self.guarded = guarded;
         }
         Ok(())
@@ -194,12 +199,27 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
     commands
 }
 
-fn exchange(guarded: &Guarded) -> Vec<Value> {
-    let flush = |name: &str| json!({ "flush": { "set": { "family": FAMILY, "table": TABLE, "name": name } } });
-    ["uplinks", "ours", "home"].into_iter().map(flush).chain(elements(guarded)).collect()
+fn exchange(before: &Guarded, after: &Guarded) -> Vec<Value> {
+    let mut commands = Vec::new();
+    for ((name, before), (_, after)) in told(before).into_iter().zip(told(after)) {
+        let only = |of: &[Value], not_in: &[Value]| -> Vec<Value> {
+            of.iter().filter(|element| !not_in.contains(element)).cloned().collect()
+        };
+        for (verb, elements) in [("delete", only(&before, &after)), ("add", only(&after, &before))]
+        {
+            commands.extend(change(verb, name, elements));
+        }
+    }
+    commands
 }
 
+/// The commands that fill empty sets.
 fn elements(guarded: &Guarded) -> Vec<Value> {
+    told(guarded).into_iter().filter_map(|(name, elements)| change("add", name, elements)).collect()
+}
+
+/// Each set with its elements.
+fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 3] {
     let prefix = |net: &Ipv6Net| match net.prefix_len() {
         128 => json!(net.addr()),
         length => json!({ "prefix": { "addr": net.network(), "len": length } }),
@@ -207,16 +227,27 @@ fn elements(guarded: &Guarded) -> Vec<Value> {
     // Overlapping intervals are refused, so only the widest are told.
     let nested =
         |net: &&Ipv6Net| guarded.home.iter().any(|other| other != *net && other.contains(*net));
-    let sets: [(&str, Vec<Value>); 3] = [
+    [
         ("uplinks", guarded.uplinks.iter().map(|it| json!(it.as_str())).collect()),
         ("ours", guarded.ours.iter().map(|it| json!(it)).collect()),
         ("home", guarded.home.iter().filter(|net| !nested(net)).map(prefix).collect()),
-    ];
-    let add_to = |(name, elem): (&str, Vec<Value>)| {
-        add(json!({ "element": { "family": FAMILY, "table": TABLE, "name": name, "elem": elem } }))
-    };
-    // An empty list of elements is no valid command.
-    sets.into_iter().filter(|(_, elements)| !elements.is_empty()).map(add_to).collect()
+    ]
+}
+
+/// Adds or deletes elements; no command for none, because an empty list is no valid one.
+fn change(verb: &str, set: &str, elements: Vec<Value>) -> Option<Value> {
+    let element = json!({ "family": FAMILY, "table": TABLE, "name": set, "elem": elements });
+    (!elements.is_empty()).then(|| json!({ verb: { "element": element } }))
+}
+
+/// The elements of a set that an earlier run left; none if there is no such set.
+fn elements_left(set: &str) -> Vec<String> {
+    let list = ["list", "set", FAMILY, TABLE, set];
+    let Ok(answer) = helper::get_current_ruleset_raw(DEFAULT_NFT, list) else { return Vec::new() };
+    let Ok(answer) = serde_json::from_str::<Value>(&answer) else { return Vec::new() };
+    let objects = answer["nftables"].as_array().into_iter().flatten();
+    let elements = objects.filter_map(|it| it["set"]["elem"].as_array()).flatten();
+    elements.filter_map(|it| it.as_str().map(str::to_owned)).collect()
 }
 
 fn table() -> Value {
@@ -250,6 +281,21 @@ mod tests {
         assert_eq!(parse_counters(answer), Some(FirewallCounters { taken: 5, leaks: 3 }));
         assert_eq!(parse_counters(r#"{"nftables": []}"#), None);
         assert_eq!(parse_counters("not JSON"), None);
+    }
+
+    #[test]
+    fn only_what_differs_is_exchanged() {
+        let guarded = |ours: &[&str]| Guarded {
+            uplinks: ["wlan0".into()].into(),
+            ours: ours.iter().map(|it| it.parse().unwrap()).collect(),
+            ..Guarded::default()
+        };
+        let (one, other) =
+            (guarded(&["2001:db8::1", "2001:db8::2"]), guarded(&["2001:db8::2", "2001:db8::3"]));
+        let set = |elem: &str| json!({ "element": { "family": "ip6", "table": "mtun", "name": "ours", "elem": [elem] } });
+        let want = [json!({ "delete": set("2001:db8::1") }), json!({ "add": set("2001:db8::3") })];
+        assert_eq!(exchange(&one, &other), want);
+        assert!(exchange(&one, &one).is_empty());
     }
 
     #[test]

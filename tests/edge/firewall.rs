@@ -158,9 +158,13 @@ fn the_sets_follow_the_addresses() {
     let without = Guarded { ours: [SECOND_CARE_OF.parse().unwrap()].into(), ..guarded() };
     world.mobile.run(|| firewall.update(without).unwrap());
     assert_eq!(taken(&firewall), 1);
-    // What a killed daemon left is replaced.
+    // What a killed daemon left is replaced; its addresses stay guarded until ours are known.
+    world.mobile.run(|| firewall.update(guarded()).unwrap());
     drop(firewall);
-    let firewall = world.mobile.run(|| Firewall::install(guarded()).unwrap());
+    let mut firewall = world.mobile.run(|| Firewall::install(Guarded::default()).unwrap());
+    assert_eq!(taken(&firewall), 1);
+    let without = Guarded { ours: [SECOND_CARE_OF.parse().unwrap()].into(), ..guarded() };
+    world.mobile.run(|| firewall.update(without).unwrap());
     assert_eq!(taken(&firewall), 1);
     world.mobile.run(|| Firewall::remove_any().unwrap());
     world.mobile.run(|| Firewall::remove_any().unwrap());

@@ -1,10 +1,15 @@
 //! What the daemon puts into the kernel: all of it is gone after a stop, none of it is there
 //! twice after a kill -9 and a restart, and in between nothing leaks.
 
+use std::net::{Ipv6Addr, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use mtun::lab::daemons::cached;
 use mtun::lab::namespace::{Namespace, wait_for};
 use mtun::lab::policy::PolicyText;
-use mtun::lab::world::Plan;
+use mtun::lab::world::{Plan, address};
 use serde_json::Value;
 
 use crate::fixture::{Lab, PATIENCE, assert_alive, figure_11};
@@ -139,6 +144,39 @@ fn the_agents_stop_leaves_its_kernel_as_it_was() {
     assert_same(&before, &kernel_state(&world.ha, AGENT), "the agent after its stop");
 }
 
+/// A correspondent that goes on sending, whatever happens: its packets reach a router without a
+/// daemon too, and its kernel must not answer them.
+struct Downstream {
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Downstream {
+    fn start(cn: &Namespace) -> Self {
+        let socket = cn.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let stop = stop.clone();
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    for to in [address::HOME, address::NODE] {
+                        let _ = socket.send_to(b"still there?", (to, 9));
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Downstream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().expect("joined once").join();
+    }
+}
+
 #[test]
 fn between_kill_and_restart_nothing_leaks_and_the_restart_leaves_no_double() {
     need_lab!();
@@ -147,6 +185,7 @@ fn between_kill_and_restart_nothing_leaks_and_the_restart_leaves_no_double() {
     let traffic = lab.traffic();
     let tunnel = |lab: &Lab| lab.mobile().status().unwrap().homes[0].tunnel.clone();
     let (before, tunnel_before) = (kernel_state(&lab.world.mr, ROUTER), tunnel(&lab));
+    let downstream = Downstream::start(&lab.world.cn);
     let mut mobile = lab.mobile.take().unwrap();
     mobile.process.kill().unwrap();
     let mark = traffic.mark();
@@ -169,6 +208,7 @@ fn between_kill_and_restart_nothing_leaks_and_the_restart_leaves_no_double() {
     assert_eq!(tunnel(&lab), tunnel_before, "the same interface, index and MTU");
     let held = cached(&lab.agent().status().unwrap());
     assert_eq!(held.len(), 2, "no double binding: {held:?}");
+    drop(downstream);
     lab.assert_clean();
 }
 
