@@ -15,9 +15,11 @@ mod answers;
 mod figures;
 mod home;
 mod key_store;
+mod links;
 mod owner;
 mod report;
 mod served;
+mod signaling;
 mod start;
 mod tunnel;
 

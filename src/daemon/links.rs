@@ -1,0 +1,238 @@
+//! Links: from what the kernel reports to care-of addresses, sockets and threads.
+
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use mtun_dataplane::PathId;
+use mtun_dataplane::backend::Uplink;
+use mtun_policy::{CareOfAddress, InterfaceName, Role};
+use mtun_signaling::mobile::MobileEvent;
+
+use super::owner::{ADDRESSES_KEPT, Access, LinkRecord, Owner};
+use crate::control::documents::Event;
+use crate::edge::movement::{LinkEvent, Movement};
+use crate::metrics::HandoverReason;
+use crate::packets;
+
+impl Owner {
+    pub(super) fn link_event(&mut self, event: &LinkEvent, movements: Vec<Movement>) {
+        self.follow_interfaces(event);
+        for movement in movements {
+            self.moved(movement);
+        }
+    }
+
+    /// Opens sockets on interfaces that appear and closes those of interfaces that went.
+    fn follow_interfaces(&mut self, event: &LinkEvent) {
+        match event {
+            LinkEvent::Link(facts) => self.interface_present(&facts.name, facts.index),
+            LinkEvent::LinkGone(index) => {
+                let gone = |access: &Access| access.index == *index;
+                let names: Vec<_> = self
+                    .access
+                    .iter()
+                    .filter(|(_, access)| gone(access))
+                    .map(|(name, _)| name.clone())
+                    .collect();
+                for name in names {
+                    self.close_access(&name);
+                }
+                let before = self.ingress_indices.len();
+                self.ingress_indices.retain(|_, known| known != index);
+                if self.ingress_indices.len() != before {
+                    self.steer_ingress();
+                }
+            }
+            LinkEvent::Everything(events) => {
+                let present: Vec<_> = events
+                    .iter()
+                    .filter_map(|event| match event {
+                        LinkEvent::Link(facts) => Some(facts.name.clone()),
+                        _ => None,
+                    })
+                    .collect();
+                let gone: Vec<_> =
+                    self.access.keys().filter(|name| !present.contains(name)).cloned().collect();
+                for name in gone {
+                    self.close_access(&name);
+                }
+                for event in events {
+                    self.follow_interfaces(event);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn interface_present(&mut self, name: &InterfaceName, index: u32) {
+        // Renamed: what was known under the old name is gone.
+        let old: Vec<_> = self
+            .access
+            .iter()
+            .filter(|(known, access)| access.index == index && *known != name)
+            .map(|(known, _)| known.clone())
+            .collect();
+        for old in old {
+            self.close_access(&old);
+        }
+        if self.policy.ingresses.number(name.as_str()).is_some()
+            && self.ingress_indices.get(name) != Some(&index)
+        {
+            self.ingress_indices.insert(name.clone(), index);
+            self.steer_ingress();
+        }
+        if self.access.get(name).is_some_and(|access| access.index == index) {
+            return;
+        }
+        let Some(path) = self.listens_on(name) else { return };
+        if self.policy.role == Role::MobileRouter
+            && let Err(error) = self.sysctls.listen_to_routers(name.as_str())
+        {
+            tracing::warn!(%error, "Router Advertisements on this uplink will not count");
+        }
+        if path != PathId::ROUTED
+            && let Err(error) = self.sysctls.announce_addresses(name.as_str())
+        {
+            tracing::warn!(%error, "neighbours on this uplink may learn late of its address");
+        }
+        if path != PathId::ROUTED {
+            match Uplink::open(Some(index)) {
+                Ok(uplink) => self.shared.paths.open(path, uplink),
+                Err(error) => {
+                    tracing::error!(%name, %error, "cannot send by this interface");
+                    return;
+                }
+            }
+        }
+        match packets::inbound(self.shared.clone(), index, path) {
+            Ok(thread) => {
+                self.access.insert(name.clone(), Access { index, _thread: thread });
+                // The firewall keeps from the kernel what this interface brings.
+                self.routes_dirty = true;
+            }
+            Err(error) => tracing::error!(%name, %error, "cannot listen to this interface"),
+        }
+    }
+
+    /// Whether outer packets are taken from the interface of this name, and the path it is. An
+    /// agent whose policy names no interface listens on all but its own tunnels.
+    fn listens_on(&self, name: &InterfaceName) -> Option<PathId> {
+        if let Some(interface) = self.policy.interface(name.as_str()) {
+            return Some(interface.bid.map_or(PathId::ROUTED, |bid| PathId(bid.get())));
+        }
+        let tunnel = self.served.iter().any(|served| served.tunnel.name == *name);
+        let anywhere = self.policy.interfaces.is_empty() && !self.served.is_empty();
+        (anywhere && !tunnel && name.as_str() != "lo").then_some(PathId::ROUTED)
+    }
+
+    fn close_access(&mut self, name: &InterfaceName) {
+        if self.access.remove(name).is_some()
+            && let Some(bid) = self.policy.interface(name.as_str()).and_then(|it| it.bid)
+        {
+            self.shared.paths.close(PathId(bid.get()));
+        }
+    }
+
+    /// Looks up the interfaces that the rules name.
+    pub(super) async fn find_ingresses(&mut self) {
+        let names: Vec<_> = self.policy.ingresses.iter().map(|(_, name)| name.clone()).collect();
+        self.ingress_indices.clear();
+        for name in names {
+            if let Ok(Some(link)) = self.netlink.link(name.as_str()).await {
+                self.ingress_indices.insert(name, link.index);
+            }
+        }
+        self.steer_ingress();
+    }
+
+    pub(super) fn steer_ingress(&self) {
+        let named: Vec<_> = self
+            .ingress_indices
+            .iter()
+            .filter_map(|(name, index)| {
+                Some((*index, self.policy.ingresses.number(name.as_str())?))
+            })
+            .collect();
+        let homes = self.homes.iter().map(|home| &home.tunnel);
+        for tunnel in homes.chain(self.served.iter().map(|served| &served.tunnel)) {
+            if let Err(error) = tunnel.steer_ingress(&named) {
+                tracing::error!(%error, "rules with in= will not match");
+            }
+        }
+    }
+
+    fn moved(&mut self, movement: Movement) {
+        let now = self.now();
+        let (name, state) = match &movement {
+            Movement::CareOfUp(attachment) => {
+                (attachment.interface.clone(), Ok(attachment.clone()))
+            }
+            Movement::CareOfDown { interface, reason } => (interface.clone(), Err(*reason)),
+        };
+        let was = self.links.get(&name).is_some_and(|record| record.state.is_ok());
+        let cause = match (was, &state) {
+            (_, Err(_)) => HandoverReason::LinkDown,
+            (true, Ok(_)) => HandoverReason::CareOfChanged,
+            (false, Ok(_)) => HandoverReason::LinkUp,
+        };
+        let word = if state.is_ok() { "up" } else { "down" };
+        let why = state.as_ref().map_or_else(ToString::to_string, |_| String::new());
+        *self.counts.link_changes.entry((name.clone(), word, why)).or_default() += 1;
+        self.tell(match &state {
+            Ok(attachment) => Event::LinkUp {
+                link: name.clone(),
+                care_of: CareOfAddress::from(attachment.care_of),
+                router: attachment.router.map(Into::into),
+            },
+            Err(reason) => Event::LinkDown { link: name.clone(), reason: reason.to_string() },
+        });
+        self.links.insert(name.clone(), LinkRecord { state: state.clone(), since: now.monotonic });
+        self.routes_dirty = true;
+        let Some(interface) = self.policy.interface(name.as_str()) else { return };
+        let Some(bid) = interface.bid else { return };
+        match state {
+            // Registered once rules, routes and firewall are ready for the answer.
+            Ok(attachment) => {
+                let care_of = CareOfAddress::from(attachment.care_of);
+                let priority = interface.priority;
+                self.remember_address(attachment.care_of);
+                self.attached.push(MobileEvent::CareOfUp { bid, priority, care_of });
+            }
+            Err(_) => {
+                self.attached.retain(|event| {
+                    !matches!(event, MobileEvent::CareOfUp { bid: waiting, .. } if *waiting == bid)
+                });
+                self.tell_homes(MobileEvent::CareOfDown { bid });
+                self.handed_over(cause, now.monotonic);
+            }
+        }
+    }
+
+    /// Hands an event to every home.
+    pub(super) fn tell_homes(&mut self, event: MobileEvent) {
+        let now = self.now();
+        for home in 0..self.homes.len() {
+            let outputs = self.homes[home].handle(now, event.clone());
+            // The snapshot first: packets leave a dead path before anything else happens.
+            self.publish_home(home);
+            self.mobile_outputs(home, outputs);
+        }
+    }
+
+    /// Keeps an address among those that take outer packets, also when its uplink is lost for a
+    /// while: what is on its way to it must not reach the kernel, which would answer.
+    fn remember_address(&mut self, address: Ipv6Addr) {
+        self.recent.retain(|known| *known != address);
+        self.recent.push(address);
+        if self.recent.len() > ADDRESSES_KEPT {
+            self.recent.remove(0);
+        }
+    }
+
+    /// Notes how long after its cause a change reached the packets.
+    pub(super) fn handed_over(&self, cause: HandoverReason, since: Duration) {
+        if let Some(metrics) = &self.metrics {
+            metrics.handover(cause, self.now().monotonic.saturating_sub(since));
+        }
+    }
+}

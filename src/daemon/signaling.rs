@@ -1,0 +1,198 @@
+//! Signaling: what the machines are told, and what they want done.
+
+use std::net::Ipv6Addr;
+
+use mtun_dataplane::PathId;
+use mtun_policy::{Bid, HomeName, Override};
+use mtun_signaling::agent::{AgentEvent, AgentNotice, AgentOutput};
+use mtun_signaling::machine::Transmit;
+use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput};
+
+use super::home::{Granted, MobileHome};
+use super::owner::{LinkRecord, Owner};
+use super::served::AgentHome;
+use crate::control::documents::{Event, Severity};
+use crate::packets::Arrived;
+
+impl Owner {
+    pub(super) fn arrived(&mut self, arrived: Arrived) {
+        let now = self.now();
+        match arrived {
+            Arrived::Message { envelope, message, .. } => {
+                let mine = |home: &MobileHome| home.home.agent.0 == envelope.source;
+                if let Some(home) = self.homes.iter().position(mine) {
+                    let event = MobileEvent::Received { envelope, message };
+                    let outputs = self.homes[home].handle(now, event);
+                    self.mobile_outputs(home, outputs);
+                    return;
+                }
+                let ours = |served: &AgentHome| served.served.agent.0 == envelope.destination;
+                if let Some(served) = self.served.iter().position(ours) {
+                    let event = AgentEvent::Received { envelope, message };
+                    let outputs = self.served[served].handle(now, event);
+                    self.agent_outputs(served, outputs);
+                }
+            }
+            Arrived::Failed { source, destination } => {
+                let bid = self.bid_of(source);
+                let to = |home: &MobileHome| home.home.agent.0 == destination;
+                if let (Some(bid), Some(home)) = (bid, self.homes.iter().position(to)) {
+                    let outputs = self.homes[home].handle(now, MobileEvent::Unreachable { bid });
+                    self.mobile_outputs(home, outputs);
+                }
+            }
+        }
+    }
+
+    /// The uplink that has this care-of address.
+    fn bid_of(&self, care_of: Ipv6Addr) -> Option<Bid> {
+        let mut records = self.links.iter();
+        let has = |record: &LinkRecord| {
+            record.state.as_ref().is_ok_and(|attachment| attachment.care_of == care_of)
+        };
+        let (name, _) = records.find(|(_, record)| has(record))?;
+        self.policy.interface(name.as_str())?.bid
+    }
+
+    pub(super) fn deadlines(&mut self) {
+        let now = self.now();
+        for home in 0..self.homes.len() {
+            let outputs = self.homes[home].handle_deadline(now);
+            self.mobile_outputs(home, outputs);
+            let ended = self.homes[home].evaluate(now.monotonic);
+            if !ended.is_empty() {
+                self.overrides_ended(&ended, true);
+                self.publish_home(home);
+            }
+        }
+        for served in 0..self.served.len() {
+            let outputs = self.served[served].handle_deadline(now);
+            self.agent_outputs(served, outputs);
+        }
+    }
+
+    pub(super) fn overrides_ended(&self, ended: &[Override], expired: bool) {
+        for steer in ended {
+            self.tell(Event::SteerEnded { id: super::answers::override_number(steer.id), expired });
+        }
+    }
+
+    pub(super) fn mobile_outputs(&mut self, home: usize, outputs: Vec<MobileOutput>) {
+        let name = self.homes[home].home.name.clone();
+        let mut changed = false;
+        for output in outputs {
+            match output {
+                MobileOutput::Transmit(transmit) => {
+                    *self.counts.sent.entry(name.clone()).or_default() += 1;
+                    self.transmit(&transmit);
+                }
+                MobileOutput::Bound { bid, care_of, expires, first } => {
+                    changed = true;
+                    let now = self.now().monotonic;
+                    let lifetime = expires.saturating_sub(now);
+                    self.homes[home].granted.insert(bid, Granted { care_of, lifetime });
+                    self.acknowledged(&name, bid, "accepted".to_owned());
+                    self.tell(Event::Bound {
+                        home: name.clone(),
+                        bid,
+                        link: self.link_of(bid),
+                        care_of,
+                        granted_seconds: lifetime.as_secs(),
+                        first,
+                    });
+                }
+                MobileOutput::Unbound { bid, reason } => {
+                    changed = true;
+                    self.homes[home].granted.remove(&bid);
+                    self.tell(Event::Unbound {
+                        home: name.clone(),
+                        bid,
+                        link: self.link_of(bid),
+                        reason: reason.to_string(),
+                    });
+                }
+                MobileOutput::Notice(notice) => self.mobile_notice(&name, &notice),
+                MobileOutput::Stopped => self.homes[home].stopped = true,
+            }
+        }
+        if changed {
+            self.publish_home(home);
+        }
+    }
+
+    fn acknowledged(&mut self, home: &HomeName, bid: Option<Bid>, status: String) {
+        let link = self.link_of(bid).map_or_else(|| "none".to_owned(), |link| link.to_string());
+        *self.counts.acknowledged.entry((home.clone(), link, status)).or_default() += 1;
+    }
+
+    fn mobile_notice(&mut self, home: &HomeName, notice: &MobileNotice) {
+        if let MobileNotice::Refused { bid, status, .. } = notice {
+            self.acknowledged(home, *bid, status.to_string());
+        }
+        let code = notice.reason();
+        *self.counts.notices.entry((home.clone(), code)).or_default() += 1;
+        let severity = match notice {
+            MobileNotice::Ignored(_) => {
+                tracing::debug!(%home, "{notice}");
+                return;
+            }
+            MobileNotice::SequenceAdopted { .. }
+            | MobileNotice::UnknownBinding { .. }
+            | MobileNotice::BulkProhibited
+            | MobileNotice::ClockCorrected { .. } => Severity::Info,
+            _ => Severity::Warning,
+        };
+        self.tell(Event::Notice {
+            severity,
+            code: code.to_owned(),
+            text: format!("home {home}: {notice}"),
+        });
+    }
+
+    pub(super) fn agent_outputs(&mut self, served: usize, outputs: Vec<AgentOutput>) {
+        let name = self.served[served].served.name.clone();
+        for output in outputs {
+            match output {
+                AgentOutput::Transmit(transmit) => {
+                    *self.counts.sent.entry(name.clone()).or_default() += 1;
+                    self.transmit(&transmit);
+                }
+                AgentOutput::Changed { home_address, effective } => {
+                    if effective {
+                        self.publish_mobile(served, home_address);
+                    }
+                }
+                AgentOutput::Notice(notice) => self.agent_notice(&name, &notice),
+            }
+        }
+    }
+
+    fn agent_notice(&mut self, home: &HomeName, notice: &AgentNotice) {
+        let code = notice.reason();
+        *self.counts.notices.entry((home.clone(), code)).or_default() += 1;
+        // What strangers can cause must not fill the log; the counters have it.
+        tracing::debug!(%home, "{notice}");
+    }
+
+    /// Puts a Mobility Header into its packet and sends it.
+    fn transmit(&self, transmit: &Transmit) {
+        let Transmit { envelope, path, message } = transmit;
+        let packet = mtun_dataplane::wire::signalling_packet(
+            envelope.source,
+            envelope.destination,
+            envelope.home_address.map(|home| home.0),
+            envelope.routing_header.map(|home| home.0),
+            message,
+        );
+        let path = path.map_or(PathId::ROUTED, |bid| PathId(bid.get()));
+        match self.shared.paths.get(path) {
+            Some(uplink) => {
+                if let Err(error) = uplink.send(&packet) {
+                    // It will be sent again; a lasting fault shows as retries in `mtun status`.
+                    tracing::debug!(%error, ?path, "signaling could not be sent");
+                }
+            }
+            None => tracing::debug!(?path, "signaling for a path that is closed"),
+        }
+    }
+}
