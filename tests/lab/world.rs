@@ -12,7 +12,7 @@ use mtun::lab::world::{Access, Plan, World, address};
 
 use crate::need_lab;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn care_of_addresses_reach_the_correspondent_with_the_delay_of_their_wire() {
