@@ -39,6 +39,31 @@ impl PolicyText {
         self
     }
 
+    /// Both files with a second home network, `umbrella`, at an agent address of its own; its
+    /// mobile prefers W-CDMA.
+    #[must_use]
+    pub fn with_second_home(mut self) -> Self {
+        self.mobile += "
+home \"umbrella\" {
+    tunnel mtun1
+    agent \"2001:db8:200::1\"
+    address \"2001:db8:200::42/64\"
+    security \"acme-sa\"
+}
+rules home=umbrella {
+    default { prefer wwan0 wlan0; }
+}
+";
+        self.agent += "
+home \"umbrella\" {
+    tunnel mtun1
+    serve \"2001:db8:200::/64\" agent=\"2001:db8:200::1\" on=home0
+    allow \"2001:db8:200::42\" name=\"bus-7\" { security \"acme-sa\"; }
+}
+";
+        self
+    }
+
     /// The mobile's file with another binding lifetime, in seconds.
     #[must_use]
     pub fn with_lifetime(mut self, seconds: u32) -> Self {
@@ -68,6 +93,7 @@ mod tests {
                 PolicyText::default()
                     .with_rule("probe", "match proto=udp dport=4000\n prefer wlan0"),
             ),
+            ("a second home", PolicyText::default().with_second_home()),
             ("a third uplink", PolicyText::default().with_third_uplink()),
             ("a short lifetime", PolicyText::default().with_lifetime(8)),
         ];

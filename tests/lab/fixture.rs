@@ -44,7 +44,13 @@ impl Lab {
 
     /// Builds the world and starts the agent's daemon alone.
     pub fn with_agent(plan: Plan, text: PolicyText) -> Self {
+        Self::with_agent_prepared(plan, text, |_| {})
+    }
+
+    /// The same with something done to the world before.
+    pub fn with_agent_prepared(plan: Plan, text: PolicyText, prepare: impl FnOnce(&World)) -> Self {
         let world = World::build(plan).unwrap();
+        prepare(&world);
         write_keys(&world).unwrap();
         let observatory = Observatory::open(&world).unwrap();
         let agent =

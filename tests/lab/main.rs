@@ -8,14 +8,18 @@ mod fixture;
 mod handover;
 mod leftovers;
 mod security;
+mod several;
 mod sockets;
 mod world;
+
+#[path = "../support/skip.rs"]
+mod skip;
 
 /// Ends the calling test with a message when the lab cannot run here.
 macro_rules! need_lab {
     () => {
         if let Err(reason) = mtun::lab::able() {
-            eprintln!("SKIPPED: {reason}");
+            crate::skip::skip(&reason.to_string());
             return;
         }
     };
