@@ -38,9 +38,9 @@ fn main() {
     }
 }
 
-fn goal(name: &str, measured: f64, limit: f64, unit: &str) {
+fn goal(name: &str, measured: f64, limit: f64) {
     let met = if measured <= limit { "met" } else { "missed" };
-    println!("goal {name} {measured:.1}{unit} <= {limit}{unit} {met}");
+    println!("goal {name} {measured:.1} <= {limit} {met}");
 }
 
 /// The router's and the node's probes, with the taps that see their uplinks.
@@ -146,8 +146,8 @@ fn planned(bench: &Bench, runs: u32) -> Result<()> {
     }
     let tallies = bench.tallies(&mark);
     println!("# planned changes: {}, packets: {}", 2 * runs, sum(&tallies, |tally| tally.sent));
-    goal("planned-change-lost", sum(&tallies, |tally| tally.lost) as f64, 0.0, "");
-    goal("planned-change-duplicated", sum(&tallies, |tally| tally.duplicated) as f64, 0.0, "");
+    goal("planned-change-lost", sum(&tallies, |tally| tally.lost) as f64, 0.0);
+    goal("planned-change-duplicated", sum(&tallies, |tally| tally.duplicated) as f64, 0.0);
     Ok(())
 }
 
@@ -172,10 +172,10 @@ fn death(bench: &Bench, runs: u32) -> Result<()> {
         late = late.max(bench.world.wlan_wire().lateness());
     }
     println!("# uplink deaths: {runs}; the wire was late by {late:?} at most");
-    goal("death-gap-out-p99", p99(out), 20.0, "ms");
-    goal("death-gap-in-p99", p99(back), 20.0 + ROUND_TRIP_MS, "ms");
-    goal("failback-lost", failback_lost as f64, 0.0, "");
-    goal("failback-duplicated", failback_twice as f64, 0.0, "");
+    goal("death-gap-out-p99-ms", p99(out), 20.0);
+    goal("death-gap-in-p99-ms", p99(back), 20.0 + ROUND_TRIP_MS);
+    goal("failback-lost", failback_lost as f64, 0.0);
+    goal("failback-duplicated", failback_twice as f64, 0.0);
     Ok(())
 }
 
@@ -194,8 +194,8 @@ fn reload(bench: &Bench, count: u32) -> Result<()> {
     bench.settle("wlan0", 100)?;
     let tallies = bench.tallies(&mark);
     println!("# reloads: {count}, packets: {}", sum(&tallies, |tally| tally.sent));
-    goal("reload-lost", sum(&tallies, |tally| tally.lost) as f64, 0.0, "");
-    goal("reload-duplicated", sum(&tallies, |tally| tally.duplicated) as f64, 0.0, "");
+    goal("reload-lost", sum(&tallies, |tally| tally.lost) as f64, 0.0);
+    goal("reload-duplicated", sum(&tallies, |tally| tally.duplicated) as f64, 0.0);
     Ok(())
 }
 
@@ -220,6 +220,6 @@ fn care_of_changes(runs: u32) -> Result<()> {
     }
     bench.settle("wlan0", 20)?;
     println!("# care-of changes: {runs}");
-    goal("care-of-change-tunnel-changed", f64::from(changed), 0.0, "");
+    goal("care-of-change-tunnel-changed", f64::from(changed), 0.0);
     Ok(())
 }
