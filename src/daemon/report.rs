@@ -128,9 +128,10 @@ impl Owner {
                     usable: held.is_some_and(|binding| binding.carries()),
                     granted_seconds: granted.map(|granted| granted.lifetime.as_secs()),
                     expires_seconds: entry.expires.map(|it| it.saturating_sub(now).as_secs()),
-                    status: entry
-                        .last_status
-                        .map(|status| StatusCode { code: status.0, name: status.to_string() }),
+                    status: entry.last_status.map(|status| StatusCode {
+                        code: status.0,
+                        name: status.text().unwrap_or("unassigned").to_owned(),
+                    }),
                     retries: entry.retries,
                 });
             }
