@@ -20,7 +20,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use mtun_policy::{Bid, BlockReply, Choice, EffectiveRule, FlowKey, Ingress, RuleId};
+use mtun_policy::{Bid, BlockReply, Choice, FlowKey, Ingress, Origin, RuleId, Ruling};
 
 use crate::reason::DropReason;
 use crate::snapshot::{Binding, Present, Registration, Snapshot};
@@ -49,7 +49,7 @@ pub enum Decision<'s> {
         /// Whose rules refused it.
         registration: &'s Registration,
         /// The rule.
-        rule: &'s EffectiveRule,
+        rule: Ruling<'s>,
         /// How to answer.
         reply: BlockReply,
     },
@@ -163,12 +163,16 @@ pub fn decide<'s>(
     }
     let present = Present(registration);
     let last_verified = memory.and_then(|memory| memory.last_verified);
-    match registration.policy.choose(key, &present, last_verified) {
+    match registration.policy.choose(key, Origin::Home, &present, last_verified) {
         Choice::Use { rule, bid, otherwise } => {
             let binding = present.chosen(bid).expect("the walk chooses among usable bindings");
-            forward(rule.map(|rule| rule.id), otherwise, binding)
+            forward(rule.map(|rule| rule.head.id), otherwise, binding)
         }
-        Choice::Block { rule, reply } => Decision::Refuse { registration, rule, reply },
+        Choice::Block { rule, reply, .. } => Decision::Refuse { registration, rule, reply },
+        // No rule of ours says so yet.
+        Choice::Copies { .. } | Choice::Breakout { .. } => {
+            Decision::Drop(DropReason::NoUsableBinding)
+        }
         Choice::Nothing(_) => Decision::Drop(DropReason::NoUsableBinding),
     }
 }

@@ -81,14 +81,13 @@ pub fn explain(snapshot: &Snapshot, key: &FlowKey, memory: Option<&Remembered>) 
         .map(|near| (Side::Near, near))
         .or_else(|| snapshot.cache.lookup(key.destination).map(|far| (Side::Far, far)));
     let rule_name = |registration: &Registration, id: RuleId| {
-        let rule = registration.policy.rules.iter().find(|rule| rule.id == id);
-        rule.map(|rule| (id, rule.name.clone()))
+        registration.policy.rule(id).map(|rule| (id, rule.head.name.clone()))
     };
     let (fate, rule, otherwise) = match decision {
         Decision::Pass => (Fate::NotOurs, None, false),
         Decision::Drop(reason) => (Fate::Dropped(reason), None, false),
         Decision::Refuse { rule, reply, .. } => {
-            (Fate::Refused(reply), Some((rule.id, rule.name.clone())), false)
+            (Fate::Refused(reply), Some((rule.head.id, rule.head.name.clone())), false)
         }
         Decision::Forward(route) => (
             Fate::Forwarded {

@@ -75,6 +75,10 @@ impl Inner {
             destination_port: ports.map(|p| u16::from_be_bytes([p[2], p[3]])),
             dscp: header.traffic_class >> 2,
             ingress,
+            flow_label: 0,
+            spi: None,
+            icmp_type: None,
+            uid: None,
         };
         // A lone fragment is a whole packet.
         let fragment = chain

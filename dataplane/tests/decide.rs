@@ -88,7 +88,12 @@ fn an_agent_sends_by_the_rules_of_the_mobile() {
 
 #[test]
 fn signalling_takes_the_preferred_binding_even_where_rules_block() {
-    let block = Effective { rules: vec![rule(0, Vec::new(), Outcome::Block(BlockReply::Silent))] };
+    let block = Effective::new([rule(
+        0,
+        Vec::new(),
+        Outcome::Block(BlockReply::Silent),
+        Otherwise::NextRule,
+    )]);
     let mut bindings = routed(uplinks());
     bindings[0].priority = 9;
     let snapshot = agent_with(registration(bindings, block.into()));
@@ -147,9 +152,9 @@ fn a_registration_without_bid_is_preferred_and_never_named() {
     check("reflecting", &decide(&reflecting, &flow, None), &want);
     // Every number, so that whichever stands in for the missing one is among them.
     let every = (1..=u16::MAX).map(bid).collect();
-    let mut named = rule(0, Vec::new(), Outcome::Candidates(every));
-    named.otherwise = Otherwise::Block(BlockReply::Silent);
-    let snapshot = agent_with(registration(unnamed, Effective { rules: vec![named] }.into()));
+    let block = Otherwise::Then(Outcome::Block(BlockReply::Silent));
+    let named = rule(0, Vec::new(), Outcome::Candidates(every), block);
+    let snapshot = agent_with(registration(unnamed, Effective::new([named]).into()));
     check("named", &decide(&snapshot, &flow, None), &Want::Refuse(BlockReply::Silent));
 }
 
@@ -174,7 +179,12 @@ fn a_remembered_answer_holds_until_something_it_depends_on_changes() {
     assert_eq!(route.binding.care_of, CareOfAddress::from(v6("2001:db8:2::8")));
 
     // Other rules: another generation, and the memory is not used.
-    let swapped = Effective { rules: vec![rule(0, Vec::new(), Outcome::Candidates(vec![bid(1)]))] };
+    let swapped = Effective::new([rule(
+        0,
+        Vec::new(),
+        Outcome::Candidates(vec![bid(1)]),
+        Otherwise::NextRule,
+    )]);
     let after = Snapshot {
         updates: before.updates.with(registration(uplinks(), swapped.into())),
         ..before.clone()
@@ -183,8 +193,10 @@ fn a_remembered_answer_holds_until_something_it_depends_on_changes() {
     check("other rules", &decide(&after, &flow, Some(&memory)), &by(1, 0, WLAN, AGENT));
 
     // Another DSCP is another question.
-    let mut rules = (*figure_11()).clone();
-    rules.rules[0].selectors[0].dscps = vec![0];
+    let figure = figure_11();
+    let mut rules: Vec<_> = figure.rules().map(|r| (r.head.clone(), r.says.clone())).collect();
+    rules[0].0.selectors[0].dscps = vec![0];
+    let rules = Effective::new(rules);
     let picky = mobile_with(registration(uplinks(), rules.into()));
     let Decision::Forward(route) = decide(&picky, &flow, None) else { panic!() };
     let memory = Remembered { answer: Some(route.answer(&flow, None)), ..Remembered::default() };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use etherparse::{Icmpv6Slice, NetSlice, SlicedPacket, TransportSlice};
 use mtun_dataplane::wire::{parse_signalling, pseudo_header_checksum, signalling_packet};
 use mtun_dataplane::{Direction, DropReason, IgnoreReason, PathId, Settings, Snapshot, Verdict};
-use mtun_policy::{BlockReply, Effective, Ingress, Outcome, RuleId};
+use mtun_policy::{BlockReply, Effective, Ingress, Otherwise, Outcome, RuleId};
 use support::*;
 
 /// Reads an answer: its ends, and the ICMPv6 message with a right checksum.
@@ -26,8 +26,8 @@ fn every_outbound_reason_is_reached_and_counted() {
     let bound = || mobile();
     let unbound = || mobile_with(registration(Vec::new(), figure_11()));
     let silent = || {
-        let block = rule(0, Vec::new(), Outcome::Block(BlockReply::Silent));
-        mobile_with(registration(uplinks(), Effective { rules: vec![block] }.into()))
+        let block = rule(0, Vec::new(), Outcome::Block(BlockReply::Silent), Otherwise::NextRule);
+        mobile_with(registration(uplinks(), Effective::new([block]).into()))
     };
     let good = udp(HOME, PEER, (1, 2), 100);
     let with = |at: usize, octet: u8| {

@@ -18,8 +18,8 @@ use mtun_dataplane::{
     Snapshot, Verdict, decide,
 };
 use mtun_policy::{
-    Bid, BlockReply, CareOfAddress, Effective, EffectiveRule, FlowKey, HomeAddress, HomeName,
-    Ingress, MobileNetworkPrefix, Otherwise, Outcome, TrafficSelector,
+    Bid, BlockReply, CareOfAddress, Effective, FlowKey, HomeAddress, HomeName, Ingress,
+    MobileNetworkPrefix, Otherwise, Outcome, RuleHead, TrafficSelector,
 };
 use proptest::prelude::*;
 use support::{Node, raw, rule, v6};
@@ -146,27 +146,32 @@ impl Reader {
             return by(preferred(registration));
         }
         let mut matched = false;
-        for rule in &registration.policy.rules {
-            let taken_out = rule.exclude.iter().any(|selector| selected(selector, key));
-            let meant = rule.selectors.is_empty()
-                || rule.selectors.iter().any(|selector| selected(selector, key));
+        for rule in registration.policy.rules() {
+            let (head, says) = (rule.head, rule.says);
+            let taken_out = head.exclude.iter().any(|selector| selected(selector, key));
+            let meant = head.selectors.is_empty()
+                || head.selectors.iter().any(|selector| selected(selector, key));
             if taken_out || !meant {
                 continue;
             }
             matched = true;
-            let chosen = match &rule.outcome {
+            let chosen = match &says.outcome {
                 Outcome::Block(_) => return Fate::Blocked,
                 Outcome::Candidates(bids) => first_of(registration, bids),
                 Outcome::Reflect => verified.and_then(|bid| first_of(registration, &[bid])),
+                other => panic!("no {other:?} in these worlds"),
             };
             if chosen.is_some() {
                 return by(chosen);
             }
-            match &rule.otherwise {
+            match &says.otherwise {
                 Otherwise::NextRule => {}
-                Otherwise::Block(_) => return Fate::Blocked,
+                Otherwise::Then(Outcome::Block(_)) => return Fate::Blocked,
                 Otherwise::Any => return by(preferred(registration)),
-                Otherwise::Candidates(bids) => return by(first_of(registration, bids)),
+                Otherwise::Then(Outcome::Candidates(bids)) => {
+                    return by(first_of(registration, bids));
+                }
+                Otherwise::Then(other) => panic!("no {other:?} in these worlds"),
             }
         }
         if matched { Fate::Nothing } else { by(preferred(registration)) }
@@ -299,6 +304,7 @@ fn selector() -> impl Strategy<Value = TrafficSelector> {
                     destination_ports,
                     dscps,
                     ingresses,
+                    ..TrafficSelector::default()
                 }
             },
         )
@@ -322,8 +328,8 @@ fn otherwise() -> impl Strategy<Value = Otherwise> {
     prop_oneof![
         3 => Just(Otherwise::NextRule),
         2 => Just(Otherwise::Any),
-        1 => bids().prop_map(Otherwise::Candidates),
-        1 => Just(Otherwise::Block(BlockReply::Silent)),
+        1 => bids().prop_map(|bids| Otherwise::Then(Outcome::Candidates(bids))),
+        1 => Just(Otherwise::Then(Outcome::Block(BlockReply::Silent))),
     ]
 }
 
@@ -336,9 +342,10 @@ fn effective() -> impl Strategy<Value = Arc<Effective>> {
     );
     prop::collection::vec(one, 0..6).prop_map(|rules| {
         let rules = (0..).zip(rules).map(|(id, (selectors, exclude, outcome, otherwise))| {
-            EffectiveRule { exclude, otherwise, ..rule(id, selectors, outcome) }
+            let (head, says) = rule(id, selectors, outcome, otherwise);
+            (RuleHead { exclude, ..head }, says)
         });
-        Arc::new(Effective { rules: rules.collect() })
+        Arc::new(Effective::new(rules))
     })
 }
 
@@ -414,6 +421,10 @@ fn flow_key() -> impl Strategy<Value = FlowKey> {
                     destination_port: has_ports.then_some(destination_port),
                     dscp,
                     ingress: Ingress(ingress),
+                    flow_label: 0,
+                    spi: None,
+                    icmp_type: None,
+                    uid: None,
                 }
             },
         )

@@ -1,17 +1,21 @@
 //! From a [`Document`] to a [`Policy`]: names are followed, groups expanded, links become BIDs.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use crate::diagnostic::{Code, Severity};
 use crate::document::*;
-use crate::effective::Otherwise;
+use crate::effective::RuleHead;
 use crate::key::FlowKey;
+use crate::link::UsableWhen;
 use crate::policy::*;
 use crate::selector::TrafficSelector;
 use crate::source::{Sink, Sources, Span, Spanned, diagnose};
 use crate::steering::PathFacts;
 use crate::suite::{End, Expectation, Place, TestCase};
 use crate::terms::*;
+use crate::verb::{Failback, Fallback, Sticky, Verb};
 use crate::words::advice;
 
 /// Most values that all selectors of a policy may hold together, groups expanded.
@@ -62,6 +66,7 @@ pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -
         text_digest: sources.digest(),
         interfaces,
         securities: document.securities.iter().filter_map(security).collect(),
+        slas: Vec::new(),
         homes,
         served,
         ingresses,
@@ -87,9 +92,33 @@ fn interfaces(document: &Document, is_mobile: bool) -> Vec<Interface> {
             priority: link.priority.as_ref().map_or(PRIORITY, |priority| priority.value),
             class: link.class.clone(),
             metered: link.metered,
+            cost: None,
+            quota: None,
+            rate: None,
+            usable: UsableWhen::default(),
         }
     });
     links.collect()
+}
+
+/// What tells rules apart across policies: everything they mean, and neither place nor line.
+fn identity(rule: &Rule) -> u64 {
+    let mut hash = DefaultHasher::new();
+    let Rule { head, file: _, line: _, when, verb, otherwise, sticky, together, failback } = rule;
+    let together = together.as_ref().map(|(_, word)| word);
+    let meaning = (
+        &head.name,
+        &head.selectors,
+        &head.exclude,
+        when,
+        verb,
+        otherwise,
+        sticky,
+        together,
+        failback,
+    );
+    format!("{meaning:?}").hash(&mut hash);
+    hash.finish()
 }
 
 fn security(node: &SecurityNode) -> Option<Security> {
@@ -262,6 +291,7 @@ impl<'c> Compiler<'c> {
                 .expanded(&line.destination_ports, "ports", |group| &group.ports),
             dscps: line.dscps.iter().map(|dscp| dscp.value).collect(),
             ingresses,
+            ..TrafficSelector::default()
         }
     }
 
@@ -358,8 +388,11 @@ impl<'c> Compiler<'c> {
                 multiple_coa,
                 bulk: register.and_then(|register| register.bulk).unwrap_or(usual.bulk)
                     && multiple_coa,
+                flow_bindings: usual.flow_bindings,
             },
             security,
+            also: Vec::new(),
+            probe: Probe::default(),
             rules,
         })
     }
@@ -415,17 +448,17 @@ impl<'c> Compiler<'c> {
             };
             rules.extend(self.rule(RuleId(place), rule));
         }
-        RuleSet { rules }
+        RuleSet::new(rules)
     }
 
     fn rule(&mut self, id: RuleId, node: &RuleNode) -> Option<Rule> {
         let selectors = node.matches.iter().map(|line| self.selector(line)).collect();
         let exclude = node.excludes.iter().map(|line| self.selector(line)).collect();
         let otherwise = match node.otherwise.as_ref().map(|otherwise| &otherwise.value) {
-            None | Some(OtherwiseNode::NextRule) => Otherwise::NextRule,
-            Some(OtherwiseNode::Any) => Otherwise::Any,
-            Some(OtherwiseNode::Prefer(links)) => Otherwise::Candidates(self.links(links)),
-            Some(OtherwiseNode::Block(reply)) => Otherwise::Block(*reply),
+            None | Some(OtherwiseNode::NextRule) => Fallback::NextRule,
+            Some(OtherwiseNode::Any) => Fallback::Any,
+            Some(OtherwiseNode::Prefer(links)) => Fallback::Then(Verb::Prefer(self.links(links))),
+            Some(OtherwiseNode::Block(reply)) => Fallback::Then(Verb::Block(*reply)),
         };
         if let (Some(verb), Some(otherwise)) = (&node.verb, &node.otherwise)
             && matches!(verb.value, VerbNode::Block(_))
@@ -441,16 +474,26 @@ impl<'c> Compiler<'c> {
             VerbNode::Prefer(links) => Verb::Prefer(self.links(links)),
             VerbNode::Block(reply) => Verb::Block(*reply),
         };
-        Some(Rule {
-            id,
-            name: RuleName::new(node.name.value.as_str()),
+        let mut rule = Rule {
+            head: Arc::new(RuleHead {
+                id,
+                name: RuleName::new(node.name.value.as_str()),
+                selectors,
+                exclude,
+                identity: 0,
+            }),
             file: self.sources.name(node.name.span.source).to_owned(),
             line: self.sources.line(node.name.span),
-            selectors,
-            exclude,
+            when: Vec::new(),
             verb,
             otherwise,
-        })
+            sticky: Sticky::default(),
+            together: None,
+            failback: Failback::default(),
+        };
+        let identity = identity(&rule);
+        Arc::make_mut(&mut rule.head).identity = identity;
+        Some(rule)
     }
 
     fn place(&self, span: Span) -> Place {
@@ -498,6 +541,10 @@ impl<'c> Compiler<'c> {
                 destination_port: flow.destination_port,
                 dscp: flow.dscp,
                 ingress,
+                flow_label: 0,
+                spi: None,
+                icmp_type: None,
+                uid: None,
             },
             expectations,
         })

@@ -1,20 +1,23 @@
 //! The rules as they stand at this moment: what the packet path reads.
 //!
-//! [`crate::steering`] turns the file's rules and the present path facts into an [`Effective`]
-//! list; it is frozen into a snapshot and walked here. [`Effective::choose`] is the only walk
-//! over rules in the system: the data plane's `decide`, the policy file's own tests and `explain`
-//! all call it.
+//! Two halves. The [`RuleTable`] says which rules speak of a packet; it is built once for a policy
+//! file. What each of them says at present, [`Says`], comes from [`crate::steering`] and changes
+//! with the links. Both together are an [`Effective`], frozen into a snapshot and walked here.
+//! [`Effective::choose`] is the only walk over rules in the system: the data plane's `decide`, the
+//! policy file's own tests and `explain` all call it.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::key::FlowKey;
+use crate::key::{FieldSet, FlowKey};
 use crate::selector::TrafficSelector;
+use crate::stickiness::bucket;
 use crate::terms::{Bid, RuleId, RuleName};
+use crate::verb::{FailbackMode, Sticky};
 
 /// How a refused packet is answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BlockReply {
     /// Nothing is sent.
@@ -25,51 +28,22 @@ pub enum BlockReply {
     Reset,
 }
 
-/// What a rule says of a packet that it matches.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// The first of these that is usable.
-    Candidates(Vec<Bid>),
-    /// By the binding that the flow's last verified packet from the mobile came on; without one,
-    /// the usable binding of the lowest BID-PRI (RFC 5648 §3, RFC 6089 §5.3.6).
-    Reflect,
-    /// Refused.
-    Block(BlockReply),
-}
-
-/// What happens when a rule matched but none of its candidates is usable.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Otherwise {
-    /// The walk goes on with the next rule.
-    NextRule,
-    /// The usable binding of the lowest BID-PRI.
-    Any,
-    /// The first usable of these.
-    Candidates(Vec<Bid>),
-    /// Refused.
-    Block(BlockReply),
-}
-
-/// One rule of an [`Effective`] list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EffectiveRule {
+/// Of which packets a rule speaks: the half of a rule that only a new policy changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleHead {
     /// Its place.
     pub id: RuleId,
-    /// Its name, for people.
+    /// Its name, for people; `default` for the last of a file.
     pub name: RuleName,
     /// Alternatives; an empty list matches every packet.
     pub selectors: Vec<TrafficSelector>,
     /// Packets that are taken out again.
     pub exclude: Vec<TrafficSelector>,
-    /// What it says.
-    pub outcome: Outcome,
-    /// And when that is not possible.
-    pub otherwise: Otherwise,
+    /// Tells two rules apart across policies: equal for rules that mean the same.
+    pub identity: u64,
 }
 
-impl EffectiveRule {
+impl RuleHead {
     /// Whether the rule speaks of packets with this key.
     pub fn matches(&self, key: &FlowKey) -> bool {
         (self.selectors.is_empty() || self.selectors.iter().any(|s| s.matches(key)))
@@ -77,11 +51,164 @@ impl EffectiveRule {
     }
 }
 
-/// An ordered list of rules; the first that matches wins.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// The heads of a rule set in the order in which they are tried, ready to be searched.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct RuleTable {
+    heads: Vec<Arc<RuleHead>>,
+}
+
+impl RuleTable {
+    /// A table of these rules.
+    pub fn new(heads: Vec<Arc<RuleHead>>) -> Self {
+        Self { heads }
+    }
+
+    /// The rules in order.
+    pub fn heads(&self) -> &[Arc<RuleHead>] {
+        &self.heads
+    }
+
+    /// The places of the rules that speak of packets with this key, in order.
+    pub fn matching<'t, 'k>(
+        &'t self,
+        key: &'k FlowKey,
+    ) -> impl Iterator<Item = usize> + use<'t, 'k> {
+        self.heads.iter().enumerate().filter(|(_, head)| head.matches(key)).map(|(at, _)| at)
+    }
+
+    /// The fields that any of the rules looks at.
+    pub fn fields(&self) -> FieldSet {
+        let selectors =
+            self.heads.iter().flat_map(|head| head.selectors.iter().chain(&head.exclude));
+        selectors.fold(FieldSet::NONE, |all, selector| all.union(selector.fields()))
+    }
+}
+
+/// What a rule says at present of a packet that it matches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The first of these that is usable.
+    Candidates(Vec<Bid>),
+    /// The binding of the sticky key's bucket.
+    Balance(Buckets),
+    /// A copy by each of the first `copies` that are usable.
+    Copies {
+        /// The bindings in order.
+        links: Vec<Bid>,
+        /// How many.
+        copies: u8,
+    },
+    /// Outside the tunnel, by the first of these whose link is attached.
+    Breakout {
+        /// The links in order.
+        links: Vec<Bid>,
+        /// Whether the source becomes the link's own address.
+        translate: bool,
+    },
+    /// By the binding that the flow's last verified packet from the mobile came on; without one,
+    /// the usable binding of the lowest BID-PRI (RFC 5648 §3, RFC 6089 §5.3.6).
+    Reflect,
+    /// Refused.
+    Block(BlockReply),
+    /// Its `when` is not met: what it says otherwise holds.
+    Unmet,
+}
+
+impl Outcome {
+    /// The links it speaks of, for those verbs that leave by a tunnel.
+    pub fn links(&self) -> &[Bid] {
+        match self {
+            Self::Candidates(links) | Self::Copies { links, .. } => links,
+            Self::Balance(buckets) => &buckets.links,
+            Self::Breakout { links, .. } => links,
+            Self::Reflect | Self::Block(_) | Self::Unmet => &[],
+        }
+    }
+}
+
+/// 256 buckets, each with its link; buckets of links that went are given to the others.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct Buckets {
+    /// The links, in the order of the file.
+    pub links: Vec<Bid>,
+    /// For each bucket the place of its link in `links`.
+    #[serde(skip)]
+    pub places: Arc<[u8; 256]>,
+}
+
+impl std::fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let filled = |place| self.places.iter().filter(|at| usize::from(**at) == place).count();
+        f.debug_map()
+            .entries(self.links.iter().enumerate().map(|(at, bid)| (bid, filled(at))))
+            .finish()
+    }
+}
+
+/// What happens when a rule matched but none of its candidates is usable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Otherwise {
+    /// The walk goes on with the next rule.
+    NextRule,
+    /// The usable binding of the lowest BID-PRI.
+    Any,
+    /// This, and nothing after it.
+    Then(Outcome),
+}
+
+/// What one rule says at present: the half of a rule that changes with the links.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Says {
+    /// What it says.
+    pub outcome: Outcome,
+    /// And when that is not possible.
+    pub otherwise: Otherwise,
+    /// What keeps to a link.
+    pub sticky: Sticky,
+    /// Rules with the same number share one choice for each sticky key (`together`).
+    pub together: Option<u16>,
+    /// When flows go back to a better link.
+    pub failback: FailbackMode,
+    /// The links that flows may go back to at present; others have not been up for long enough.
+    pub ripe: Vec<Bid>,
+}
+
+impl Says {
+    /// A rule of overrides and agents: this, else the next rule, without failback.
+    pub fn plain(outcome: Outcome, otherwise: Otherwise) -> Self {
+        Self {
+            outcome,
+            otherwise,
+            sticky: Sticky::default(),
+            together: None,
+            failback: FailbackMode::Now,
+            ripe: Vec::new(),
+        }
+    }
+
+    /// Whether the rule allows this binding at present, by its verb or its `otherwise`.
+    pub fn allows(&self, bid: Bid) -> bool {
+        let otherwise = match &self.otherwise {
+            Otherwise::NextRule => false,
+            Otherwise::Any => true,
+            Otherwise::Then(outcome) => outcome.links().contains(&bid),
+        };
+        otherwise || self.outcome.links().contains(&bid)
+    }
+}
+
+/// An ordered list of rules and what they say at present; the first that matches wins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Effective {
-    /// The rules in the order they are tried.
-    pub rules: Vec<EffectiveRule>,
+    /// Operators' overrides, asked before all others.
+    pub overrides: Vec<(Arc<RuleHead>, Says)>,
+    /// The rules of the file.
+    pub table: Arc<RuleTable>,
+    /// What each of them says, in the same order.
+    pub says: Vec<Says>,
 }
 
 /// What the bindings allow at this moment, as far as the walk needs it.
@@ -90,6 +217,31 @@ pub trait Usable {
     fn usable(&self, bid: Bid) -> bool;
     /// The usable binding of the lowest BID-PRI, ties by lowest BID; `None` if there is none.
     fn preferred(&self) -> Option<Bid>;
+    /// Whether packets can leave by this link outside the tunnel.
+    fn attached(&self, bid: Bid) -> bool {
+        self.usable(bid)
+    }
+}
+
+/// Whose packet is judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// One of the home network's: it has a home source, or a home destination at an agent.
+    #[default]
+    Home,
+    /// A further source (`also from=…`): judged by the rules, never tunnelled. Rules whose verb
+    /// tunnels do not speak of it.
+    Also,
+}
+
+/// A rule and what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ruling<'e> {
+    /// Of which packets it speaks.
+    pub head: &'e RuleHead,
+    /// What it says of them.
+    pub says: &'e Says,
 }
 
 /// Where the walk over the rules ended.
@@ -98,75 +250,189 @@ pub enum Choice<'e> {
     /// By this binding.
     Use {
         /// The rule that said so; `None` if no rule matched and the preferred binding is used.
-        rule: Option<&'e EffectiveRule>,
+        rule: Option<Ruling<'e>>,
         /// The binding.
         bid: Bid,
+        /// Whether the rule's `otherwise` was needed.
+        otherwise: bool,
+    },
+    /// A copy by each of the first `copies` usable ones of `links`; at least one is usable.
+    Copies {
+        /// The rule that said so.
+        rule: Ruling<'e>,
+        /// The bindings in order.
+        links: &'e [Bid],
+        /// How many copies.
+        copies: u8,
+        /// Whether the rule's `otherwise` was needed.
+        otherwise: bool,
+    },
+    /// Outside the tunnel, by the link of this BID.
+    Breakout {
+        /// The rule that said so.
+        rule: Ruling<'e>,
+        /// The link.
+        bid: Bid,
+        /// Whether the source becomes the link's own address.
+        translate: bool,
         /// Whether the rule's `otherwise` was needed.
         otherwise: bool,
     },
     /// Refused by a rule.
     Block {
         /// The rule that said so.
-        rule: &'e EffectiveRule,
+        rule: Ruling<'e>,
         /// How to answer.
         reply: BlockReply,
+        /// Whether the rule's `otherwise` was needed.
+        otherwise: bool,
     },
     /// Nothing usable; holds the last rule that matched.
-    Nothing(Option<&'e EffectiveRule>),
+    Nothing(Option<Ruling<'e>>),
 }
 
 impl Effective {
     /// The rules of a home agent that was told nothing: every flow goes back the way it came.
     pub fn reflecting() -> Arc<Self> {
-        Arc::new(Self {
-            rules: vec![EffectiveRule {
-                id: RuleId(0),
-                name: RuleName::new("reflect"),
-                selectors: Vec::new(),
-                exclude: Vec::new(),
-                outcome: Outcome::Reflect,
-                otherwise: Otherwise::Any,
-            }],
-        })
+        let head = RuleHead {
+            id: RuleId(0),
+            name: RuleName::new("reflect"),
+            selectors: Vec::new(),
+            exclude: Vec::new(),
+            identity: 0,
+        };
+        Arc::new(Self::new([(head, Says::plain(Outcome::Reflect, Otherwise::Any))]))
+    }
+
+    /// A list of these rules, without overrides.
+    pub fn new(rules: impl IntoIterator<Item = (RuleHead, Says)>) -> Self {
+        let (heads, says) = rules.into_iter().map(|(head, says)| (Arc::new(head), says)).unzip();
+        Self { overrides: Vec::new(), table: Arc::new(RuleTable::new(heads)), says }
+    }
+
+    /// The rule of this number.
+    pub fn rule(&self, id: RuleId) -> Option<Ruling<'_>> {
+        if id.is_override() {
+            let found = self.overrides.iter().find(|(head, _)| head.id == id);
+            return found.map(|(head, says)| Ruling { head, says });
+        }
+        let at = self.table.heads().iter().position(|head| head.id == id)?;
+        Some(Ruling { head: &self.table.heads()[at], says: &self.says[at] })
+    }
+
+    /// The rules in the order in which they are asked, matching or not: for people.
+    pub fn rules(&self) -> impl Iterator<Item = Ruling<'_>> {
+        let steered = self.overrides.iter().map(|(head, says)| Ruling { head, says });
+        let written = self.table.heads().iter().zip(&self.says);
+        steered.chain(written.map(|(head, says)| Ruling { head, says }))
+    }
+
+    /// The rules that speak of packets with this key, in order.
+    fn matching<'e, 'k>(
+        &'e self,
+        key: &'k FlowKey,
+    ) -> impl Iterator<Item = Ruling<'e>> + use<'e, 'k> {
+        let steered = self.overrides.iter().filter(|(head, _)| head.matches(key));
+        let written = self
+            .table
+            .matching(key)
+            .map(move |at| Ruling { head: &self.table.heads()[at], says: &self.says[at] });
+        steered.map(|(head, says)| Ruling { head, says }).chain(written)
     }
 
     /// Walks the rules for one packet.
     ///
     /// `last_verified` is the binding on which the flow's last verified packet in the other
-    /// direction arrived; only [`Outcome::Reflect`] reads it. A packet that no rule matches takes
-    /// the preferred binding (RFC 6089 §5.3.6).
-    pub fn choose(
-        &self,
+    /// direction arrived; only [`Outcome::Reflect`] reads it. A packet of a home that no rule
+    /// matches takes the preferred binding (RFC 6089 §5.3.6).
+    pub fn choose<'e>(
+        &'e self,
         key: &FlowKey,
+        origin: Origin,
         bindings: &impl Usable,
         last_verified: Option<Bid>,
-    ) -> Choice<'_> {
-        let first_usable = |bids: &[Bid]| bids.iter().copied().find(|bid| bindings.usable(*bid));
+    ) -> Choice<'e> {
         let mut last = None;
-        for rule in self.rules.iter().filter(|rule| rule.matches(key)) {
+        for rule in self.matching(key) {
             last = Some(rule);
-            let chosen = match &rule.outcome {
-                Outcome::Block(reply) => return Choice::Block { rule, reply: *reply },
-                Outcome::Candidates(bids) => first_usable(bids),
-                Outcome::Reflect => last_verified.filter(|bid| bindings.usable(*bid)),
+            let try_one = |outcome: &'e Outcome, otherwise| {
+                rule.choose(outcome, otherwise, key, origin, bindings, last_verified)
             };
-            if let Some(bid) = chosen {
-                return Choice::Use { rule: Some(rule), bid, otherwise: false };
+            if let Some(choice) = try_one(&rule.says.outcome, false) {
+                return choice;
             }
-            let fallback = match &rule.otherwise {
+            return match &rule.says.otherwise {
                 Otherwise::NextRule => continue,
-                Otherwise::Block(reply) => return Choice::Block { rule, reply: *reply },
-                Otherwise::Any => bindings.preferred(),
-                Otherwise::Candidates(bids) => first_usable(bids),
-            };
-            return match fallback {
-                Some(bid) => Choice::Use { rule: Some(rule), bid, otherwise: true },
-                None => Choice::Nothing(last),
+                Otherwise::Then(outcome) => match try_one(outcome, true) {
+                    Some(choice) => choice,
+                    // A verb that does not speak of this packet is no end of the walk.
+                    None if !outcome.speaks_of(origin) => continue,
+                    None => Choice::Nothing(last),
+                },
+                Otherwise::Any if origin == Origin::Also => continue,
+                Otherwise::Any => match bindings.preferred() {
+                    Some(bid) => Choice::Use { rule: Some(rule), bid, otherwise: true },
+                    None => Choice::Nothing(last),
+                },
             };
         }
         match (last, bindings.preferred()) {
-            (None, Some(bid)) => Choice::Use { rule: None, bid, otherwise: false },
+            (None, Some(bid)) if origin == Origin::Home => {
+                Choice::Use { rule: None, bid, otherwise: false }
+            }
             _ => Choice::Nothing(last),
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether the verb is for packets of this origin.
+    fn speaks_of(&self, origin: Origin) -> bool {
+        match self {
+            Self::Breakout { .. } | Self::Block(_) | Self::Unmet => true,
+            Self::Candidates(_) | Self::Balance(_) | Self::Copies { .. } | Self::Reflect => {
+                origin == Origin::Home
+            }
+        }
+    }
+}
+
+impl<'e> Ruling<'e> {
+    /// What `outcome` comes to for one packet; `None` if it is not possible at present.
+    fn choose(
+        self,
+        outcome: &'e Outcome,
+        otherwise: bool,
+        key: &FlowKey,
+        origin: Origin,
+        bindings: &impl Usable,
+        last_verified: Option<Bid>,
+    ) -> Option<Choice<'e>> {
+        let rule = self;
+        let usable = |bid: &Bid| bindings.usable(*bid);
+        let by = |bid| Choice::Use { rule: Some(rule), bid, otherwise };
+        if !outcome.speaks_of(origin) {
+            return None;
+        }
+        match outcome {
+            Outcome::Candidates(links) => links.iter().copied().find(usable).map(by),
+            Outcome::Balance(buckets) => {
+                let place = buckets.places[usize::from(bucket(self.says.sticky.scope, key))];
+                let own = buckets.links.get(usize::from(place)).copied().filter(usable);
+                own.or_else(|| buckets.links.iter().copied().find(usable)).map(by)
+            }
+            Outcome::Copies { links, copies } => links
+                .iter()
+                .any(usable)
+                .then_some(Choice::Copies { rule, links, copies: *copies, otherwise }),
+            Outcome::Breakout { links, translate } => {
+                let attached = links.iter().copied().find(|bid| bindings.attached(*bid));
+                let translate = *translate;
+                attached.map(|bid| Choice::Breakout { rule, bid, translate, otherwise })
+            }
+            Outcome::Reflect => last_verified.filter(usable).map(by),
+            Outcome::Block(reply) => Some(Choice::Block { rule, reply: *reply, otherwise }),
+            Outcome::Unmet => None,
         }
     }
 }

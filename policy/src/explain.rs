@@ -6,19 +6,21 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::effective::{BlockReply, Choice, Effective, EffectiveRule, Otherwise, Outcome, Usable};
+use crate::effective::{BlockReply, Choice, Effective, Origin, Otherwise, Ruling, Usable};
 use crate::filter::net_text;
 use crate::key::FlowKey;
-use crate::policy::{Home, Ingresses, Policy, Verb};
+use crate::policy::{Home, Ingresses, Policy};
 use crate::selector::{Field, TrafficSelector};
 use crate::steering::{LinkState, PathFacts, evaluate};
 use crate::suite::{End, GivenLinks, ending};
 use crate::terms::{Bid, HomeName, InterfaceName, RuleId, RuleName};
 use crate::value::protocol_name;
+use crate::verb::Fallback;
 
 /// The way of one flow through the rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -212,24 +214,30 @@ pub fn explain(
     bindings: &impl Usable,
     facts: &PathFacts,
 ) -> Explanation {
-    let choice = effective.choose(key, bindings, None);
+    let choice = effective.choose(key, Origin::Home, bindings, None);
     let (decider, bid, reply, otherwise) = match choice {
         Choice::Use { rule, bid, otherwise } => (rule, Some(bid), None, otherwise),
-        Choice::Block { rule, reply } => (Some(rule), None, Some(reply), false),
+        Choice::Copies { rule, links, otherwise, .. } => {
+            let first = links.iter().copied().find(|bid| bindings.usable(*bid));
+            (Some(rule), first, None, otherwise)
+        }
+        Choice::Breakout { rule, bid, otherwise, .. } => (Some(rule), Some(bid), None, otherwise),
+        Choice::Block { rule, reply, otherwise } => (Some(rule), None, Some(reply), otherwise),
         // The walk ran off the end if the last rule that matched only passed on.
         Choice::Nothing(rule) => {
-            (rule.filter(|rule| rule.otherwise != Otherwise::NextRule), None, None, false)
+            (rule.filter(|rule| rule.says.otherwise != Otherwise::NextRule), None, None, false)
         }
     };
     let (rule, end) = ending(policy, choice);
     let asked = match decider {
         Some(decider) => {
-            effective.rules.iter().position(|rule| rule.id == decider.id).map_or(0, |at| at + 1)
+            let mut rules = effective.rules();
+            rules.position(|rule| rule.head.id == decider.head.id).map_or(0, |at| at + 1)
         }
-        None => effective.rules.len(),
+        None => effective.rules().count(),
     };
     let context = Context { policy, home, key, bindings, facts, bid };
-    let rules = effective.rules[..asked].iter();
+    let rules = effective.rules().take(asked);
     Explanation {
         flow: FlowText::new(key, &policy.ingresses),
         home: home.name.clone(),
@@ -248,9 +256,11 @@ pub fn explain(
             })
             .collect(),
         rules: rules
-            .map(|rule| context.rule(rule, decider.is_some_and(|decider| decider.id == rule.id)))
+            .map(|rule| {
+                context.rule(rule, decider.is_some_and(|decider| decider.head.id == rule.head.id))
+            })
             .collect(),
-        not_asked: effective.rules.len() - asked,
+        not_asked: effective.rules().count() - asked,
         rule,
         end,
         bid,
@@ -269,17 +279,18 @@ struct Context<'c, U> {
 }
 
 impl<U: Usable> Context<'_, U> {
-    fn rule(&self, rule: &EffectiveRule, decides: bool) -> RuleVerdict {
-        let written = if rule.id.is_override() { None } else { self.home.rules.get(rule.id) };
+    fn rule(&self, rule: Ruling<'_>, decides: bool) -> RuleVerdict {
+        let head = rule.head;
+        let written = if head.id.is_override() { None } else { self.home.rules.get(head.id) };
         let mismatches = || {
-            let lines = rule.selectors.iter();
+            let lines = head.selectors.iter();
             lines
                 .filter_map(|line| Some(self.mismatch(line, line.first_failure(self.key)?)))
                 .collect::<Vec<_>>()
         };
-        let verdict = if !rule.matches(self.key) {
+        let verdict = if !head.matches(self.key) {
             let mismatches = mismatches();
-            if mismatches.len() < rule.selectors.len() || rule.selectors.is_empty() {
+            if mismatches.len() < head.selectors.len() || head.selectors.is_empty() {
                 Verdict::Excluded
             } else {
                 Verdict::NotMatched(mismatches)
@@ -290,8 +301,8 @@ impl<U: Usable> Context<'_, U> {
             Verdict::PassedOn(self.candidates(rule, false))
         };
         RuleVerdict {
-            id: rule.id,
-            name: rule.name.clone(),
+            id: head.id,
+            name: head.name.clone(),
             file: written.map(|written| written.file.clone()),
             line: written.map(|written| written.line),
             verdict,
@@ -299,23 +310,23 @@ impl<U: Usable> Context<'_, U> {
     }
 
     /// The links a rule names as it was written, those that are down included.
-    fn candidates(&self, rule: &EffectiveRule, decides: bool) -> Vec<Candidate> {
-        let written = if rule.id.is_override() { None } else { self.home.rules.get(rule.id) };
-        let named = match (written.map(|written| &written.verb), &rule.outcome) {
-            (Some(Verb::Prefer(bids)), _) | (None, Outcome::Candidates(bids)) => bids.as_slice(),
-            _ => &[],
+    fn candidates(&self, rule: Ruling<'_>, decides: bool) -> Vec<Candidate> {
+        let id = rule.head.id;
+        let written = if id.is_override() { None } else { self.home.rules.get(id) };
+        let named = match written {
+            Some(written) => written.verb.links(),
+            None => rule.says.outcome.links().to_vec(),
         };
-        let fallback: Vec<Bid> = match written.map_or(&rule.otherwise, |written| &written.otherwise)
-        {
-            Otherwise::Candidates(bids) => bids.clone(),
-            Otherwise::Any => self
+        let fallback: Vec<Bid> = match written.map(|written| &written.otherwise) {
+            Some(Fallback::Then(verb)) => verb.links(),
+            Some(Fallback::Any) => self
                 .policy
                 .interfaces
                 .iter()
                 .filter_map(|link| link.bid)
                 .filter(|bid| !named.contains(bid))
                 .collect(),
-            Otherwise::NextRule | Otherwise::Block(_) => Vec::new(),
+            Some(Fallback::NextRule) | None => Vec::new(),
         };
         let named = named.iter().map(|bid| (*bid, false));
         let all = named.chain(fallback.into_iter().map(|bid| (bid, true)));
@@ -341,12 +352,6 @@ impl<U: Usable> Context<'_, U> {
 
     fn mismatch(&self, line: &TrafficSelector, field: Field) -> Mismatch {
         let key = self.key;
-        let port =
-            |port: Option<u16>| port.map_or_else(|| "none".to_owned(), |port| port.to_string());
-        let ports = |range: &std::ops::RangeInclusive<u16>| match (range.start(), range.end()) {
-            (first, last) if first == last => first.to_string(),
-            (first, last) => format!("{first}-{last}"),
-        };
         let ingress =
             |ingress: &crate::key::Ingress| self.policy.ingresses.name(*ingress).to_owned();
         let (found, wanted) = match field {
@@ -355,14 +360,29 @@ impl<U: Usable> Context<'_, U> {
             Field::Protocol => {
                 (protocol_name(key.protocol), few(&line.protocols, |number| protocol_name(*number)))
             }
-            Field::SourcePort => (port(key.source_port), few(&line.source_ports, ports)),
+            Field::SourcePort => (or_none(key.source_port), few(&line.source_ports, ranges)),
             Field::DestinationPort => {
-                (port(key.destination_port), few(&line.destination_ports, ports))
+                (or_none(key.destination_port), few(&line.destination_ports, ranges))
             }
             Field::Dscp => (key.dscp.to_string(), few(&line.dscps, u8::to_string)),
             Field::Ingress => (ingress(&key.ingress), few(&line.ingresses, ingress)),
+            Field::FlowLabel => (key.flow_label.to_string(), few(&line.flow_labels, ranges)),
+            Field::Spi => (or_none(key.spi), few(&line.spis, ranges)),
+            Field::IcmpType => (or_none(key.icmp_type), few(&line.icmp_types, ranges)),
+            Field::Uid => (or_none(key.uid), few(&line.uids, ranges)),
         };
         Mismatch { field, found, wanted }
+    }
+}
+
+fn or_none(value: Option<impl fmt::Display>) -> String {
+    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+fn ranges<T: fmt::Display + PartialEq>(range: &RangeInclusive<T>) -> String {
+    match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
     }
 }
 
@@ -372,19 +392,6 @@ fn few<T>(values: &[T], text: impl Fn(&T) -> String) -> String {
     match values.len().saturating_sub(4) {
         0 => shown,
         more => format!("{shown} and {more} more"),
-    }
-}
-
-/// The words of a field, as the policy file's reader would say them.
-fn field_words(field: Field) -> &'static str {
-    match field {
-        Field::Source => "source",
-        Field::Destination => "destination",
-        Field::Protocol => "protocol",
-        Field::SourcePort => "source port",
-        Field::DestinationPort => "destination port",
-        Field::Dscp => "DSCP",
-        Field::Ingress => "ingress",
     }
 }
 
@@ -404,7 +411,7 @@ impl fmt::Display for Explanation {
                 Verdict::NotMatched(mismatches) => {
                     writeln!(f, ": no match")?;
                     for Mismatch { field, found, wanted } in mismatches {
-                        writeln!(f, "        {} is {found}, not {wanted}", field_words(*field))?;
+                        writeln!(f, "        {} is {found}, not {wanted}", field.word())?;
                     }
                     continue;
                 }

@@ -394,7 +394,7 @@ impl<'t> Reader<'t> {
                 .homes
                 .iter()
                 .flat_map(|home| &home.rules.rules)
-                .map(|rule| rule.name.as_str());
+                .map(|rule| rule.name().as_str());
             let steered = token
                 .text
                 .strip_prefix("steer-")
@@ -469,6 +469,10 @@ impl<'t> Reader<'t> {
                 [dscp] => *dscp,
                 _ => return Err(several("DSCP")),
             },
+            flow_label: 0,
+            spi: None,
+            icmp_type: None,
+            uid: None,
             ingress: match selector.ingresses.as_slice() {
                 [] => policy
                     .home_of(source)

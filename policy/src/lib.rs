@@ -64,6 +64,7 @@ mod files;
 mod filter;
 mod guard;
 mod key;
+pub mod link;
 mod load;
 mod policy;
 mod prefix_table;
@@ -73,29 +74,39 @@ mod selector;
 mod shadow;
 mod source;
 pub mod steering;
+mod stickiness;
 mod suite;
 pub mod terms;
 mod value;
+pub mod verb;
 mod words;
 
 pub use diagnostic::{Code, Diagnostic, Faults, Severity};
-pub use effective::{BlockReply, Choice, Effective, EffectiveRule, Otherwise, Outcome, Usable};
+pub use effective::{
+    BlockReply, Buckets, Choice, Effective, Origin, Otherwise, Outcome, RuleHead, RuleTable,
+    Ruling, Says, Usable,
+};
 pub use explain::{
     Candidate, CandidateVerdict, Explanation, FlowText, LinkFact, Mismatch, RuleVerdict, Verdict,
     explain, explain_offline,
 };
 pub use files::{Directory, Files, NoFiles};
 pub use filter::{Filter, filter_text, parse_filter, parse_flow, parse_given, parse_question};
-pub use key::{FlowKey, Ingress};
+pub use key::{FieldSet, FlowKey, Ingress};
+pub use link::{AtLimit, Band, Cost, Period, Quota, Ratio, Sla, UsableWhen};
 pub use load::{load, load_tested, parse, parse_document};
 pub use policy::{
-    Algorithm, AllowedMobile, Home, Ingresses, Interface, MobileNetwork, Policy, Register, Rule,
-    RuleSet, Security, ServedHome, Tunnel, Verb,
+    Algorithm, AllowedMobile, Also, Home, Ingresses, Interface, MobileNetwork, Policy, Probe,
+    Register, Rule, RuleSet, Security, ServedHome, Tunnel,
 };
 pub use prefix_table::{HostBits, PrefixTable};
 pub use selector::{Field, TrafficSelector};
 pub use source::{Sources, Span, Spanned};
 pub use steering::{LinkState, Override, PathFacts, evaluate, next_expiry};
+pub use stickiness::{StickyKey, bucket};
 pub use suite::{End, Expectation, Place, TestCase, TestOutcome, check_tests, run_tests};
 pub use terms::*;
 pub use value::protocol_name;
+pub use verb::{
+    Days, Failback, FailbackMode, Fallback, Scope, SpeedBound, Sticky, TimeSpan, Verb, When,
+};

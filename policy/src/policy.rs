@@ -5,20 +5,22 @@
 //! [`crate::parse`] gives none otherwise.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
 use serde::Serialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::effective::{BlockReply, Otherwise};
-use crate::key::Ingress;
-use crate::selector::TrafficSelector;
+use crate::effective::{RuleHead, RuleTable};
+use crate::key::{FieldSet, Ingress};
+use crate::link::{Cost, Quota, Sla, UsableWhen};
 use crate::suite::TestCase;
 use crate::terms::{
     Bid, HomeAddress, HomeAgentAddress, HomeName, InterfaceName, MobileNetworkPrefix, PrefixMode,
     Role, RuleId, RuleName, SecurityName,
 };
+use crate::verb::{Failback, Fallback, Sticky, Verb, When};
 
 /// A policy file and what it includes, compiled.
 #[derive(Clone, Debug, Serialize)]
@@ -33,6 +35,8 @@ pub struct Policy {
     pub interfaces: Vec<Interface>,
     /// The security associations that homes and allowed mobiles name.
     pub securities: Vec<Security>,
+    /// The service levels that rules name.
+    pub slas: Vec<Sla>,
     /// The home networks of a mobile; empty at a home agent.
     pub homes: Vec<Home>,
     /// The home networks that a home agent serves; empty on a mobile.
@@ -66,6 +70,17 @@ impl Policy {
         self.homes.iter().find(|home| home.name.as_str() == name)
     }
 
+    /// The service level of this name.
+    pub fn sla(&self, name: &str) -> Option<&Sla> {
+        self.slas.iter().find(|sla| sla.name == name)
+    }
+
+    /// The fields that any rule looks at.
+    pub fn fields(&self) -> FieldSet {
+        let tables = self.homes.iter().map(|home| home.rules.table.fields());
+        tables.fold(FieldSet::NONE, FieldSet::union)
+    }
+
     /// The home network that packets with this source belong to.
     pub fn home_of(&self, source: std::net::IpAddr) -> Option<&Home> {
         self.homes.iter().find(|home| home.owns(source))
@@ -85,6 +100,15 @@ pub struct Interface {
     pub class: Option<String>,
     /// Whether its octets cost money.
     pub metered: bool,
+    /// What they cost.
+    pub cost: Option<Cost>,
+    /// How many there may be.
+    pub quota: Option<Quota>,
+    /// The rate of the link in bits a second, the smaller direction; what `overflow` measures
+    /// load against.
+    pub rate: Option<u64>,
+    /// What makes it good enough.
+    pub usable: UsableWhen,
 }
 
 /// How a security association authenticates.
@@ -134,12 +158,16 @@ pub struct Home {
     pub prefix_len: u8,
     /// The networks that move with a mobile router.
     pub mobile_networks: Vec<MobileNetwork>,
+    /// Further sources that the rules judge and that are never tunnelled.
+    pub also: Vec<Also>,
     /// How the prefixes are named to the agent.
     pub prefix_mode: PrefixMode,
     /// How the mobile registers.
     pub register: Register,
     /// How signaling is protected; `None` for `security none`.
     pub security: Option<SecurityName>,
+    /// How the links are probed.
+    pub probe: Probe,
     /// What happens to packets.
     pub rules: RuleSet,
 }
@@ -154,6 +182,31 @@ impl Home {
             }
             std::net::IpAddr::V4(_) => false,
         }
+    }
+}
+
+/// `also from=…`: an interface whose packets the rules judge though their sources are not of the
+/// home network. They leave by `breakout` or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Also {
+    /// The interface.
+    pub from: InterfaceName,
+    /// Its number in [`Policy::ingresses`].
+    pub ingress: Ingress,
+}
+
+/// How the links of a home network are probed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Probe {
+    /// How often while a link stands by.
+    pub every: Duration,
+    /// How often while it carries traffic.
+    pub active_every: Duration,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(1), active_every: Duration::from_millis(200) }
     }
 }
 
@@ -175,11 +228,14 @@ pub struct Register {
     pub multiple_coa: bool,
     /// Whether they are registered in one Binding Update (RFC 5648 §5.3).
     pub bulk: bool,
+    /// Whether the rules are told to the agent (RFC 6089).
+    pub flow_bindings: bool,
 }
 
 impl Default for Register {
     fn default() -> Self {
-        Self { lifetime: Duration::from_secs(420), multiple_coa: true, bulk: true }
+        let lifetime = Duration::from_secs(420);
+        Self { lifetime, multiple_coa: true, bulk: true, flow_bindings: true }
     }
 }
 
@@ -277,9 +333,18 @@ impl Ingresses {
 pub struct RuleSet {
     /// The rules.
     pub rules: Vec<Rule>,
+    /// Their heads, ready to be searched.
+    #[serde(skip)]
+    pub table: Arc<RuleTable>,
 }
 
 impl RuleSet {
+    /// A rule set of these rules.
+    pub fn new(rules: Vec<Rule>) -> Self {
+        let heads = rules.iter().map(|rule| rule.head.clone()).collect();
+        Self { rules, table: Arc::new(RuleTable::new(heads)) }
+    }
+
     /// The rule at this place.
     pub fn get(&self, id: RuleId) -> Option<&Rule> {
         self.rules.get(usize::from(id.0))
@@ -289,30 +354,34 @@ impl RuleSet {
 /// One flow rule, groups expanded and interfaces resolved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Rule {
-    /// Its place.
-    pub id: RuleId,
-    /// Its name; `default` for the last.
-    pub name: RuleName,
+    /// Of which packets it speaks.
+    pub head: Arc<RuleHead>,
     /// Where it stands.
     pub file: String,
     /// Where it stands, from 1.
     pub line: usize,
-    /// Alternatives; empty for `default`, which matches every packet.
-    pub selectors: Vec<TrafficSelector>,
-    /// Packets that are taken out again.
-    pub exclude: Vec<TrafficSelector>,
+    /// When it speaks: alternatives; empty for always.
+    pub when: Vec<When>,
     /// What happens.
     pub verb: Verb,
     /// What happens when that is not possible.
-    pub otherwise: Otherwise,
+    pub otherwise: Fallback,
+    /// What keeps to a link.
+    pub sticky: Sticky,
+    /// The word of `together`; rules with the same word have the same number.
+    pub together: Option<(u16, String)>,
+    /// When flows go back to a better link.
+    pub failback: Failback,
 }
 
-/// What a rule does with its packets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Verb {
-    /// The first usable link in this order.
-    Prefer(Vec<Bid>),
-    /// Refused.
-    Block(BlockReply),
+impl Rule {
+    /// Its place.
+    pub fn id(&self) -> RuleId {
+        self.head.id
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &RuleName {
+        &self.head.name
+    }
 }

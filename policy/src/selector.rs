@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::key::{FlowKey, Ingress};
+use crate::key::{FieldSet, FlowKey, Ingress};
 
 /// One conjunction of conditions; an absent or empty field matches everything.
 ///
@@ -28,11 +28,20 @@ pub struct TrafficSelector {
     pub dscps: Vec<u8>,
     /// Doors by which the packet may have come.
     pub ingresses: Vec<Ingress>,
+    /// Flow label ranges, both ends included.
+    pub flow_labels: Vec<RangeInclusive<u32>>,
+    /// Ranges of security parameter indices, both ends included.
+    pub spis: Vec<RangeInclusive<u32>>,
+    /// Ranges of ICMP types, both ends included.
+    pub icmp_types: Vec<RangeInclusive<u8>>,
+    /// Ranges of users, both ends included.
+    pub uids: Vec<RangeInclusive<u32>>,
 }
 
 /// The field of a selector that a packet failed, for `explain`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[repr(u8)]
 pub enum Field {
     /// Source address.
     Source,
@@ -48,6 +57,48 @@ pub enum Field {
     Dscp,
     /// Ingress interface.
     Ingress,
+    /// IPv6 flow label.
+    FlowLabel,
+    /// Security parameter index.
+    Spi,
+    /// ICMP type.
+    IcmpType,
+    /// User of a local socket.
+    Uid,
+}
+
+impl Field {
+    /// Every field, in the order in which they are compared.
+    pub const ALL: [Self; 11] = [
+        Self::Source,
+        Self::Destination,
+        Self::Protocol,
+        Self::SourcePort,
+        Self::DestinationPort,
+        Self::Dscp,
+        Self::Ingress,
+        Self::FlowLabel,
+        Self::Spi,
+        Self::IcmpType,
+        Self::Uid,
+    ];
+
+    /// The word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Destination => "destination",
+            Self::Protocol => "protocol",
+            Self::SourcePort => "source port",
+            Self::DestinationPort => "destination port",
+            Self::Dscp => "DSCP",
+            Self::Ingress => "ingress",
+            Self::FlowLabel => "flow label",
+            Self::Spi => "SPI",
+            Self::IcmpType => "ICMP type",
+            Self::Uid => "user",
+        }
+    }
 }
 
 impl TrafficSelector {
@@ -61,9 +112,10 @@ impl TrafficSelector {
         let within = |nets: &[IpNet], address: IpAddr| {
             nets.is_empty() || nets.iter().any(|net| net.contains(&address))
         };
-        let in_range = |ranges: &[RangeInclusive<u16>], port: Option<u16>| {
-            ranges.is_empty() || port.is_some_and(|port| ranges.iter().any(|r| r.contains(&port)))
-        };
+        fn in_range<T: PartialOrd>(ranges: &[RangeInclusive<T>], value: Option<T>) -> bool {
+            ranges.is_empty()
+                || value.is_some_and(|value| ranges.iter().any(|r| r.contains(&value)))
+        }
         if !within(&self.sources, key.source) {
             Some(Field::Source)
         } else if !within(&self.destinations, key.destination) {
@@ -78,6 +130,14 @@ impl TrafficSelector {
             Some(Field::Dscp)
         } else if !self.ingresses.is_empty() && !self.ingresses.contains(&key.ingress) {
             Some(Field::Ingress)
+        } else if !in_range(&self.flow_labels, Some(key.flow_label)) {
+            Some(Field::FlowLabel)
+        } else if !in_range(&self.spis, key.spi) {
+            Some(Field::Spi)
+        } else if !in_range(&self.icmp_types, key.icmp_type) {
+            Some(Field::IcmpType)
+        } else if !in_range(&self.uids, key.uid) {
+            Some(Field::Uid)
         } else {
             None
         }
@@ -85,8 +145,9 @@ impl TrafficSelector {
 
     /// The same words for the opposite direction: the only place where direction is turned round.
     ///
-    /// The ingress interface does not exist at the far end and is left out (RFC 6088 has no such
-    /// field).
+    /// What the other direction has of its own is left out: the ingress interface and the user
+    /// (RFC 6088 has no such fields), the flow label and the SPI. The ICMP type stays, though
+    /// a binary traffic selector cannot say it.
     pub fn mirrored(&self) -> Self {
         Self {
             sources: self.destinations.clone(),
@@ -95,7 +156,26 @@ impl TrafficSelector {
             source_ports: self.destination_ports.clone(),
             destination_ports: self.source_ports.clone(),
             dscps: self.dscps.clone(),
-            ingresses: Vec::new(),
+            icmp_types: self.icmp_types.clone(),
+            ..Self::default()
         }
+    }
+
+    /// The fields that this selector looks at.
+    pub fn fields(&self) -> FieldSet {
+        let looks = |field: Field| match field {
+            Field::Source => !self.sources.is_empty(),
+            Field::Destination => !self.destinations.is_empty(),
+            Field::Protocol => !self.protocols.is_empty(),
+            Field::SourcePort => !self.source_ports.is_empty(),
+            Field::DestinationPort => !self.destination_ports.is_empty(),
+            Field::Dscp => !self.dscps.is_empty(),
+            Field::Ingress => !self.ingresses.is_empty(),
+            Field::FlowLabel => !self.flow_labels.is_empty(),
+            Field::Spi => !self.spis.is_empty(),
+            Field::IcmpType => !self.icmp_types.is_empty(),
+            Field::Uid => !self.uids.is_empty(),
+        };
+        Field::ALL.into_iter().filter(|field| looks(*field)).collect()
     }
 }

@@ -5,10 +5,10 @@ use std::ops::RangeInclusive;
 
 use crate::diagnostic::Code;
 use crate::document::Document;
-use crate::effective::Otherwise;
-use crate::policy::{Policy, Rule, Verb};
+use crate::policy::{Policy, Rule};
 use crate::selector::TrafficSelector;
 use crate::source::Sink;
+use crate::verb::{Fallback, Verb};
 
 /// How many pairs of selectors are compared before the search is given up.
 const MOST_PAIRS: usize = 4_000_000;
@@ -24,18 +24,19 @@ pub(crate) fn check(document: &Document, policy: &Policy, sink: &mut Sink) {
         let Some(nodes) = nodes else { continue };
         let rules = &home.rules.rules;
         for (place, (rule, node)) in rules.iter().zip(&nodes.rules).enumerate() {
-            if !rule.exclude.is_empty() && rule.selectors.iter().all(|s| covered(s, &rule.exclude))
+            if !rule.head.exclude.is_empty()
+                && rule.head.selectors.iter().all(|s| covered(s, &rule.head.exclude))
             {
                 sink.error(
                     node.name.span,
                     Code::Shadowed,
-                    format!("rule `{}` excludes everything that it matches", rule.name),
+                    format!("rule `{}` excludes everything that it matches", rule.name()),
                     "narrow the `exclude`",
                 );
                 continue;
             }
             for earlier in &rules[..place] {
-                pairs += rule.selectors.len() * earlier.selectors.len();
+                pairs += rule.head.selectors.len() * earlier.head.selectors.len();
                 if pairs > MOST_PAIRS {
                     sink.warning(
                         node.name.span,
@@ -45,21 +46,21 @@ pub(crate) fn check(document: &Document, policy: &Policy, sink: &mut Sink) {
                     );
                     return;
                 }
-                if !earlier.exclude.is_empty()
-                    || !rule.selectors.iter().all(|s| covered(s, &earlier.selectors))
+                if !earlier.head.exclude.is_empty()
+                    || !rule.head.selectors.iter().all(|s| covered(s, &earlier.head.selectors))
                 {
                     continue;
                 }
-                let place = format!("rule `{}` of line {}", earlier.name, earlier.line);
+                let place = format!("rule `{}` of line {}", earlier.name(), earlier.line);
                 if always_decides(earlier) {
                     sink.error(
                         node.name.span,
                         Code::Shadowed,
                         format!(
                             "rule `{}` never decides: {place} takes all its packets",
-                            rule.name
+                            rule.name()
                         ),
-                        format!("move `{}` above `{}`, or remove it", rule.name, earlier.name),
+                        format!("move `{}` above `{}`, or remove it", rule.name(), earlier.name()),
                     );
                 } else {
                     sink.warning(
@@ -67,11 +68,12 @@ pub(crate) fn check(document: &Document, policy: &Policy, sink: &mut Sink) {
                         Code::Shadowed,
                         format!(
                             "rule `{}` decides only when no link of {place} is usable",
-                            rule.name
+                            rule.name()
                         ),
                         format!(
                             "move `{}` above `{}` if it is the exception",
-                            rule.name, earlier.name
+                            rule.name(),
+                            earlier.name()
                         ),
                     );
                 }
@@ -83,7 +85,8 @@ pub(crate) fn check(document: &Document, policy: &Policy, sink: &mut Sink) {
 
 /// Whether no packet that the rule matches is left to later rules.
 fn always_decides(rule: &Rule) -> bool {
-    matches!(rule.verb, Verb::Block(_)) || rule.otherwise != Otherwise::NextRule
+    rule.when.is_empty() && matches!(rule.verb, Verb::Block(_))
+        || rule.otherwise != Fallback::NextRule
 }
 
 /// Whether one of `wide` matches everything that `narrow` does.
@@ -99,6 +102,10 @@ fn covers(wide: &TrafficSelector, narrow: &TrafficSelector) -> bool {
         && field(&wide.source_ports, &narrow.source_ports, range_covers)
         && field(&wide.sources, &narrow.sources, net_covers)
         && field(&wide.destinations, &narrow.destinations, net_covers)
+        && field(&wide.flow_labels, &narrow.flow_labels, range_covers)
+        && field(&wide.spis, &narrow.spis, range_covers)
+        && field(&wide.icmp_types, &narrow.icmp_types, range_covers)
+        && field(&wide.uids, &narrow.uids, range_covers)
 }
 
 /// Whether every value of `narrow` lies within one of `wide`; an empty field is everything.
@@ -110,7 +117,7 @@ fn field<T>(wide: &[T], narrow: &[T], covers: impl Fn(&T, &T) -> bool) -> bool {
             && narrow.iter().all(|narrow| wide.iter().any(|wide| covers(wide, narrow))))
 }
 
-fn range_covers(wide: &RangeInclusive<u16>, narrow: &RangeInclusive<u16>) -> bool {
+fn range_covers<T: PartialOrd>(wide: &RangeInclusive<T>, narrow: &RangeInclusive<T>) -> bool {
     wide.start() <= narrow.start() && narrow.end() <= wide.end()
 }
 

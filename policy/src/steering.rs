@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::effective::{Effective, EffectiveRule, Otherwise, Outcome};
-use crate::policy::{RuleSet, Verb};
+use crate::effective::{Effective, Otherwise, Outcome, RuleHead, Says};
+use crate::policy::RuleSet;
 use crate::selector::TrafficSelector;
 use crate::terms::{Bid, RuleId, RuleName};
+use crate::verb::{Fallback, Verb};
 
 /// What is known of a link besides its registration.
 #[derive(
@@ -86,6 +87,19 @@ impl PathFacts {
         let with = |state| bids.iter().copied().filter(move |bid| self.state(*bid) == state);
         with(LinkState::Up).chain(with(LinkState::Drained)).collect()
     }
+
+    fn outcome(&self, verb: &Verb) -> Outcome {
+        match verb {
+            Verb::Block(reply) => Outcome::Block(*reply),
+            Verb::Breakout { links, translate } => {
+                Outcome::Breakout { links: self.present(links), translate: *translate }
+            }
+            Verb::Duplicate { links, copies, .. } => {
+                Outcome::Copies { links: self.present(links), copies: *copies }
+            }
+            other => Outcome::Candidates(self.present(&other.links())),
+        }
+    }
 }
 
 impl FromIterator<(Bid, LinkState)> for PathFacts {
@@ -128,29 +142,35 @@ pub fn evaluate(
     facts: &PathFacts,
     now: Duration,
 ) -> Arc<Effective> {
-    let steered = overrides.iter().filter(|steer| now < steer.until).map(|steer| EffectiveRule {
-        id: steer.id,
-        name: steer.rule_name(),
-        selectors: vec![steer.selector.clone()],
-        exclude: Vec::new(),
-        outcome: Outcome::Candidates(facts.present(&[steer.bid])),
-        otherwise: Otherwise::NextRule,
+    let steered = overrides.iter().filter(|steer| now < steer.until).map(|steer| {
+        let head = RuleHead {
+            id: steer.id,
+            name: steer.rule_name(),
+            selectors: vec![steer.selector.clone()],
+            exclude: Vec::new(),
+            identity: u64::from(steer.id.0),
+        };
+        let outcome = Outcome::Candidates(facts.present(&[steer.bid]));
+        (Arc::new(head), Says::plain(outcome, Otherwise::NextRule))
     });
-    let written = rules.rules.iter().map(|rule| EffectiveRule {
-        id: rule.id,
-        name: rule.name.clone(),
-        selectors: rule.selectors.clone(),
-        exclude: rule.exclude.clone(),
-        outcome: match &rule.verb {
-            Verb::Prefer(bids) => Outcome::Candidates(facts.present(bids)),
-            Verb::Block(reply) => Outcome::Block(*reply),
-        },
-        otherwise: match &rule.otherwise {
-            Otherwise::Candidates(bids) => Otherwise::Candidates(facts.present(bids)),
-            same @ (Otherwise::NextRule | Otherwise::Any | Otherwise::Block(_)) => same.clone(),
-        },
+    let says = rules.rules.iter().map(|rule| Says {
+        sticky: rule.sticky,
+        together: rule.together.as_ref().map(|(number, _)| *number),
+        failback: rule.failback.mode,
+        ..Says::plain(
+            facts.outcome(&rule.verb),
+            match &rule.otherwise {
+                Fallback::NextRule => Otherwise::NextRule,
+                Fallback::Any => Otherwise::Any,
+                Fallback::Then(verb) => Otherwise::Then(facts.outcome(verb)),
+            },
+        )
     });
-    Arc::new(Effective { rules: steered.chain(written).collect() })
+    Arc::new(Effective {
+        overrides: steered.collect(),
+        table: rules.table.clone(),
+        says: says.collect(),
+    })
 }
 
 /// When the next override ends; `None` without any.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
-use crate::effective::{Choice, Usable};
+use crate::effective::{Choice, Origin, Usable};
 use crate::key::FlowKey;
 use crate::policy::{Interface, Policy};
 use crate::steering::{LinkState, PathFacts, evaluate};
@@ -189,7 +189,7 @@ fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Dia
     let home = policy.home(test.home.as_str())?;
     let links = GivenLinks { interfaces: &policy.interfaces, facts: &expect.given };
     let effective = evaluate(&home.rules, &[], &expect.given, Duration::ZERO);
-    let (rule, end) = ending(policy, effective.choose(&test.key, &links, None));
+    let (rule, end) = ending(policy, effective.choose(&test.key, Origin::Home, &links, None));
     let rule_holds = expect.rule.as_ref().is_none_or(|wanted| rule.as_ref() == Some(wanted));
     let end_holds = expect.end.as_ref().is_none_or(|wanted| *wanted == end);
     if rule_holds && end_holds {
@@ -219,9 +219,19 @@ pub(crate) fn ending(policy: &Policy, choice: Choice<'_>) -> (Option<RuleName>, 
         Choice::Use { rule, bid, .. } => {
             let link = policy.interface_of(bid).map(|interface| interface.name.clone());
             let link = link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")));
-            (rule.map(|rule| rule.name.clone()), End::Via(link))
+            (rule.map(|rule| rule.head.name.clone()), End::Via(link))
         }
-        Choice::Block { rule, .. } => (Some(rule.name.clone()), End::Blocked),
-        Choice::Nothing(rule) => (rule.map(|rule| rule.name.clone()), End::Unreachable),
+        Choice::Copies { rule, links, .. } => {
+            let link = links.first().and_then(|bid| policy.interface_of(*bid));
+            let link = link.map_or_else(|| InterfaceName::new("none"), |link| link.name.clone());
+            (Some(rule.head.name.clone()), End::Via(link))
+        }
+        Choice::Breakout { rule, bid, .. } => {
+            let link = policy.interface_of(bid).map(|interface| interface.name.clone());
+            let link = link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")));
+            (Some(rule.head.name.clone()), End::Via(link))
+        }
+        Choice::Block { rule, .. } => (Some(rule.head.name.clone()), End::Blocked),
+        Choice::Nothing(rule) => (rule.map(|rule| rule.head.name.clone()), End::Unreachable),
     }
 }

@@ -298,10 +298,14 @@ fn compiled(policy: &Policy, packet: &Packet, states: [LinkState; 3]) -> End {
         destination_port: packet.ports.map(|ports| ports.1),
         dscp: packet.dscp,
         ingress: policy.ingresses.number(packet.door).unwrap_or(Ingress::OTHER),
+        flow_label: 0,
+        spi: None,
+        icmp_type: None,
+        uid: None,
     };
     let effective = evaluate(&policy.homes[0].rules, &[], &facts, Duration::ZERO);
-    let name = |rule: &mtun_policy::EffectiveRule| rule.name.as_str().to_owned();
-    match effective.choose(&key, &Bound(policy, states), None) {
+    let name = |rule: mtun_policy::Ruling<'_>| rule.head.name.as_str().to_owned();
+    match effective.choose(&key, mtun_policy::Origin::Home, &Bound(policy, states), None) {
         Choice::Use { rule, bid, .. } => {
             let link = policy.interface_of(bid).unwrap().name.as_str();
             End::Link(
@@ -309,8 +313,9 @@ fn compiled(policy: &Policy, packet: &Packet, states: [LinkState; 3]) -> End {
                 LINKS.iter().copied().find(|known| *known == link).unwrap(),
             )
         }
-        Choice::Block { rule, reply } => End::Block(name(rule), reply),
+        Choice::Block { rule, reply, .. } => End::Block(name(rule), reply),
         Choice::Nothing(rule) => End::Nothing(rule.map(name)),
+        other => panic!("no {other:?} in these policies"),
     }
 }
 
@@ -381,7 +386,7 @@ proptest! {
              rules {{\nrule r {{\n{text}prefer wlan0\n}}\ndefault {{ block; }}\n}}\n"
         );
         let policy = parse("p.kdl", &policy, &NoFiles).unwrap_or_else(|faults| panic!("{faults}"));
-        let selector = &policy.homes[0].rules.rules[0].selectors[0];
+        let selector = &policy.homes[0].rules.rules[0].head.selectors[0];
         let filter = parse_filter(&filter_text(selector, &policy.ingresses), Some(&policy));
         prop_assert_eq!(&filter.unwrap_or_else(|fault| panic!("{fault}")).selector, selector);
     }
@@ -496,6 +501,10 @@ fn overrides_come_first_and_end_by_themselves() {
         destination_port: Some(22),
         dscp: 0,
         ingress: Ingress::LOCAL,
+        flow_label: 0,
+        spi: None,
+        icmp_type: None,
+        uid: None,
     };
     let up = [LinkState::Up; 3];
     let wwan_down: PathFacts = [(wwan, LinkState::Down)].into_iter().collect();
@@ -508,19 +517,19 @@ fn overrides_come_first_and_end_by_themselves() {
     ];
     for (what, now, facts, rule, bid) in cases {
         let effective = evaluate(&policy.homes[0].rules, &overrides, &facts, second * now);
-        match effective.choose(&key, &Bound(&policy, up), None) {
+        match effective.choose(&key, mtun_policy::Origin::Home, &Bound(&policy, up), None) {
             Choice::Use { rule: Some(found), bid: used, .. } => {
-                assert_eq!((found.name.as_str(), used), (rule, bid), "{what}")
+                assert_eq!((found.head.name.as_str(), used), (rule, bid), "{what}")
             }
             other => panic!("{what}: {other:?}"),
         }
         let other = FlowKey { destination_port: Some(23), ..key };
         let Choice::Use { rule: Some(found), .. } =
-            effective.choose(&other, &Bound(&policy, up), None)
+            effective.choose(&other, mtun_policy::Origin::Home, &Bound(&policy, up), None)
         else {
             panic!("{what}")
         };
-        assert_eq!(found.name.as_str(), "default", "{what}");
+        assert_eq!(found.head.name.as_str(), "default", "{what}");
     }
     assert_eq!(next_expiry(&overrides, Duration::ZERO), Some(second * 10));
     assert_eq!(next_expiry(&overrides, second * 10), Some(second * 20));

@@ -333,6 +333,6 @@ impl Owner {
 
 /// The name of a rule of this home, overrides included.
 pub(super) fn rule_name(home: &MobileHome, id: RuleId) -> RuleName {
-    let known = home.effective.rules.iter().find(|rule| rule.id == id);
-    known.map_or_else(|| RuleName::new("gone"), |rule| rule.name.clone())
+    let known = home.effective.rule(id);
+    known.map_or_else(|| RuleName::new("gone"), |rule| rule.head.name.clone())
 }

@@ -55,7 +55,7 @@ impl Owner {
     fn lanes(&self) -> Vec<Lane<'_>> {
         let homes = self.homes.iter().map(|it| {
             let mut rules: Vec<_> =
-                it.home.rules.rules.iter().map(|rule| rule.name.clone()).collect();
+                it.home.rules.rules.iter().map(|rule| rule.name().clone()).collect();
             rules.push(RuleName::new("steer"));
             rules.push(RuleName::new("none"));
             Lane {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use mtun_dataplane::{DropReason, Encapsulation, Explained, Fate, PathId, Registration};
-use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, Policy, SecurityName, Usable, Verb};
+use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, Policy, SecurityName, Usable};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
@@ -317,20 +317,16 @@ pub(super) fn policy_document(owner: &Owner) -> PolicyDocument {
     let mut rules = Vec::new();
     for home in &owner.policy.homes {
         for rule in &home.rules.rules {
-            let says = match &rule.verb {
-                Verb::Prefer(bids) => {
-                    let name = |bid: &Bid| {
-                        let link = owner.link_of(Some(*bid));
-                        link.map_or_else(|| format!("BID {bid}"), |link| link.to_string())
-                    };
-                    let names: Vec<_> = bids.iter().map(name).collect();
-                    format!("prefer {}", names.join(" "))
-                }
-                Verb::Block(_) => "block".to_owned(),
+            let name = |bid: Bid| {
+                let link = owner.link_of(Some(bid));
+                link.map_or_else(|| format!("BID {bid}"), |link| link.to_string())
             };
+            let mut words = vec![rule.verb.word().to_owned()];
+            words.extend(rule.verb.links().into_iter().map(name));
+            let says = words.join(" ");
             rules.push(RuleDocument {
                 home: home.name.clone(),
-                name: rule.name.clone(),
+                name: rule.name().clone(),
                 file: rule.file.clone(),
                 line: rule.line,
                 says,

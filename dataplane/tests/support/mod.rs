@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use etherparse::PacketBuilder;
 use mtun_dataplane::{Binding, Engine, PathId, Registration, Settings, Snapshot, Verdict};
 use mtun_policy::{
-    Bid, BlockReply, CareOfAddress, Effective, EffectiveRule, FlowKey, HomeAddress, HomeName,
-    Ingress, MobileNetworkPrefix, Otherwise, Outcome, RuleId, RuleName, TrafficSelector,
+    Bid, BlockReply, CareOfAddress, Effective, FlowKey, HomeAddress, HomeName, Ingress,
+    MobileNetworkPrefix, Otherwise, Outcome, RuleHead, RuleId, RuleName, Says, TrafficSelector,
 };
 
 pub const HOME: &str = "2001:db8:100::42";
@@ -78,18 +78,27 @@ pub fn key(source: &str, destination: &str, protocol: u8, ports: Option<(u16, u1
         destination_port: ports.map(|p| p.1),
         dscp: 0,
         ingress: Ingress::LOCAL,
+        flow_label: 0,
+        spi: None,
+        icmp_type: None,
+        uid: None,
     }
 }
 
-pub fn rule(id: u16, selectors: Vec<TrafficSelector>, outcome: Outcome) -> EffectiveRule {
-    EffectiveRule {
+pub fn rule(
+    id: u16,
+    selectors: Vec<TrafficSelector>,
+    outcome: Outcome,
+    otherwise: Otherwise,
+) -> (RuleHead, Says) {
+    let head = RuleHead {
         id: RuleId(id),
         name: RuleName::new(format!("rule {id}")),
         selectors,
         exclude: Vec::new(),
-        outcome,
-        otherwise: Otherwise::NextRule,
-    }
+        identity: u64::from(id),
+    };
+    (head, Says::plain(outcome, otherwise))
 }
 
 pub fn to_port(protocol: u8, port: u16) -> Vec<TrafficSelector> {
@@ -102,16 +111,13 @@ pub fn to_port(protocol: u8, port: u16) -> Vec<TrafficSelector> {
 
 /// SSH by W-CDMA, telnet refused, everything else by WLAN: figure 11.
 pub fn figure_11() -> Arc<Effective> {
-    let mut rest = rule(3, Vec::new(), Outcome::Candidates(vec![bid(1), bid(2)]));
-    rest.otherwise = Otherwise::Any;
-    Arc::new(Effective {
-        rules: vec![
-            rule(0, to_port(6, 22), Outcome::Candidates(vec![bid(2)])),
-            rule(1, to_port(6, 23), Outcome::Block(BlockReply::Reset)),
-            rule(2, to_port(17, 23), Outcome::Block(BlockReply::Icmp)),
-            rest,
-        ],
-    })
+    let next = Otherwise::NextRule;
+    Arc::new(Effective::new([
+        rule(0, to_port(6, 22), Outcome::Candidates(vec![bid(2)]), next.clone()),
+        rule(1, to_port(6, 23), Outcome::Block(BlockReply::Reset), next.clone()),
+        rule(2, to_port(17, 23), Outcome::Block(BlockReply::Icmp), next),
+        rule(3, Vec::new(), Outcome::Candidates(vec![bid(1), bid(2)]), Otherwise::Any),
+    ]))
 }
 
 pub fn binding(number: Option<u16>, care_of: &str, path: PathId) -> Binding {

@@ -182,7 +182,7 @@ fn passed_over(rule: RuleReference, verdict: &Verdict) -> PassedRuleDocument {
     let (field, why) = match verdict {
         Verdict::NotMatched(mismatches) => {
             let lines = mismatches.iter().map(|Mismatch { field, found, wanted }| {
-                format!("{} is {found}, not {wanted}", words(*field))
+                format!("{} is {found}, not {wanted}", field.word())
             });
             let why: Vec<_> = lines.collect();
             (mismatches.first().map(|mismatch| mismatch.field), why.join("; "))
@@ -196,16 +196,4 @@ fn passed_over(rule: RuleReference, verdict: &Verdict) -> PassedRuleDocument {
         Verdict::Decided(_) => (None, "decides".to_owned()),
     };
     PassedRuleDocument { rule, field, why }
-}
-
-fn words(field: Field) -> &'static str {
-    match field {
-        Field::Source => "source",
-        Field::Destination => "destination",
-        Field::Protocol => "protocol",
-        Field::SourcePort => "source port",
-        Field::DestinationPort => "destination port",
-        Field::Dscp => "DSCP",
-        Field::Ingress => "ingress",
-    }
 }
