@@ -174,6 +174,8 @@ pub struct Says {
     pub failback: FailbackMode,
     /// The links that flows may go back to at present; others have not been up for long enough.
     pub ripe: Vec<Bid>,
+    /// The links whose flows stay though they are not the first choice: full ones of `overflow`.
+    pub settled: Vec<Bid>,
 }
 
 impl Says {
@@ -186,6 +188,7 @@ impl Says {
             together: None,
             failback: FailbackMode::Now,
             ripe: Vec::new(),
+            settled: Vec::new(),
         }
     }
 

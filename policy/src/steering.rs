@@ -6,6 +6,8 @@
 //! when nothing else in that rule is usable. Overrides of `mtun steer` come before all rules of
 //! the file, in the order given, and end by themselves.
 
+pub mod moves;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
