@@ -8,7 +8,9 @@ use anyhow::Context;
 use ipnet::Ipv6Net;
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
-use mtun_policy::{AllowedMobile, Faults, Home, InterfaceName, Policy, Role, ServedHome};
+use mtun_policy::{
+    AllowedMobile, Fallback, Faults, Home, InterfaceName, Policy, Role, ServedHome, Verb,
+};
 use mtun_signaling::agent::{AgentConfig, AgentMobile};
 use mtun_signaling::mobile::MobileConfig;
 use tokio::sync::{broadcast, mpsc};
@@ -226,7 +228,18 @@ pub(super) fn guarded(
         uplinks: policy.interfaces.iter().map(|it| it.name.clone()).chain(listening).collect(),
         ours: ours.iter().copied().collect(),
         home,
+        also: policy.homes.iter().flat_map(|it| &it.also).map(|also| also.from.clone()).collect(),
+        translates: policy.homes.iter().any(translates),
     }
+}
+
+/// Whether some rule breaks out with translation.
+fn translates(home: &Home) -> bool {
+    let breaks_out = |verb: &Verb| matches!(verb, Verb::Breakout { translate: true, .. });
+    home.rules.rules.iter().any(|rule| {
+        let otherwise = matches!(&rule.otherwise, Fallback::Then(verb) if breaks_out(verb));
+        otherwise || breaks_out(&rule.verb)
+    })
 }
 
 /// The largest path's MTU less the outer header; fixed from here on.

@@ -1,6 +1,6 @@
 //! Our own table in the firewall.
 //!
-//! It does two things and nothing else. Packets of Mobile IPv6 to our own addresses are dropped
+//! It does two things, and a third when it is asked to. Packets of Mobile IPv6 to our own addresses are dropped
 //! once the packet sockets have seen them, because a kernel without Mobile IPv6 would answer them
 //! with ICMPv6 errors; nobody else's packets are touched. And a packet with a source of the home
 //! network never leaves by an uplink in the plain: routing already sees to that, this is the
@@ -28,6 +28,26 @@
 //! }
 //! ```
 //!
+//! Only while a rule of the policy breaks out with translation, three more chains translate what
+//! the daemon sends past the tunnel, which it marks. Such a packet passes this machine twice, on
+//! its way into the tunnel interface and on its way out of the uplink, so the two passes must not
+//! be one connection to the kernel: the second counts in a zone of its own, for its original
+//! direction only, so that answers find it. What comes from a further source (`also`) and goes
+//! into the tunnel interface is not tracked at all on the first pass, or a firewall would think
+//! its connections half-open.
+//!
+//! ```text
+//!     chain untracked {                   prerouting, priority raw
+//!         iifname @also ip6 daddr != @home fib daddr type unicast notrack
+//!     }
+//!     chain marked {                      output, priority raw
+//!         meta mark 0x6d74756e oifname @uplinks ct original zone set 28020
+//!     }
+//!     chain translating {                 postrouting, srcnat
+//!         meta mark 0x6d74756e oifname @uplinks masquerade
+//!     }
+//! ```
+//!
 //! Standards: RFC 6275 §6.1, §6.3, §6.4; RFC 2473.
 
 use std::collections::BTreeSet;
@@ -44,6 +64,15 @@ const TABLE: &str = "mtun";
 const BEFORE_TRACKING: i32 = -300;
 /// After everybody else has had their say about what leaves.
 const LAST: i32 = 300;
+/// `srcnat`: where sources are translated.
+const TRANSLATION: i32 = 100;
+
+/// Marks packets that leave outside the tunnel with the uplink's own address as their source.
+pub const TRANSLATED: u32 = 0x6d74_756e;
+/// Where their connections are tracked.
+const ZONE: u16 = 0x6d74;
+/// The chains that exist only while something is translated.
+const TRANSLATORS: [&str; 3] = ["untracked", "marked", "translating"];
 
 /// Why the firewall could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +94,10 @@ pub struct Guarded {
     pub ours: BTreeSet<Ipv6Addr>,
     /// Home addresses (/128) and mobile network prefixes that must not leave in the plain.
     pub home: BTreeSet<Ipv6Net>,
+    /// The interfaces of further sources that rules judge (`also`).
+    pub also: BTreeSet<InterfaceName>,
+    /// Whether marked packets have their sources translated.
+    pub translates: bool,
 }
 
 /// What the table has counted.
@@ -127,13 +160,63 @@ fn apply(commands: &[Value]) -> Result<(), FirewallError> {
     Ok(())
 }
 
+fn chain(name: &str, kind: &str, hook: &str, priority: i32) -> Value {
+    add(json!({ "chain": {
+        "family": FAMILY, "table": TABLE, "name": name,
+        "type": kind, "hook": hook, "prio": priority, "policy": "accept",
+    }}))
+}
+
+fn rule(chain: &str, expr: Vec<Value>) -> Value {
+    add(json!({ "rule": { "family": FAMILY, "table": TABLE, "chain": chain, "expr": expr }}))
+}
+
+fn is(left: Value, right: Value) -> Value {
+    json!({ "match": { "op": "==", "left": left, "right": right } })
+}
+
+fn header(field: &str) -> Value {
+    json!({ "payload": { "protocol": "ip6", "field": field } })
+}
+
+fn meta(key: &str) -> Value {
+    json!({ "meta": { "key": key } })
+}
+
+/// The chains that translate; the sets exist already.
+fn translators() -> Vec<Value> {
+    let marked = || is(meta("mark"), json!(TRANSLATED));
+    let by_uplink = || is(meta("oifname"), json!("@uplinks"));
+    let elsewhere = json!({ "match": { "op": "!=", "left": header("daddr"), "right": "@home" } });
+    let kind = json!({ "fib": { "result": "type", "flags": ["daddr"] } });
+    let zone = json!({ "ct": { "key": "zone", "dir": "original" } });
+    let track = json!({ "mangle": { "key": zone, "value": ZONE } });
+    vec![
+        chain("untracked", "filter", "prerouting", BEFORE_TRACKING),
+        chain("marked", "filter", "output", BEFORE_TRACKING),
+        chain("translating", "nat", "postrouting", TRANSLATION),
+        rule(
+            "untracked",
+            vec![
+                is(meta("iifname"), json!("@also")),
+                elsewhere,
+                is(kind, json!("unicast")),
+                json!({ "notrack": null }),
+            ],
+        ),
+        rule("marked", vec![marked(), by_uplink(), track]),
+        rule("translating", vec![marked(), by_uplink(), json!({ "masquerade": null })]),
+    ]
+}
+
+fn without_translators() -> impl Iterator<Item = Value> {
+    TRANSLATORS.into_iter().map(|name| {
+        let chain = json!({ "family": FAMILY, "table": TABLE, "name": name });
+        json!({ "delete": { "chain": chain } })
+    })
+}
+
 fn installation(guarded: &Guarded) -> Vec<Value> {
-    let chain = |name: &str, hook: &str, priority: i32| {
-        add(json!({ "chain": {
-            "family": FAMILY, "table": TABLE, "name": name,
-            "type": "filter", "hook": hook, "prio": priority, "policy": "accept",
-        }}))
-    };
     let set = |name: &str, kind: &str, flags: &[&str]| {
         add(json!({ "set": {
             "family": FAMILY, "table": TABLE, "name": name, "type": kind, "flags": flags,
@@ -141,15 +224,8 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
     };
     let counter =
         |name: &str| add(json!({ "counter": { "family": FAMILY, "table": TABLE, "name": name } }));
-    let rule = |chain: &str, expr: Vec<Value>| {
-        add(json!({ "rule": {
-            "family": FAMILY, "table": TABLE, "chain": chain, "expr": expr,
-        }}))
-    };
-    let header = |field: &str| json!({ "payload": { "protocol": "ip6", "field": field } });
     let extension = |name: &str, field: &str| json!({ "exthdr": { "name": name, "field": field } });
     let of = |numbers: &[u8]| json!({ "set": numbers });
-    let is = |left: Value, right: Value| json!({ "match": { "op": "==", "left": left, "right": right } });
     let (taken, leaks) = (json!({ "counter": "taken" }), json!({ "counter": "leaks" }));
     let drop = json!({ "drop": null });
     let take = |mut matches: Vec<Value>| {
@@ -163,20 +239,21 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         set("uplinks", "ifname", &[]),
         set("ours", "ipv6_addr", &[]),
         set("home", "ipv6_addr", &["interval"]),
+        set("also", "ifname", &[]),
         counter("taken"),
         counter("leaks"),
-        chain("arriving", "prerouting", BEFORE_TRACKING),
-        chain("leaving", "postrouting", LAST),
+        chain("arriving", "filter", "prerouting", BEFORE_TRACKING),
+        chain("leaving", "filter", "postrouting", LAST),
         add(json!({ "chain": { "family": FAMILY, "table": TABLE, "name": "taken" } })),
         rule(
             "arriving",
             vec![
-                is(json!({ "meta": { "key": "iifname" } }), json!("@uplinks")),
+                is(meta("iifname"), json!("@uplinks")),
                 is(header("daddr"), json!("@ours")),
                 json!({ "goto": { "target": "taken" } }),
             ],
         ),
-        take(vec![is(json!({ "meta": { "key": "l4proto" } }), of(&[41, 135]))]),
+        take(vec![is(meta("l4proto"), of(&[41, 135]))]),
         take(vec![is(extension("rt", "type"), json!(2))]),
         // The option type at octet 46: a destination options header right after the fixed header,
         // and the option where its alignment of 8n+6 first allows it.
@@ -188,7 +265,7 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         rule(
             "leaving",
             vec![
-                is(json!({ "meta": { "key": "oifname" } }), json!("@uplinks")),
+                is(meta("oifname"), json!("@uplinks")),
                 is(header("saddr"), json!("@home")),
                 leaks,
                 drop.clone(),
@@ -196,6 +273,9 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         ),
     ]);
     commands.extend(elements(guarded));
+    if guarded.translates {
+        commands.extend(translators());
+    }
     commands
 }
 
@@ -210,6 +290,11 @@ fn exchange(before: &Guarded, after: &Guarded) -> Vec<Value> {
             commands.extend(change(verb, name, elements));
         }
     }
+    match (before.translates, after.translates) {
+        (false, true) => commands.extend(translators()),
+        (true, false) => commands.extend(without_translators()),
+        _ => {}
+    }
     commands
 }
 
@@ -219,7 +304,7 @@ fn elements(guarded: &Guarded) -> Vec<Value> {
 }
 
 /// Each set with its elements.
-fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 3] {
+fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 4] {
     let prefix = |net: &Ipv6Net| match net.prefix_len() {
         128 => json!(net.addr()),
         length => json!({ "prefix": { "addr": net.network(), "len": length } }),
@@ -227,8 +312,10 @@ fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 3] {
     // Overlapping intervals are refused, so only the widest are told.
     let nested =
         |net: &&Ipv6Net| guarded.home.iter().any(|other| other != *net && other.contains(*net));
+    let names = |of: &BTreeSet<InterfaceName>| of.iter().map(|it| json!(it.as_str())).collect();
     [
-        ("uplinks", guarded.uplinks.iter().map(|it| json!(it.as_str())).collect()),
+        ("uplinks", names(&guarded.uplinks)),
+        ("also", names(&guarded.also)),
         ("ours", guarded.ours.iter().map(|it| json!(it)).collect()),
         ("home", guarded.home.iter().filter(|net| !nested(net)).map(prefix).collect()),
     ]

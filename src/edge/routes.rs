@@ -6,13 +6,15 @@
 //!
 //! The rules of a mobile, in order. The first two keep outer packets and sockets bound to an
 //! uplink on that uplink, so an encapsulated packet never takes the default route back into the
-//! tunnel. The third sends what has a home source into the tunnel. The last two make unbound
+//! tunnel. The third sends what has a home source into the tunnel, and what comes from a further
+//! source (`also`), of which the rules say whether it leaves outside. The last two make unbound
 //! local sockets choose the home address, after all routes of the main table but its default:
 //!
 //! ```text
 //! 6271  from <care-of address>   lookup path-N
 //! 6272  oif <uplink>             lookup path-N
 //! 6273  from <home prefix>       lookup home
+//! 6273  iif <further source>     lookup home
 //! 6274  iif lo                   lookup main suppress_prefixlength 0
 //! 6275  iif lo                   lookup home
 //! ```
@@ -57,6 +59,8 @@ pub enum Selects {
     From(Ipv6Net),
     /// Those that must leave by this interface.
     Oif(String),
+    /// Those that came in by this interface.
+    Iif(String),
     /// Those of this machine's own sockets.
     Local,
 }
@@ -140,6 +144,8 @@ pub struct HomeRoutes {
     pub address: HomeAddress,
     /// The prefixes of the network behind it.
     pub mobile_networks: Vec<MobileNetworkPrefix>,
+    /// The interfaces of further sources that the home's rules judge.
+    pub also: Vec<InterfaceName>,
 }
 
 /// What a mobile node or router knows.
@@ -198,6 +204,9 @@ impl HomeRoutes {
         rule(FROM_HOME, Selects::From(host(self.address.0)), table, false);
         for prefix in self.networks() {
             rule(FROM_HOME, Selects::From(prefix), table, false);
+        }
+        for interface in &self.also {
+            rule(FROM_HOME, Selects::Iif(interface.as_str().to_owned()), table, false);
         }
         if first {
             rule(LOCAL_TO_MAIN, Selects::Local, MAIN, true);
@@ -291,6 +300,7 @@ mod tests {
             let selects = match &rule.selects {
                 Selects::From(prefix) => format!("from {prefix}"),
                 Selects::Oif(name) => format!("oif {name}"),
+                Selects::Iif(name) => format!("iif {name}"),
                 Selects::Local => "iif lo".to_owned(),
             };
             let suppress = if rule.suppress_default { " suppress_prefixlength 0" } else { "" };
@@ -332,6 +342,7 @@ mod tests {
                 mobile_networks: vec![
                     MobileNetworkPrefix::new(net("2001:db8:100:4200::/56")).unwrap(),
                 ],
+                also: vec!["br-guest".into()],
             }],
             paths: vec![],
         };
@@ -348,6 +359,7 @@ mod tests {
         6272: oif wwan0 lookup 6300002
         6273: from 2001:db8:100::42/128 lookup 6275000
         6273: from 2001:db8:100:4200::/56 lookup 6275000
+        6273: iif br-guest lookup 6275000
         6274: iif lo lookup 254 suppress_prefixlength 0
         6275: iif lo lookup 6275000
         254: 2001:db8:100:4200::/56 metric 4294967295 unreachable
@@ -371,6 +383,7 @@ mod tests {
             tunnel: None,
             address: HomeAddress("2001:db8:100::42".parse().unwrap()),
             mobile_networks: vec![],
+            also: vec![],
         };
         let desired = MobileRoutes { homes: vec![home], paths: vec![] }.desired();
         let default = Route {

@@ -53,6 +53,8 @@ fn guarded() -> Guarded {
             .iter()
             .map(|it| it.parse().or(format!("{it}/128").parse()).unwrap())
             .collect(),
+        also: ["lan0".into()].into(),
+        translates: false,
     }
 }
 

@@ -18,4 +18,5 @@ mod routing;
 #[path = "../support/skip.rs"]
 mod skip;
 mod steering;
+mod translation;
 mod world;

@@ -180,6 +180,7 @@ fn rule_message(rule: &Rule) -> RuleMessage {
             message.header.src_len = prefix.prefix_len();
         }
         Selects::Oif(name) => attributes.push(RuleAttribute::Oifname(name.clone())),
+        Selects::Iif(name) => attributes.push(RuleAttribute::Iifname(name.clone())),
         Selects::Local => attributes.push(RuleAttribute::Iifname("lo".to_owned())),
     }
     message
@@ -209,6 +210,7 @@ fn rule_of(message: &RuleMessage) -> Option<Rule> {
             }
             RuleAttribute::Oifname(name) => Selects::Oif(name.clone()),
             RuleAttribute::Iifname(name) if name == "lo" => Selects::Local,
+            RuleAttribute::Iifname(name) => Selects::Iif(name.clone()),
             _ => return None,
         };
         if selects.replace(found).is_some() {
@@ -292,6 +294,7 @@ mod tests {
             rule(Selects::From("2001:db8:1::7/128".parse().unwrap()), false),
             rule(Selects::From("2001:db8:100:4200::/56".parse().unwrap()), false),
             rule(Selects::Oif("wlan0".to_owned()), false),
+            rule(Selects::Iif("br-guest".to_owned()), false),
             Rule { table: 254, ..rule(Selects::Local, true) },
         ];
         for rule in rules {
