@@ -39,8 +39,10 @@ pub struct Explanation {
     pub rule: Option<RuleName>,
     /// How it ends.
     pub end: End,
-    /// The binding, if the flow goes by one.
-    pub bid: Option<Bid>,
+    /// The bindings it goes by: one, one for each copy, or none.
+    pub bids: Vec<Bid>,
+    /// Whether its source becomes the link's own address when it breaks out.
+    pub translate: bool,
     /// How a refusal is answered.
     pub reply: Option<BlockReply>,
     /// Whether the deciding rule needed its `otherwise`.
@@ -215,20 +217,27 @@ pub fn explain(
     facts: &PathFacts,
 ) -> Explanation {
     let choice = effective.choose(key, Origin::Home, bindings, None);
-    let (decider, bid, reply, otherwise) = match choice {
-        Choice::Use { rule, bid, otherwise } => (rule, Some(bid), None, otherwise),
-        Choice::Copies { rule, links, otherwise, .. } => {
-            let first = links.iter().copied().find(|bid| bindings.usable(*bid));
-            (Some(rule), first, None, otherwise)
+    let mut translated = false;
+    let (decider, bids, reply, otherwise) = match choice {
+        Choice::Use { rule, bid, otherwise } => (rule, vec![bid], None, otherwise),
+        Choice::Copies { rule, links, copies, otherwise } => {
+            let usable = links.iter().copied().filter(|bid| bindings.usable(*bid));
+            (Some(rule), usable.take(usize::from(copies)).collect(), None, otherwise)
         }
-        Choice::Breakout { rule, bid, otherwise, .. } => (Some(rule), Some(bid), None, otherwise),
-        Choice::Block { rule, reply, otherwise } => (Some(rule), None, Some(reply), otherwise),
+        Choice::Breakout { rule, bid, translate, otherwise } => {
+            translated = translate;
+            (Some(rule), vec![bid], None, otherwise)
+        }
+        Choice::Block { rule, reply, otherwise } => {
+            (Some(rule), Vec::new(), Some(reply), otherwise)
+        }
         // The walk ran off the end if the last rule that matched only passed on.
         Choice::Nothing(rule) => {
-            (rule.filter(|rule| rule.says.otherwise != Otherwise::NextRule), None, None, false)
+            let last = rule.filter(|rule| rule.says.otherwise != Otherwise::NextRule);
+            (last, Vec::new(), None, false)
         }
     };
-    let (rule, end) = ending(policy, choice);
+    let (rule, end) = ending(policy, bindings, choice);
     let asked = match decider {
         Some(decider) => {
             let mut rules = effective.rules();
@@ -236,8 +245,14 @@ pub fn explain(
         }
         None => effective.rules().count(),
     };
-    let context = Context { policy, home, key, bindings, facts, bid };
-    let rules = effective.rules().take(asked);
+    let context = Context { policy, home, key, bindings, facts, bids: &bids };
+    let rules = effective
+        .rules()
+        .take(asked)
+        .map(|rule| {
+            context.rule(rule, decider.is_some_and(|decider| decider.head.id == rule.head.id))
+        })
+        .collect();
     Explanation {
         flow: FlowText::new(key, &policy.ingresses),
         home: home.name.clone(),
@@ -255,15 +270,12 @@ pub fn explain(
                 })
             })
             .collect(),
-        rules: rules
-            .map(|rule| {
-                context.rule(rule, decider.is_some_and(|decider| decider.head.id == rule.head.id))
-            })
-            .collect(),
+        rules,
         not_asked: effective.rules().count() - asked,
         rule,
         end,
-        bid,
+        bids,
+        translate: translated,
         reply,
         otherwise,
     }
@@ -275,7 +287,7 @@ struct Context<'c, U> {
     key: &'c FlowKey,
     bindings: &'c U,
     facts: &'c PathFacts,
-    bid: Option<Bid>,
+    bids: &'c [Bid],
 }
 
 impl<U: Usable> Context<'_, U> {
@@ -335,7 +347,7 @@ impl<U: Usable> Context<'_, U> {
 
     fn candidate(&self, bid: Bid, otherwise: bool, decides: bool) -> Candidate {
         let link = self.policy.interface_of(bid).map(|link| link.name.clone());
-        let verdict = if decides && self.bid == Some(bid) {
+        let verdict = if decides && self.bids.contains(&bid) {
             CandidateVerdict::Chosen
         } else if self.facts.state(bid) == LinkState::Down {
             CandidateVerdict::Down

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
 use crate::effective::{Choice, Origin, Usable};
@@ -95,11 +95,15 @@ pub struct Expectation {
 }
 
 /// How a walk over the rules ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum End {
-    /// By this link.
+    /// By this link, through the tunnel.
     Via(InterfaceName),
+    /// A copy by each of these links, through the tunnel.
+    Copies(Vec<InterfaceName>),
+    /// By this link, outside the tunnel.
+    Breakout(InterfaceName),
     /// Refused by a rule.
     Blocked,
     /// No link is usable.
@@ -110,6 +114,11 @@ impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Via(link) => write!(f, "via {link}"),
+            Self::Copies(links) => {
+                let names: Vec<&str> = links.iter().map(InterfaceName::as_str).collect();
+                write!(f, "copies via {}", names.join(" and "))
+            }
+            Self::Breakout(link) => write!(f, "breakout by {link}"),
             Self::Blocked => f.write_str("blocked"),
             Self::Unreachable => f.write_str("unreachable"),
         }
@@ -189,7 +198,8 @@ fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Dia
     let home = policy.home(test.home.as_str())?;
     let links = GivenLinks { interfaces: &policy.interfaces, facts: &expect.given };
     let effective = evaluate(&home.rules, &[], &expect.given, Duration::ZERO);
-    let (rule, end) = ending(policy, effective.choose(&test.key, Origin::Home, &links, None));
+    let (rule, end) =
+        ending(policy, &links, effective.choose(&test.key, Origin::Home, &links, None));
     let rule_holds = expect.rule.as_ref().is_none_or(|wanted| rule.as_ref() == Some(wanted));
     let end_holds = expect.end.as_ref().is_none_or(|wanted| *wanted == end);
     if rule_holds && end_holds {
@@ -214,22 +224,26 @@ fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Dia
 }
 
 /// The deciding rule and the end of a walk, in the policy's names.
-pub(crate) fn ending(policy: &Policy, choice: Choice<'_>) -> (Option<RuleName>, End) {
+pub(crate) fn ending(
+    policy: &Policy,
+    links: &impl Usable,
+    choice: Choice<'_>,
+) -> (Option<RuleName>, End) {
+    let name = |bid: Bid| {
+        let link = policy.interface_of(bid).map(|interface| interface.name.clone());
+        link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")))
+    };
     match choice {
         Choice::Use { rule, bid, .. } => {
-            let link = policy.interface_of(bid).map(|interface| interface.name.clone());
-            let link = link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")));
-            (rule.map(|rule| rule.head.name.clone()), End::Via(link))
+            (rule.map(|rule| rule.head.name.clone()), End::Via(name(bid)))
         }
-        Choice::Copies { rule, links, .. } => {
-            let link = links.first().and_then(|bid| policy.interface_of(*bid));
-            let link = link.map_or_else(|| InterfaceName::new("none"), |link| link.name.clone());
-            (Some(rule.head.name.clone()), End::Via(link))
+        Choice::Copies { rule, links: named, copies, .. } => {
+            let usable = named.iter().copied().filter(|bid| links.usable(*bid));
+            let names = usable.take(usize::from(copies)).map(name).collect();
+            (Some(rule.head.name.clone()), End::Copies(names))
         }
         Choice::Breakout { rule, bid, .. } => {
-            let link = policy.interface_of(bid).map(|interface| interface.name.clone());
-            let link = link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")));
-            (Some(rule.head.name.clone()), End::Via(link))
+            (Some(rule.head.name.clone()), End::Breakout(name(bid)))
         }
         Choice::Block { rule, .. } => (Some(rule.head.name.clone()), End::Blocked),
         Choice::Nothing(rule) => (rule.map(|rule| rule.head.name.clone()), End::Unreachable),

@@ -50,7 +50,7 @@ fn an_explanation_is_a_document_too() {
     let json = serde_json::to_value(&explanation).unwrap();
     assert_eq!(json["rule"], "ssh");
     assert_eq!(json["end"]["via"], "wwan0");
-    assert_eq!(json["bid"], 2);
+    assert_eq!(json["bids"][0], 2);
     assert_eq!(json["flow"]["ingress"], "local");
 }
 

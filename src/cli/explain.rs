@@ -135,10 +135,22 @@ fn verdict(verdict: &ExplainVerdict) -> Cell {
             if let Some(next_hop) = next_hop {
                 text.push_str(&format!(", next hop {next_hop}"));
             }
-            if *otherwise {
-                text.push_str(" (the rule's otherwise)");
+            Cell::toned(text + by_otherwise(*otherwise), Tone::Good)
+        }
+        ExplainVerdict::Copies { links, otherwise, .. } => {
+            let links: Vec<_> = links.iter().map(ToString::to_string).collect();
+            let text = format!("a copy by each of {}", links.join(" and "));
+            Cell::toned(text + by_otherwise(*otherwise), Tone::Good)
+        }
+        ExplainVerdict::Breakout { link, translate, next_hop, otherwise, .. } => {
+            let mut text = format!("outside the tunnel, by {link}");
+            if *translate {
+                text.push_str(", with an address of that link");
             }
-            Cell::toned(text, Tone::Good)
+            if let Some(next_hop) = next_hop {
+                text.push_str(&format!(", next hop {next_hop}"));
+            }
+            Cell::toned(text + by_otherwise(*otherwise), Tone::Good)
         }
         ExplainVerdict::Block { reply } => {
             let told = match reply {
@@ -153,4 +165,8 @@ fn verdict(verdict: &ExplainVerdict) -> Cell {
         }
         ExplainVerdict::NotOurs => Cell::new("not ours: it does not belong into the tunnel"),
     }
+}
+
+fn by_otherwise(otherwise: bool) -> &'static str {
+    if otherwise { " (the rule's otherwise)" } else { "" }
 }

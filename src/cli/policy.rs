@@ -50,7 +50,7 @@ pub(super) fn run(
                 let message = format!("{} is no path of a file: {error}", file.display());
                 ControlError::new(ErrorCode::Usage, message)
             })?;
-            Request::PolicyApply { source: PolicySource::File(file) }
+            Request::PolicyApply { source: PolicySource::File(file), confirm_seconds: None }
         }
         Command::Show => Request::PolicyShow {},
     };
@@ -159,7 +159,7 @@ pub(super) fn load(file: &Path) -> Result<Policy, ControlError> {
 }
 
 fn applied(document: &PolicyAppliedDocument, page: &mut Page) {
-    let PolicyAppliedDocument { name, rules, tests, generation, changed } = document;
+    let PolicyAppliedDocument { name, rules, tests, generation, changed, .. } = document;
     let effect = match changed {
         true => format!("decisions changed, generation {generation}"),
         false => format!("no decision changed, still generation {generation}"),

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use super::documents::{
     BindingsDocument, ExplainDocument, FaultDocument, FlowsDocument, PolicyAppliedDocument,
-    PolicyDocument, StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
+    PolicyConfirmedDocument, PolicyDiffDocument, PolicyDocument, PolicyHistoryDocument,
+    PolicyRolledBackDocument, StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
 };
 use super::peer::Class;
 use crate::metrics::MetricsInput;
@@ -89,6 +90,30 @@ pub enum Request {
     PolicyApply {
         /// Where it comes from.
         source: PolicySource,
+        /// Within so many seconds [`Request::PolicyConfirm`] has to come, or the policy before is
+        /// put in force again; `null` for no such condition.
+        #[serde(default)]
+        confirm_seconds: Option<u64>,
+    },
+    /// Keeps the policy that waits for it: [`Response::PolicyConfirmed`].
+    PolicyConfirm {},
+    /// Puts an earlier policy in force again: [`Response::PolicyRolledBack`].
+    PolicyRollback {
+        /// Its number in the history; `null` for the one before the present.
+        #[serde(default)]
+        entry: Option<u64>,
+    },
+    /// What a policy would change for the flows there are, without putting it in force:
+    /// [`Response::PolicyDiff`].
+    PolicyDiff {
+        /// Where it comes from.
+        source: PolicySource,
+    },
+    /// The last policies that were in force: [`Response::PolicyHistory`].
+    PolicyHistory {
+        /// Only this one, with its text; `null` for all without.
+        #[serde(default)]
+        entry: Option<u64>,
     },
     /// The policy in force: [`Response::Policy`].
     PolicyShow {},
@@ -120,9 +145,15 @@ impl Request {
             | Self::Explain { .. }
             | Self::SteerList {}
             | Self::PolicyShow {}
+            | Self::PolicyDiff { .. }
+            | Self::PolicyHistory { .. }
             | Self::Metrics {}
             | Self::Monitor {} => Class::Read,
-            Self::Steer { .. } | Self::SteerUndo { .. } | Self::PolicyApply { .. } => Class::Write,
+            Self::Steer { .. }
+            | Self::SteerUndo { .. }
+            | Self::PolicyApply { .. }
+            | Self::PolicyConfirm {}
+            | Self::PolicyRollback { .. } => Class::Write,
         }
     }
 
@@ -137,6 +168,10 @@ impl Request {
             Self::SteerList {} => "steer-list",
             Self::SteerUndo { .. } => "steer-undo",
             Self::PolicyApply { .. } => "policy-apply",
+            Self::PolicyConfirm {} => "policy-confirm",
+            Self::PolicyRollback { .. } => "policy-rollback",
+            Self::PolicyDiff { .. } => "policy-diff",
+            Self::PolicyHistory { .. } => "policy-history",
             Self::PolicyShow {} => "policy-show",
             Self::Metrics {} => "metrics",
             Self::Monitor {} => "monitor",
@@ -164,6 +199,14 @@ pub enum Response {
     SteerUndo(SteerUndoDocument),
     /// To [`Request::PolicyApply`].
     PolicyApplied(PolicyAppliedDocument),
+    /// To [`Request::PolicyConfirm`].
+    PolicyConfirmed(PolicyConfirmedDocument),
+    /// To [`Request::PolicyRollback`].
+    PolicyRolledBack(PolicyRolledBackDocument),
+    /// To [`Request::PolicyDiff`].
+    PolicyDiff(PolicyDiffDocument),
+    /// To [`Request::PolicyHistory`].
+    PolicyHistory(PolicyHistoryDocument),
     /// To [`Request::PolicyShow`].
     Policy(PolicyDocument),
     /// To [`Request::Metrics`].

@@ -96,8 +96,10 @@ impl Session {
             tracing::info!(uid = peer.uid, pid = peer.pid, command, "control socket: refused");
             return Err(forbidden(peer, class, &self.shared.access));
         }
-        if let Request::PolicyApply { source: PolicySource::File(file) } = request {
-            *file = self.may_apply(file)?;
+        if let Request::PolicyApply { source: PolicySource::File(file), .. }
+        | Request::PolicyDiff { source: PolicySource::File(file) } = request
+        {
+            *file = self.may_read(file)?;
         }
         if class == Class::Write {
             tracing::info!(uid = peer.uid, pid = peer.pid, command, "control socket: request");
@@ -107,7 +109,7 @@ impl Session {
 
     /// The file that the daemon may read for this peer. For one without privilege it is free of
     /// links, so that nothing the peer can change leads elsewhere after it was judged.
-    fn may_apply(&self, file: &Path) -> Result<PathBuf, ControlError> {
+    fn may_read(&self, file: &Path) -> Result<PathBuf, ControlError> {
         if !file.is_absolute() {
             return Err(ControlError::new(
                 ErrorCode::Usage,
@@ -126,7 +128,7 @@ impl Session {
         real.ok_or_else(|| {
             let place = match directory {
                 Some(directory) => format!("put the file into {}", directory.display()),
-                None => "apply it as root".to_owned(),
+                None => "ask as root".to_owned(),
             };
             let (uid, file) = (self.peer.uid, file.display());
             let message = format!("user id {uid} may not have the daemon read {file}");
@@ -303,7 +305,12 @@ mod tests {
             Request::Status {},
             Request::Flows { filter: Some("dport 22".to_owned()), limit: None },
             Request::Explain { flow: "tcp".to_owned(), given: vec!["wlan0=down".to_owned()] },
-            Request::PolicyApply { source: PolicySource::Text("policy".to_owned()) },
+            Request::PolicyApply {
+                source: PolicySource::Text("policy".to_owned()),
+                confirm_seconds: Some(60),
+            },
+            Request::PolicyRollback { entry: None },
+            Request::PolicyHistory { entry: Some(3) },
             Request::Monitor {},
         ];
         for request in requests {

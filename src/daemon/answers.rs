@@ -55,7 +55,18 @@ impl Owner {
                 Ok(Response::SteerList(SteerListDocument { overrides: self.override_documents() }))
             }
             Request::SteerUndo { id } => self.steer_undo(id).map(Response::SteerUndo),
-            Request::PolicyApply { source } => {
+            Request::PolicyApply { confirm_seconds: Some(_), .. }
+            | Request::PolicyRollback { .. }
+            | Request::PolicyDiff { .. }
+            | Request::PolicyHistory { .. } => Err(ControlError::new(
+                ErrorCode::Refused,
+                "this daemon keeps no earlier policies and compares none",
+            )
+            .help("apply without --confirm; `mtun policy diff --state` compares offline")),
+            Request::PolicyConfirm {} => {
+                Err(ControlError::new(ErrorCode::NotFound, "no policy waits for being confirmed"))
+            }
+            Request::PolicyApply { source, confirm_seconds: None } => {
                 self.apply(source).await.map(Response::PolicyApplied)
             }
             Request::PolicyShow {} => Ok(Response::Policy(self.policy_document())),
@@ -96,7 +107,7 @@ impl Owner {
                     continue;
                 }
                 let path = |bid: Option<Bid>, seen: u64| {
-                    (seen > 0).then(|| FlowPath { bid, link: self.link_of(bid) })
+                    (seen > 0).then(|| FlowPath::tunnel(bid, self.link_of(bid)))
                 };
                 let ingress = self.policy.ingresses.name(entry.key.ingress);
                 flows.push(FlowDocument {
@@ -110,6 +121,8 @@ impl Owner {
                     packets_out: entry.packets_out,
                     packets_in: entry.packets_in,
                     idle_seconds: now.saturating_sub(entry.last_seen).as_secs_f64(),
+                    bytes_per_second: None,
+                    moves: Vec::new(),
                 });
             }
         };
@@ -318,7 +331,15 @@ impl Owner {
         for home in 0..self.homes.len() {
             self.publish_home(home);
         }
-        Ok(PolicyAppliedDocument { name, rules, tests, generation: self.generation(), changed })
+        Ok(PolicyAppliedDocument {
+            name,
+            rules,
+            tests,
+            generation: self.generation(),
+            changed,
+            entry: None,
+            confirm_within_seconds: None,
+        })
     }
 
     fn policy_document(&self) -> PolicyDocument {

@@ -265,16 +265,7 @@ fn next_hop_of(owner: &Owner, bid: Option<Bid>) -> Option<IpAddr> {
 
 /// A flow that is nobody's home here.
 pub(super) fn not_ours(owner: &Owner, key: &FlowKey) -> ExplainDocument {
-    ExplainDocument {
-        flow: FlowKeyDocument::new(key, owner.policy.ingresses.name(key.ingress)),
-        home: None,
-        generation: None,
-        given: Vec::new(),
-        passed: Vec::new(),
-        rule: None,
-        candidates: Vec::new(),
-        verdict: ExplainVerdict::NotOurs,
-    }
+    ExplainDocument::not_ours(FlowKeyDocument::new(key, owner.policy.ingresses.name(key.ingress)))
 }
 
 /// A flow to one of an agent's mobiles: what its packet path says.

@@ -264,7 +264,9 @@ fn the_classes_of_three_users_and_root() {
     let owner = Owner::start(Plan { access, policy_directory, ..Plan::default() });
     let socket = owner.socket();
 
-    let apply = |file: &Path| Request::PolicyApply { source: PolicySource::File(file.to_owned()) };
+    let named = |file: &Path| PolicySource::File(file.to_owned());
+    let apply = |file: &Path| Request::PolicyApply { source: named(file), confirm_seconds: None };
+    let diff = |file: &Path| Request::PolicyDiff { source: named(file) };
     let steer = || Request::Steer {
         filter: "dport 22".to_owned(),
         via: "wwan0".to_owned(),
@@ -293,6 +295,11 @@ fn the_classes_of_three_users_and_root() {
         (apply(&link), forbidden, forbidden, None),
         (apply(&dotted), forbidden, forbidden, Some(ErrorCode::PolicyFaults)),
         (apply(Path::new("bus.kdl")), forbidden, Some(ErrorCode::Usage), Some(ErrorCode::Usage)),
+        (Request::PolicyConfirm {}, forbidden, None, None),
+        (Request::PolicyRollback { entry: None }, forbidden, None, None),
+        (Request::PolicyHistory { entry: None }, None, None, None),
+        (diff(&inside), None, None, None),
+        (diff(&example("figure-11.kdl")), forbidden, forbidden, None),
     ];
     let ask = |user: User, request: &Request| {
         user.run(|| refused(Client::connect(&socket).unwrap().ask(request.clone())))

@@ -170,8 +170,12 @@ pub fn flows() -> Vec<FlowDocument> {
         destination_port: Some(22),
         dscp: 0,
         ingress: "other".to_owned(),
+        flow_label: None,
+        spi: None,
+        icmp_type: None,
+        uid: None,
     };
-    let wwan = FlowPath { bid: Some(bid(2)), link: Some("wwan0".into()) };
+    let wwan = FlowPath::tunnel(Some(bid(2)), Some("wwan0".into()));
     let ssh = FlowDocument {
         home: "acme".into(),
         key: key.clone(),
@@ -183,6 +187,8 @@ pub fn flows() -> Vec<FlowDocument> {
         packets_out: 1200,
         packets_in: 7,
         idle_seconds: 0.25,
+        bytes_per_second: Some(125_000),
+        moves: Vec::new(),
     };
     let ping = FlowDocument {
         key: FlowKeyDocument { protocol: 58, source_port: None, destination_port: None, ..key },
@@ -194,6 +200,7 @@ pub fn flows() -> Vec<FlowDocument> {
         packets_out: 0,
         packets_in: 0,
         idle_seconds: 30.0,
+        bytes_per_second: None,
         ..ssh.clone()
     };
     vec![ssh, ping]
@@ -210,6 +217,7 @@ pub fn explanation() -> ExplainDocument {
         home: Some("acme".into()),
         generation: Some(5),
         given: vec!["wlan0=down".to_owned()],
+        links: Vec::new(),
         passed: vec![PassedRuleDocument {
             rule: reference("voice", 40),
             field: Some(mtun_policy::Field::Protocol),
@@ -239,6 +247,8 @@ pub fn explanation() -> ExplainDocument {
             next_hop: None,
             otherwise: false,
         },
+        notes: Vec::new(),
+        moves: Vec::new(),
     }
 }
 
@@ -259,6 +269,74 @@ pub fn policy() -> PolicyDocument {
             rule("ssh", 44, "prefer wwan0 wlan0"),
             rule("default", 50, "prefer wlan0 wwan0, else any"),
         ],
+    }
+}
+
+/// The present policy of the history, as it waits for being confirmed.
+pub fn history_entry() -> PolicyHistoryEntry {
+    PolicyHistoryEntry {
+        entry: 4,
+        name: "city-bus".to_owned(),
+        file: Some("/etc/mtun/bus.kdl".into()),
+        applied_ms: 1_795_317_258_500,
+        uid: Some(0),
+        cause: PolicyCause::Apply,
+        rules: 2,
+        state: PolicyEntryState::Unconfirmed,
+        confirm_within_seconds: Some(42),
+    }
+}
+
+/// The policies that were in force: the present one, its predecessor, one taken back.
+pub fn history() -> PolicyHistoryDocument {
+    let before = PolicyHistoryEntry {
+        entry: 3,
+        state: PolicyEntryState::Replaced,
+        cause: PolicyCause::Unconfirmed,
+        uid: None,
+        confirm_within_seconds: None,
+        ..history_entry()
+    };
+    let taken_back = PolicyHistoryEntry {
+        entry: 2,
+        name: "trial".to_owned(),
+        state: PolicyEntryState::RolledBack,
+        cause: PolicyCause::Apply,
+        uid: Some(1000),
+        file: None,
+        ..before.clone()
+    };
+    PolicyHistoryDocument { entries: vec![history_entry(), before, taken_back], text: None }
+}
+
+/// What another policy would change: every ssh flow would leave wwan0.
+pub fn diff() -> PolicyDiffDocument {
+    let rule = |name: &str, line| RuleReference {
+        name: name.into(),
+        file: Some("new.kdl".to_owned()),
+        line: Some(line),
+    };
+    PolicyDiffDocument {
+        from: "city-bus".to_owned(),
+        to: "city-bus".to_owned(),
+        added: vec![rule("voice", 40)],
+        removed: vec![],
+        changed: vec![rule("ssh", 44)],
+        kept: 1,
+        flows: 12,
+        moving: 3,
+        moving_bytes_per_second: Some(1_250_000),
+        other_rule: 2,
+        moves: vec![DiffMoveDocument {
+            home: "acme".into(),
+            rule_before: Some("ssh".into()),
+            rule: Some("ssh".into()),
+            from: mtun_policy::End::Via("wwan0".into()),
+            to: mtun_policy::End::Via("wlan0".into()),
+            flows: 3,
+            bytes_per_second: Some(1_250_000),
+            example: flows()[0].key.clone(),
+        }],
     }
 }
 

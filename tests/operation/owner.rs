@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use mtun::control::documents::{
-    BindingsDocument, FlowsDocument, PolicyAppliedDocument, StatusDocument, SteerDocument,
-    SteerListDocument, SteerUndoDocument,
+    BindingsDocument, FlowsDocument, PolicyAppliedDocument, PolicyConfirmedDocument,
+    PolicyRolledBackDocument, StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
 };
 use mtun::control::protocol::PolicySource;
 use mtun::control::{
@@ -183,7 +183,7 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
             let message = format!("there is no override {id}");
             return Err(ControlError::new(ErrorCode::NotFound, message));
         }
-        Request::PolicyApply { source } => {
+        Request::PolicyApply { source, confirm_seconds } => {
             let policy = match source {
                 PolicySource::File(file) => mtun_policy::load_tested(file)?,
                 PolicySource::Text(text) => mtun_policy::parse("request", text, &NoFiles)?,
@@ -194,7 +194,36 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
                 tests: policy.tests.len(),
                 generation: 6,
                 changed: true,
+                entry: Some(4),
+                confirm_within_seconds: *confirm_seconds,
             })
+        }
+        Request::PolicyConfirm {} => {
+            let confirmed = documents::history_entry();
+            Response::PolicyConfirmed(PolicyConfirmedDocument { confirmed })
+        }
+        Request::PolicyRollback { entry: None } => {
+            Response::PolicyRolledBack(PolicyRolledBackDocument {
+                restored: documents::history().entries[1].clone(),
+                taken_back: documents::history_entry(),
+                generation: 7,
+            })
+        }
+        Request::PolicyRollback { entry: Some(entry) } => {
+            let message = format!("there is no policy {entry} in the history");
+            return Err(ControlError::new(ErrorCode::NotFound, message));
+        }
+        Request::PolicyDiff { .. } => Response::PolicyDiff(documents::diff()),
+        Request::PolicyHistory { entry: None } => Response::PolicyHistory(documents::history()),
+        Request::PolicyHistory { entry: Some(wanted) } => {
+            let mut history = documents::history();
+            history.entries.retain(|entry| entry.entry == *wanted);
+            if history.entries.is_empty() {
+                let message = format!("there is no policy {wanted} in the history");
+                return Err(ControlError::new(ErrorCode::NotFound, message));
+            }
+            history.text = Some("policy \"city-bus\"\n".to_owned());
+            Response::PolicyHistory(history)
         }
         Request::PolicyShow {} => Response::Policy(documents::policy()),
         Request::Metrics {} => Response::Metrics(documents::first_figures()),

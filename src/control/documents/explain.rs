@@ -9,7 +9,7 @@ use mtun_policy::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::flows::FlowKeyDocument;
+use super::flows::{FlowKeyDocument, MoveDocument};
 
 /// The judgement on one flow, with its grounds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,8 +20,11 @@ pub struct ExplainDocument {
     pub home: Option<HomeName>,
     /// The home's generation; `null` offline.
     pub generation: Option<u64>,
-    /// What was supposed of the links, as typed; empty for the present state.
+    /// What was supposed, as typed; empty for the present state.
     pub given: Vec<String>,
+    /// Every link and what is known or supposed of it.
+    #[serde(default)]
+    pub links: Vec<LinkFactDocument>,
     /// Earlier rules and why they did not decide.
     pub passed: Vec<PassedRuleDocument>,
     /// The rule that decided; `null` if none matched.
@@ -30,6 +33,27 @@ pub struct ExplainDocument {
     pub candidates: Vec<CandidateDocument>,
     /// What happens to the flow.
     pub verdict: ExplainVerdict,
+    /// What else decides where its packets go: stickiness, failback, suppositions.
+    #[serde(default)]
+    pub notes: Vec<String>,
+    /// The last moves of a flow that the data plane remembers, the latest first.
+    #[serde(default)]
+    pub moves: Vec<MoveDocument>,
+}
+
+/// A link and what is known or supposed of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkFactDocument {
+    /// The link.
+    pub link: InterfaceName,
+    /// Its BID.
+    pub bid: Bid,
+    /// Its state, one word such as `up` or `recovering`.
+    pub state: String,
+    /// Why; `null` where the state needs no reason.
+    pub reason: Option<String>,
+    /// Whether packets can be sent by it.
+    pub usable: bool,
 }
 
 /// Where a rule stands.
@@ -98,6 +122,28 @@ pub enum ExplainVerdict {
         /// Whether the rule's `otherwise` was needed.
         otherwise: bool,
     },
+    /// A copy goes by each of several bindings of the tunnel.
+    Copies {
+        /// The bindings.
+        bids: Vec<Bid>,
+        /// Their links, in the same order.
+        links: Vec<InterfaceName>,
+        /// Whether the rule's `otherwise` was needed.
+        otherwise: bool,
+    },
+    /// It leaves by a link directly, outside the tunnel.
+    Breakout {
+        /// The binding of the link.
+        bid: Bid,
+        /// The link.
+        link: InterfaceName,
+        /// Whether its source becomes the link's own address.
+        translate: bool,
+        /// The router the packet is given to; `null` offline and on links without routers.
+        next_hop: Option<IpAddr>,
+        /// Whether the rule's `otherwise` was needed.
+        otherwise: bool,
+    },
     /// A rule refuses it.
     Block {
         /// How the sender is told.
@@ -117,10 +163,13 @@ impl ExplainDocument {
             home: None,
             generation: None,
             given: Vec::new(),
+            links: Vec::new(),
             passed: Vec::new(),
             rule: None,
             candidates: Vec::new(),
             verdict: ExplainVerdict::NotOurs,
+            notes: Vec::new(),
+            moves: Vec::new(),
         }
     }
 
@@ -145,22 +194,41 @@ impl ExplainDocument {
                 passed => document.passed.push(passed_over(reference, passed)),
             }
         }
-        document.verdict = match (&explanation.end, explanation.bid) {
-            (End::Via(_), bid) => ExplainVerdict::Forward {
-                bid,
-                link: bid.and_then(|bid| policy.interface_of(bid)).map(|link| link.name.clone()),
-                care_of: None,
-                peer: None,
-                encapsulation: "ipv6-in-ipv6".to_owned(),
-                next_hop: None,
-                otherwise: explanation.otherwise,
-            },
-            (End::Blocked, _) => {
-                ExplainVerdict::Block { reply: explanation.reply.unwrap_or(BlockReply::Silent) }
-            }
-            (End::Unreachable, _) => ExplainVerdict::NoUsableBinding,
-        };
+        document.verdict = forecast(explanation, policy);
         document
+    }
+}
+
+/// What an explanation says of the flow, as far as the policy knows it.
+fn forecast(explanation: &Explanation, policy: &Policy) -> ExplainVerdict {
+    let otherwise = explanation.otherwise;
+    match (&explanation.end, explanation.bids.as_slice()) {
+        (End::Copies(links), bids) => {
+            ExplainVerdict::Copies { bids: bids.to_vec(), links: links.clone(), otherwise }
+        }
+        (End::Breakout(link), [bid, ..]) => ExplainVerdict::Breakout {
+            bid: *bid,
+            link: link.clone(),
+            translate: explanation.translate,
+            next_hop: None,
+            otherwise,
+        },
+        (End::Via(_) | End::Breakout(_), bids) => ExplainVerdict::Forward {
+            bid: bids.first().copied(),
+            link: bids
+                .first()
+                .and_then(|bid| policy.interface_of(*bid))
+                .map(|link| link.name.clone()),
+            care_of: None,
+            peer: None,
+            encapsulation: "ipv6-in-ipv6".to_owned(),
+            next_hop: None,
+            otherwise,
+        },
+        (End::Blocked, _) => {
+            ExplainVerdict::Block { reply: explanation.reply.unwrap_or(BlockReply::Silent) }
+        }
+        (End::Unreachable, _) => ExplainVerdict::NoUsableBinding,
     }
 }
 

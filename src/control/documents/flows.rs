@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use mtun_policy::{Bid, FlowKey, HomeName, InterfaceName, RuleName};
+use mtun_policy::{Bid, FlowKey, HomeName, Ingress, Ingresses, InterfaceName, RuleName};
 use serde::{Deserialize, Serialize};
 
 /// The flows that the data plane remembers.
@@ -40,6 +40,25 @@ pub struct FlowDocument {
     pub packets_in: u64,
     /// Seconds since its last packet, in either direction.
     pub idle_seconds: f64,
+    /// What it carried in the last seconds, both directions; `null` if that is not known.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
+    /// Its last moves from one way to another, the latest first.
+    #[serde(default)]
+    pub moves: Vec<MoveDocument>,
+}
+
+/// A flow's move from one way to another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MoveDocument {
+    /// The way it left.
+    pub from: FlowPath,
+    /// The way it took.
+    pub to: FlowPath,
+    /// Why, one word such as `link-down`.
+    pub reason: String,
+    /// How long ago, in seconds.
+    pub ago_seconds: f64,
 }
 
 /// One direction's way.
@@ -49,11 +68,22 @@ pub struct FlowPath {
     pub bid: Option<Bid>,
     /// The access link; `null` at a home agent.
     pub link: Option<InterfaceName>,
+    /// Whether it leads outside the tunnel.
+    #[serde(default)]
+    pub breakout: bool,
+}
+
+impl FlowPath {
+    /// Through the tunnel, by this binding and link.
+    pub fn tunnel(bid: Option<Bid>, link: Option<InterfaceName>) -> Self {
+        Self { bid, link, breakout: false }
+    }
 }
 
 impl fmt::Display for FlowPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.link, self.bid) {
+            (Some(link), _) if self.breakout => f.pad(&format!("{link} outside")),
             (Some(link), _) => f.pad(link.as_str()),
             (None, Some(bid)) => f.pad(&format!("BID {bid}")),
             (None, None) => f.pad("no BID"),
@@ -79,6 +109,18 @@ pub struct FlowKeyDocument {
     /// The interface it entered by: `local` for sockets of this machine, `other` for interfaces
     /// that no rule names.
     pub ingress: String,
+    /// The IPv6 flow label; `null` for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flow_label: Option<u32>,
+    /// Security parameter index of ESP and AH.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spi: Option<u32>,
+    /// Type of an ICMP or ICMPv6 message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub icmp_type: Option<u8>,
+    /// User id of the local socket that sends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
 }
 
 impl FlowKeyDocument {
@@ -92,20 +134,36 @@ impl FlowKeyDocument {
             destination_port: key.destination_port,
             dscp: key.dscp,
             ingress: ingress.into(),
+            flow_label: (key.flow_label != 0).then_some(key.flow_label),
+            spi: key.spi,
+            icmp_type: key.icmp_type,
+            uid: key.uid,
+        }
+    }
+
+    /// The key again, for a policy with these ingress interfaces; one that no rule names is
+    /// [`Ingress::OTHER`].
+    pub fn key(&self, ingresses: &Ingresses) -> FlowKey {
+        FlowKey {
+            source: self.source,
+            destination: self.destination,
+            protocol: self.protocol,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+            dscp: self.dscp,
+            ingress: ingresses.number(&self.ingress).unwrap_or(Ingress::OTHER),
+            flow_label: self.flow_label.unwrap_or(0),
+            spi: self.spi,
+            icmp_type: self.icmp_type,
+            uid: self.uid,
         }
     }
 
     /// The protocol as people call it.
     pub fn protocol_name(&self) -> String {
-        match self.protocol {
-            1 => "icmp".to_owned(),
-            6 => "tcp".to_owned(),
-            17 => "udp".to_owned(),
-            47 => "gre".to_owned(),
-            50 => "esp".to_owned(),
-            58 => "icmpv6".to_owned(),
-            132 => "sctp".to_owned(),
-            other => format!("protocol {other}"),
+        match mtun_policy::protocol_name(self.protocol) {
+            number if number.parse::<u8>().is_ok() => format!("protocol {number}"),
+            name => name,
         }
     }
 

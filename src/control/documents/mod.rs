@@ -6,20 +6,28 @@
 //! (`_seconds`, `_bytes`, `_ms`) where a bare number would leave a doubt, and what does not exist
 //! yet is `null`, never an empty text.
 
+mod diff;
 mod event;
 mod explain;
 mod flows;
 mod health;
+mod history;
 mod policy;
 mod status;
 mod steer;
 
+pub use diff::{DiffMoveDocument, PolicyDiffDocument};
 pub use event::{Event, EventDocument, Severity};
 pub use explain::{
-    CandidateDocument, ExplainDocument, ExplainVerdict, PassedRuleDocument, RuleReference,
+    CandidateDocument, ExplainDocument, ExplainVerdict, LinkFactDocument, PassedRuleDocument,
+    RuleReference,
 };
-pub use flows::{FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument};
+pub use flows::{FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument, MoveDocument};
 pub use health::{Health, HealthReason, HealthState};
+pub use history::{
+    PolicyCause, PolicyConfirmedDocument, PolicyEntryState, PolicyHistoryDocument,
+    PolicyHistoryEntry, PolicyRolledBackDocument,
+};
 pub use policy::{FaultDocument, PolicyAppliedDocument, PolicyDocument, RuleDocument};
 pub use status::{
     BindingDocument, BindingPhase, BindingsDocument, HomeDocument, LinkDocument, LinkState,

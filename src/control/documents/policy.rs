@@ -48,6 +48,12 @@ pub struct PolicyAppliedDocument {
     pub generation: u64,
     /// Whether any decision changed; a changed comment changes none.
     pub changed: bool,
+    /// Its number in the history; `null` from daemons that keep none.
+    #[serde(default)]
+    pub entry: Option<u64>,
+    /// Seconds until it is rolled back if nobody confirms it; `null` if it need not be confirmed.
+    #[serde(default)]
+    pub confirm_within_seconds: Option<u64>,
 }
 
 /// One fault of a policy file.
