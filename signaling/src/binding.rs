@@ -10,6 +10,7 @@
 //! list in [`crate::mobile`].
 
 use std::collections::BTreeMap;
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
@@ -140,4 +141,13 @@ pub struct BindingUpdateList {
     pub peer: HomeAgentAddress,
     /// One entry per uplink that is up or still registered, ordered by BID.
     pub entries: Vec<BindingUpdateListEntry>,
+}
+
+/// Whether packets can be routed to `address`: global or unique local unicast (RFC 6275 §3.1).
+pub(crate) fn is_routable(address: Ipv6Addr) -> bool {
+    !(address.is_multicast()
+        || address.is_unspecified()
+        || address.is_loopback()
+        || address.is_unicast_link_local()
+        || address.to_ipv4_mapped().is_some())
 }

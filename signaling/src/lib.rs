@@ -23,6 +23,7 @@
 pub mod agent;
 pub mod auth;
 pub mod binding;
+mod budget;
 pub mod error;
 pub mod machine;
 pub mod mobile;

@@ -6,10 +6,9 @@ use std::time::Duration;
 use mtun_policy::HomeAddress;
 
 use super::identifiers::{Outcome, deregister_identifiers};
-use super::prefixes::is_routable;
 use super::{AgentNotice, AgentOutput, HomeAgent, Ignored};
 use crate::auth::{self, AuthFailure};
-use crate::binding::{Binding, BindingCacheEntry};
+use crate::binding::{Binding, BindingCacheEntry, is_routable};
 use crate::error::Answer;
 use crate::machine::{Envelope, Transmit};
 use crate::time::{NtpTime, Timestamp};

@@ -6,8 +6,7 @@ use std::time::Duration;
 use mtun_policy::CareOfAddress;
 
 use super::HomeAgent;
-use super::prefixes::is_routable;
-use crate::binding::{Binding, BindingCacheEntry};
+use crate::binding::{Binding, BindingCacheEntry, is_routable};
 use crate::wire::Status;
 use crate::wire::option::BindingIdentifier;
 

@@ -14,7 +14,6 @@
 
 mod accept;
 mod acknowledgement;
-mod budget;
 mod identifiers;
 mod notice;
 mod prefixes;
@@ -32,9 +31,9 @@ pub use replay::{MAX_DELETE_BCE_TIMEOUT, TIMESTAMP_TOLERANCE, is_newer};
 
 use crate::auth::SecurityAssociation;
 use crate::binding::{BindingCache, BindingCacheEntry};
+use crate::budget::Budget;
 use crate::machine::{Envelope, Machine, Transmit};
 use crate::time::Timestamp;
-use budget::Budget;
 use prefixes::PrefixTable;
 use replay::{AgentClock, Replay};
 

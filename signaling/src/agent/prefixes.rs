@@ -1,12 +1,12 @@
 //! Which mobile network prefixes an agent forwards to whom (RFC 3963 §6.1.2, §6.2).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
 
 use super::AgentConfig;
+use crate::binding::is_routable;
 use crate::wire::Status;
 use crate::wire::option::MobileNetworkPrefixOption;
 
@@ -132,13 +132,4 @@ fn disputed(
         containing.push((prefix, owner));
     }
     disputed
-}
-
-/// Whether packets can be routed to `address`: global or unique local unicast (RFC 6275 §3.1).
-pub(super) fn is_routable(address: Ipv6Addr) -> bool {
-    !(address.is_multicast()
-        || address.is_unspecified()
-        || address.is_loopback()
-        || address.is_unicast_link_local()
-        || address.to_ipv4_mapped().is_some())
 }

@@ -1,10 +1,10 @@
-//! How many answers a stranger, or a broken mobile, can make an agent send.
+//! How many answers a stranger, or a broken mobile, can make a node send.
 
 use std::time::Duration;
 
 /// A token bucket on a clock that is handed in.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     /// Most tokens kept.
     burst: u32,
     /// Time in which one token comes back.
@@ -15,12 +15,12 @@ pub(super) struct Budget {
 
 impl Budget {
     /// A full bucket of `burst` tokens, one coming back every `interval`.
-    pub(super) fn new(burst: u32, interval: Duration) -> Self {
+    pub(crate) fn new(burst: u32, interval: Duration) -> Self {
         Self { burst, interval, full_at: Duration::ZERO }
     }
 
     /// Takes a token; false when there is none.
-    pub(super) fn take(&mut self, now: Duration) -> bool {
+    pub(crate) fn take(&mut self, now: Duration) -> bool {
         let full_at = self.full_at.max(now) + self.interval;
         let allowed = full_at <= now + self.interval * self.burst;
         if allowed {
