@@ -9,11 +9,14 @@
 //! ```
 //!
 //! [`MobileNode`] keeps the care-of addresses of a mobile node or mobile router registered,
-//! [`HomeAgent`] decides what to accept and remembers it. Both are machines ([`machine`]): they
-//! open no socket, read no clock and draw no random number. Events and time come in as arguments,
-//! outputs leave through one ordered queue, and the caller asks for the next deadline. Both write
-//! and read messages through the codec ([`wire`]) and believe only what [`auth`] has verified.
-//! What they hold is plain data ([`binding`]).
+//! [`HomeAgent`] decides what to accept and remembers it. A [`Correspondent`] does the same for
+//! mobiles that it knows nothing of but what return routability shows.
+//!
+//! All are machines ([`machine`]): they open no socket, read no clock and draw no random number.
+//! Events, time and seeds ([`seed`]) come in as arguments, outputs leave through one ordered
+//! queue, and the caller asks for the next deadline. They write and read messages through the
+//! codec ([`wire`]) and believe only what [`auth`] or [`return_routability`] has verified. What
+//! they hold is plain data ([`binding`]).
 //!
 //! The crate knows the words of `mtun-policy` and nothing of the data plane, and it judges no
 //! flow: which binding carries which packet is decided elsewhere.
@@ -24,10 +27,13 @@ pub mod agent;
 pub mod auth;
 pub mod binding;
 mod budget;
+pub mod correspondent;
 pub mod error;
 pub mod machine;
 pub mod mobile;
 pub mod registration;
+pub mod return_routability;
+pub mod seed;
 pub mod time;
 pub mod wire;
 
@@ -35,8 +41,13 @@ pub use agent::{AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, 
 pub use binding::{
     Binding, BindingCache, BindingCacheEntry, BindingUpdateList, BindingUpdateListEntry,
 };
+pub use correspondent::{
+    Correspondent, CorrespondentConfig, CorrespondentEvent, CorrespondentNotice,
+    CorrespondentOutput, Pair,
+};
 pub use error::{Answer, DecodeError, EncodeError};
 pub use machine::{Envelope, Machine, Transmit};
 pub use mobile::{MobileConfig, MobileEvent, MobileNode, MobileNotice, MobileOutput};
 pub use registration::{Phase, UnboundReason};
+pub use seed::Seed;
 pub use time::{NtpOffset, NtpTime, Timestamp};

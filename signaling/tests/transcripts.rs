@@ -17,8 +17,10 @@ use mtun_signaling::{
     AgentConfig, AgentEvent, Envelope, HomeAgent, MobileConfig, MobileEvent, MobileNode, NtpTime,
     auth,
 };
+use scene::route::RouteOptimizing;
+use scene::script::{self, Stage};
 use scene::settings::{set_agent, set_mobile, signed_update};
-use scene::text::{self, parse_acknowledgement, parse_other, value, words};
+use scene::text::{parse_acknowledgement, parse_other, value};
 use scene::world::World;
 use scene::{EPOCH, address, agent_config, at, bid, care_of, home, key, mobile_config, our_key};
 
@@ -119,69 +121,69 @@ fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
     }
 }
 
-/// Plays one transcript and gives it back with the outputs as they came.
-fn play(text: &str) -> String {
-    let mut scene = Scene {
-        mobile: mobile_config(),
-        agent: agent_config(),
-        mobile_epoch: EPOCH,
-        with_mobile: false,
-        with_agent: false,
-    };
-    let mut played = String::new();
-    let mut world: Option<World> = None;
-    let mut shown = 0;
-    // Comments wait for the event they belong to, so that outputs stand before them.
-    let mut comments = String::new();
-    for line in text.lines() {
-        let words = words(line);
-        match words.as_slice() {
-            [] => comments += "\n",
-            [first, ..] if first.starts_with('#') => comments += &format!("{line}\n"),
+/// A mobile, a home agent, or both.
+struct Registration {
+    scene: Scene,
+    world: Option<World>,
+}
+
+impl Registration {
+    fn new() -> Self {
+        let scene = Scene {
+            mobile: mobile_config(),
+            agent: agent_config(),
+            mobile_epoch: EPOCH,
+            with_mobile: false,
+            with_agent: false,
+        };
+        Self { scene, world: None }
+    }
+}
+
+impl Stage for Registration {
+    fn set(&mut self, words: &[&str]) -> bool {
+        let scene = &mut self.scene;
+        match words {
             ["roles", roles @ ..] => {
                 scene.with_mobile = roles.contains(&"mobile");
                 scene.with_agent = roles.contains(&"agent");
-                played += &format!("{comments}{line}\n");
-                comments.clear();
             }
-            ["mobile", rest @ ..] => {
-                set_mobile(&mut scene.mobile, &mut scene.mobile_epoch, rest);
-                played += &format!("{comments}{line}\n");
-                comments.clear();
-            }
-            ["agent", rest @ ..] => {
-                set_agent(&mut scene.agent, rest);
-                played += &format!("{comments}{line}\n");
-                comments.clear();
-            }
-            [time, ">", event @ ..] => {
-                let now = time.strip_prefix('@').expect("@seconds").parse().expect("seconds");
-                let now = Duration::from_secs_f64(now);
-                let world = world.get_or_insert_with(|| {
-                    let start = at(Duration::ZERO, scene.mobile_epoch);
-                    let mobile =
-                        scene.with_mobile.then(|| MobileNode::new(scene.mobile.clone(), start));
-                    let agent = scene.with_agent.then(|| HomeAgent::new(scene.agent.clone()));
-                    World::new(mobile, agent, scene.mobile_epoch)
-                });
-                world.run_until(now, &mut || vec![DELAY]);
-                played += &outputs(world, &mut shown);
-                played += &format!("{comments}{line}\n");
-                comments.clear();
-                play_event(world, &mut scene, event);
-                played += &outputs(world, &mut shown);
-            }
-            [_, "<", ..] => {}
-            other => panic!("not a line of a transcript: {other:?}"),
+            ["mobile", rest @ ..] => set_mobile(&mut scene.mobile, &mut scene.mobile_epoch, rest),
+            ["agent", rest @ ..] => set_agent(&mut scene.agent, rest),
+            _ => return false,
         }
+        true
     }
-    played + &comments
+
+    fn run_until(&mut self, end: Duration) {
+        let scene = &self.scene;
+        let world = self.world.get_or_insert_with(|| {
+            let start = at(Duration::ZERO, scene.mobile_epoch);
+            let mobile = scene.with_mobile.then(|| MobileNode::new(scene.mobile.clone(), start));
+            let agent = scene.with_agent.then(|| HomeAgent::new(scene.agent.clone()));
+            World::new(mobile, agent, scene.mobile_epoch)
+        });
+        world.run_until(end, &mut || vec![DELAY]);
+    }
+
+    fn event(&mut self, words: &[&str]) {
+        let world = self.world.as_mut().expect("time has begun");
+        play_event(world, &mut self.scene, words);
+    }
+
+    fn trace(&self) -> &[(Duration, String)] {
+        self.world.as_ref().map_or(&[], |world| &world.trace)
+    }
 }
 
-fn outputs(world: &World, shown: &mut usize) -> String {
-    let new = &world.trace[*shown..];
-    *shown = world.trace.len();
-    new.iter().map(|(at, output)| format!("@{} < {output}\n", text::seconds(*at))).collect()
+/// Plays one transcript on the stage that its roles ask for.
+fn play(text: &str) -> String {
+    let roles = script::roles(text);
+    if roles.iter().any(|role| ["correspondent", "optimizer"].contains(role)) {
+        script::play(text, &mut RouteOptimizing::new())
+    } else {
+        script::play(text, &mut Registration::new())
+    }
 }
 
 fn transcripts() -> Vec<PathBuf> {

@@ -1,10 +1,11 @@
 //! The Mobility Header on the wire (RFC 6275 §6.1 and §6.2).
 //!
 //! [`receive`] reads a message in the order of RFC 6275 §9.2 and says why it refuses one;
-//! [`emit`] and [`emit_authenticated`] write one complete with alignment, padding and checksum.
-//! `parse` and `emit` are each other's inverse. Reserved bits are ignored when read and zero when
-//! written. Nothing in here panics on any input or allocates more than a small multiple of the
-//! message's 2048 octets, and nothing decides whether a message is believed: see [`crate::auth`].
+//! [`emit`], [`emit_authenticated`] and [`emit_authorized`] write one complete with alignment,
+//! padding and checksum. `parse` and `emit` are each other's inverse. Reserved bits are ignored
+//! when read and zero when written. Nothing in here panics on any input or allocates more than a
+//! small multiple of the message's 2048 octets, and nothing decides whether a message is believed:
+//! see [`crate::auth`] and [`crate::return_routability`].
 
 mod binding_acknowledgement;
 mod binding_error;
@@ -37,6 +38,7 @@ use std::net::Ipv6Addr;
 use crate::auth::{self, SecurityAssociation};
 use crate::error::{DecodeError, EncodeError};
 use crate::machine::Envelope;
+use crate::return_routability::{self, BindingManagementKey};
 use crate::time::NtpTime;
 
 /// One Mobility Header message.
@@ -226,6 +228,28 @@ pub fn emit_authenticated(
         _ => envelope.upper_destination(),
     };
     auth::sign(&mut out, care_of, home_address, association);
+    fill_checksum(&mut out, envelope);
+    Ok(out)
+}
+
+/// Writes a complete Mobility Header that ends in Binding Authorization Data (RFC 6275 §6.2.7).
+///
+/// The addresses are those of [`BindingManagementKey::authenticator`]. An option of this kind that
+/// `message` holds already is replaced.
+pub fn emit_authorized(
+    message: &Message,
+    envelope: &Envelope,
+    care_of: Ipv6Addr,
+    correspondent: Ipv6Addr,
+    kbm: &BindingManagementKey,
+) -> Result<Vec<u8>, EncodeError> {
+    let mut message = message.clone();
+    let options = message.options_mut();
+    options.retain(|option| !matches!(option, MobilityOption::AuthorizationData(_)));
+    let authenticator = vec![0; return_routability::AUTHENTICATOR];
+    options.push(option::BindingAuthorizationData { authenticator });
+    let mut out = emit_without_checksum(&message)?;
+    return_routability::sign(&mut out, care_of, correspondent, kbm);
     fill_checksum(&mut out, envelope);
     Ok(out)
 }

@@ -1,6 +1,9 @@
 //! What the tests of the machines share: a world in virtual time, and messages as text.
 #![allow(dead_code, reason = "every test program uses another part of it")]
 
+pub mod arithmetic;
+pub mod route;
+pub mod script;
 pub mod settings;
 pub mod text;
 pub mod world;

@@ -21,7 +21,7 @@ pub fn seconds(time: Duration) -> String {
     format!("{}.{:03}", time.as_secs(), time.subsec_millis())
 }
 
-fn options(options: &Options) -> String {
+pub fn options(options: &Options) -> String {
     let mut text = String::new();
     for option in options {
         match option {
@@ -51,7 +51,10 @@ fn options(options: &Options) -> String {
                 text += &format!(" [refresh={}]", u32::from(option.refresh_interval) * 4);
             }
             // Every protected message has them; the transcripts say so when it has not.
-            MobilityOption::Authentication(_) | MobilityOption::MessageId(_) => {}
+            MobilityOption::Authentication(_)
+            | MobilityOption::MessageId(_)
+            | MobilityOption::NonceIndices(_)
+            | MobilityOption::AuthorizationData(_) => {}
             other => text += &format!(" [option {}]", other.kind()),
         }
     }
@@ -61,7 +64,8 @@ fn options(options: &Options) -> String {
 /// A message in its packet.
 pub fn message(envelope: &Envelope, octets: &[u8]) -> String {
     let message = wire::receive(envelope, octets).expect("a message of our own");
-    let protected = message.options().authentication(1).is_some();
+    let options_of = message.options();
+    let protected = options_of.authentication(1).is_some() || options_of.authorization().is_some();
     let protected = if protected { "" } else { " unprotected" };
     match &message {
         Message::BindingUpdate(update) => {
@@ -222,10 +226,11 @@ pub fn parse_update(words: &[&str]) -> (Envelope, BindingUpdate) {
         flags: BindingUpdateFlags {
             acknowledge: has("A"),
             home: has("H"),
+            link_local: has("L"),
+            key_mobility: has("K"),
             router: has("R"),
             proxy: has("P"),
             overwrite: has("O"),
-            ..BindingUpdateFlags::default()
         },
         lifetime: Lifetime::from_duration(Duration::from_secs(number(words, "lifetime", 420))),
         options: parse_options(words),

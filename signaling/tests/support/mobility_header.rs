@@ -7,6 +7,7 @@ use std::net::Ipv6Addr;
 use mtun_policy::HomeAddress;
 use mtun_signaling::Envelope;
 use mtun_signaling::auth::{self, Algorithm, AuthFailure, Secret, SecurityAssociation};
+use mtun_signaling::return_routability::{self, BindingManagementKey, KeygenToken};
 use mtun_signaling::wire::{self, Message};
 
 /// Reads `octets` in every way there is; panics when something does not hold.
@@ -28,6 +29,11 @@ pub fn check(octets: &[u8]) -> bool {
         let verdict = auth::verify(octets, Ipv6Addr::LOCALHOST, home, &association);
         assert_eq!(verdict, Err(AuthFailure::Mismatch));
     }
+
+    let token = KeygenToken::new([0x5a; 8]);
+    let kbm = BindingManagementKey::deregistering(&token);
+    let local = Ipv6Addr::LOCALHOST;
+    assert!(return_routability::verify(octets, local, local, &kbm).is_err());
 
     let read = match wire::parse(octets) {
         Ok(read) => read,
