@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::classifier::{Classifier, Matching};
 use crate::key::{FieldSet, FlowKey};
 use crate::selector::TrafficSelector;
 use crate::stickiness::bucket;
@@ -52,16 +53,28 @@ impl RuleHead {
 }
 
 /// The heads of a rule set in the order in which they are tried, ready to be searched.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct RuleTable {
     heads: Vec<Arc<RuleHead>>,
+    /// Says nothing that the heads do not say; absent where asking each of them costs less.
+    #[serde(skip)]
+    classifier: Option<Arc<Classifier>>,
 }
+
+impl PartialEq for RuleTable {
+    fn eq(&self, other: &Self) -> bool {
+        self.heads == other.heads
+    }
+}
+
+impl Eq for RuleTable {}
 
 impl RuleTable {
     /// A table of these rules.
     pub fn new(heads: Vec<Arc<RuleHead>>) -> Self {
-        Self { heads }
+        let classifier = Classifier::new(&heads).map(Arc::new);
+        Self { heads, classifier }
     }
 
     /// The rules in order.
@@ -69,12 +82,27 @@ impl RuleTable {
         &self.heads
     }
 
-    /// The places of the rules that speak of packets with this key, in order.
+    /// The places of the rules that speak of packets with this key, in order, each found when it
+    /// is asked for.
     pub fn matching<'t, 'k>(
         &'t self,
         key: &'k FlowKey,
     ) -> impl Iterator<Item = usize> + use<'t, 'k> {
-        self.heads.iter().enumerate().filter(|(_, head)| head.matches(key)).map(|(at, _)| at)
+        Matching::new(&self.heads, self.classifier.as_deref(), key)
+    }
+
+    /// The place of the rule of this number.
+    pub fn place(&self, id: RuleId) -> Option<usize> {
+        let usual = usize::from(id.0);
+        if self.heads.get(usual).is_some_and(|head| head.id == id) {
+            return Some(usual);
+        }
+        self.heads.iter().position(|head| head.id == id)
+    }
+
+    /// Octets of memory that searching takes, besides the heads.
+    pub fn octets(&self) -> usize {
+        self.classifier.as_ref().map_or(0, |classifier| classifier.octets())
     }
 
     /// The fields that any of the rules looks at.
@@ -319,7 +347,7 @@ impl Effective {
             let found = self.overrides.iter().find(|(head, _)| head.id == id);
             return found.map(|(head, says)| Ruling { head, says });
         }
-        let at = self.table.heads().iter().position(|head| head.id == id)?;
+        let at = self.table.place(id)?;
         Some(Ruling { head: &self.table.heads()[at], says: &self.says[at] })
     }
 

@@ -55,6 +55,7 @@
 //! ```
 
 mod check;
+mod classifier;
 mod compile;
 mod diagnostic;
 pub mod document;
