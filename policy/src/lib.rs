@@ -63,6 +63,7 @@ mod effective;
 mod explain;
 mod files;
 mod filter;
+mod fmt;
 mod guard;
 mod key;
 pub mod link;
@@ -93,6 +94,7 @@ pub use explain::{
 };
 pub use files::{Directory, Files, NoFiles};
 pub use filter::{Filter, filter_text, parse_filter, parse_flow, parse_given, parse_question};
+pub use fmt::format_text;
 pub use key::{FieldSet, FlowKey, Ingress};
 pub use link::{AtLimit, Band, Cost, Period, Quota, Ratio, Sla, UsableWhen};
 pub use load::{load, load_tested, parse, parse_document};

@@ -1,4 +1,6 @@
-//! `mtun policy check|test|apply|show`.
+//! `mtun policy check|fmt|test|apply|show`.
+
+mod fmt;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,15 @@ pub(super) enum Command {
     Check {
         /// The policy file
         file: PathBuf,
+    },
+    /// Bring files into the one form, comments kept; needs no daemon
+    Fmt {
+        /// Only say which files are in another form; the exit code is 1 then
+        #[arg(long)]
+        check: bool,
+        /// The policy files, or files that policies include
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
     },
     /// Run a file's tests and show each; needs no daemon
     Test {
@@ -43,6 +54,7 @@ pub(super) fn run(
     let mut page = Page::new(screen);
     let request = match command {
         Command::Check { file } => return check(file, page),
+        Command::Fmt { check, files } => return fmt::run(files, *check, page),
         Command::Test { file } => return test(file, page),
         Command::Apply { file } => {
             // The daemon runs in another directory.

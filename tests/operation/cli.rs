@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use mtun::control::{Access, Event, Request};
 use serde_json::Value;
@@ -295,20 +296,18 @@ fn a_monitor_prints_one_line_per_event() {
             command.arg("--json");
         }
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (heard, hear) = std::sync::mpsc::channel();
+        let reader =
+            std::thread::spawn(move || lines.for_each(|line| heard.send(line.unwrap()).unwrap()));
         let down = Event::LinkDown { link: "wlan0".into(), reason: "carrier\x1b[2J-lost".into() };
-        // Events from before the subscription are nobody's.
-        let sent = (0..20_000).any(|_| {
-            std::thread::yield_now();
-            let heard = owner.events.receiver_count() > 0;
-            if !heard {
-                std::thread::sleep(std::time::Duration::from_millis(1));
-            }
-            heard
+        // Events from before the subscription are nobody's: they are told until one is heard.
+        let line = (0..4000).find_map(|_| {
+            // Without a monitor there is nobody to take it.
+            let _ = owner.events.send(down.clone().into());
+            hear.recv_timeout(Duration::from_millis(10)).ok()
         });
-        assert!(sent, "nobody subscribed");
-        owner.events.send(down.into()).unwrap();
-        let line = lines.next().unwrap().unwrap();
+        let line = line.expect("a monitor prints what it hears");
         if as_json {
             let event: Value = serde_json::from_str(&line).unwrap();
             assert_eq!((&event["version"], &event["event"]), (&1.into(), &"link-down".into()));
@@ -318,16 +317,69 @@ fn a_monitor_prints_one_line_per_event() {
             assert!(!line.contains('\x1b'), "{line}");
         }
         owner.stop();
-        let rest: Vec<String> = lines.map(Result::unwrap).collect();
+        reader.join().unwrap();
+        let last = hear.try_iter().last();
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(NO_DAEMON));
         if as_json {
-            let error: Value = serde_json::from_str(&rest[0]).unwrap();
+            let error: Value = serde_json::from_str(&last.unwrap()).unwrap();
             assert_eq!(error["error"]["code"], "no-daemon");
         } else {
             assert!(text(&output.stderr).contains("the daemon has stopped"));
         }
     }
+}
+
+#[test]
+fn a_file_is_formatted_in_its_place_or_left_alone() {
+    let scratch = Scratch::new();
+    let nowhere = Path::new("/nonexistent");
+    let wanted = std::fs::read_to_string(example("mobile-node.kdl")).unwrap();
+    let file = scratch.join("node.kdl");
+    let link = scratch.join("link.kdl");
+    let messy = wanted.replace("    ", "\t").replace(" }", "; }");
+    std::fs::write(&file, &messy).unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("node.kdl", &link).unwrap();
+    let names = || -> Vec<_> {
+        let entries = std::fs::read_dir(&scratch.0).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect()
+    };
+    let before = names().len();
+    let link = link.to_str().unwrap();
+
+    let (exit, document) = json(nowhere, &["policy", "fmt", "--check", link]);
+    assert_eq!((exit, &document["error"]["code"]), (DEGRADED, &"degraded".into()), "{document}");
+    assert_eq!(document["result"]["files"][0]["changed"], true);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), messy, "only looked at");
+
+    for changed in [true, false] {
+        let (exit, document) = json(nowhere, &["policy", "fmt", link]);
+        assert_eq!(exit, OK, "{document}");
+        assert_eq!(document["result"]["files"][0]["changed"], changed);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), wanted);
+    }
+    assert_eq!(json(nowhere, &["policy", "fmt", "--check", link]).0, OK);
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
+    assert!(std::fs::symlink_metadata(link).unwrap().is_symlink());
+    assert_eq!(names().len(), before, "nothing is left beside it");
+
+    // One broken file, and none of them is written.
+    std::fs::write(&file, &messy).unwrap();
+    let broken = scratch.join("broken.kdl");
+    std::fs::write(&broken, "role  \"mobile-node\"\nfoo 1\nbar 2\n").unwrap();
+    let words = ["policy", "fmt", file.to_str().unwrap(), broken.to_str().unwrap()];
+    let (exit, document) = json(nowhere, &words);
+    assert_eq!((exit, &document["error"]["code"]), (REFUSED, &"policy-faults".into()));
+    let faults = document["error"]["faults"].as_array().unwrap();
+    let lines: Vec<_> = faults.iter().map(|fault| fault["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [2, 3]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), messy);
+    let octets = scratch.join("octets.kdl");
+    std::fs::write(&octets, b"role a\n\xff").unwrap();
+    let (exit, document) = json(nowhere, &["policy", "fmt", octets.to_str().unwrap()]);
+    assert_eq!(exit, USAGE);
+    assert!(document.to_string().contains("not UTF-8 on line 2"), "{document}");
 }
 
 #[test]
