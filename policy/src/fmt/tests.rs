@@ -176,13 +176,13 @@ fn messed_up(text: &str, dice: &[u8]) -> String {
             Lexeme::Word(word) => out.push_str(word),
             Lexeme::Equals => out.push('='),
             Lexeme::Open => {
-                out.push_str(if throw % 3 == 0 { "{\n\n" } else { "{" });
+                out.push_str(if throw.is_multiple_of(3) { "{\n\n" } else { "{" });
                 continue;
             }
             Lexeme::Close => out.push('}'),
-            Lexeme::Semicolon => out.push_str(if throw % 2 == 0 { ";" } else { "\n\n" }),
+            Lexeme::Semicolon => out.push_str(if throw.is_multiple_of(2) { ";" } else { "\n\n" }),
             Lexeme::Break => {
-                out.push_str(if throw % 2 == 0 { "\n" } else { " // end\n\n\n\t" });
+                out.push_str(if throw.is_multiple_of(2) { "\n" } else { " // end\n\n\n\t" });
                 continue;
             }
             Lexeme::Line(comment) | Lexeme::Block(comment) => out.push_str(comment),
