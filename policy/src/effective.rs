@@ -15,7 +15,7 @@ use crate::key::{FieldSet, FlowKey};
 use crate::selector::TrafficSelector;
 use crate::stickiness::bucket;
 use crate::terms::{Bid, RuleId, RuleName};
-use crate::verb::{FailbackMode, Sticky};
+use crate::verb::{FailbackMode, Scope, Sticky};
 
 /// How a refused packet is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -207,15 +207,17 @@ pub struct Says {
 }
 
 impl Says {
-    /// A rule of overrides and agents: this, else the next rule, without failback.
+    /// A rule of overrides and agents: this, else the next rule, and what it says at present holds
+    /// for every packet.
     pub fn plain(outcome: Outcome, otherwise: Otherwise) -> Self {
+        let ripe = outcome.links().to_vec();
         Self {
             outcome,
             otherwise,
-            sticky: Sticky::default(),
+            sticky: Sticky { scope: Scope::None, ..Sticky::default() },
             together: None,
             failback: FailbackMode::Now,
-            ripe: Vec::new(),
+            ripe,
             settled: Vec::new(),
         }
     }
