@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use mtun_dataplane::backend::{
-    PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, TunQueue, Uplink, VnetHeader,
-    Waker, wait,
+    BreakoutLink, PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, TunQueue, Uplink,
+    VnetHeader, Waker, wait,
 };
 use mtun_dataplane::{Engine, PathId, Verdict, wire};
 use mtun_policy::{HomeAddress, Ingress};
@@ -57,28 +57,47 @@ pub enum Arrived {
     },
 }
 
-/// Where outer packets leave, by path. One writer, the owner loop.
+/// Where outer packets leave, by path, and where packets leave outside the tunnel. One writer, the
+/// owner loop.
 #[derive(Debug, Default)]
-pub struct Paths(ArcSwap<BTreeMap<PathId, Arc<Uplink>>>);
+pub struct Paths {
+    uplinks: ArcSwap<BTreeMap<PathId, Arc<Uplink>>>,
+    breakouts: ArcSwap<BTreeMap<PathId, Arc<BreakoutLink>>>,
+}
 
 impl Paths {
     /// The way out of this path, if it is open.
     pub fn get(&self, path: PathId) -> Option<Arc<Uplink>> {
-        self.0.load().get(&path).cloned()
+        self.uplinks.load().get(&path).cloned()
+    }
+
+    /// The way out of this path outside the tunnel, if it is open.
+    pub fn breakout(&self, path: PathId) -> Option<Arc<BreakoutLink>> {
+        self.breakouts.load().get(&path).cloned()
     }
 
     /// Opens or replaces a path.
     pub fn open(&self, path: PathId, uplink: Uplink) {
-        let mut paths = BTreeMap::clone(&self.0.load());
+        let mut paths = BTreeMap::clone(&self.uplinks.load());
         paths.insert(path, Arc::new(uplink));
-        self.0.store(Arc::new(paths));
+        self.uplinks.store(Arc::new(paths));
     }
 
-    /// Closes a path.
+    /// Opens or replaces the way outside the tunnel.
+    pub fn open_breakout(&self, path: PathId, link: BreakoutLink) {
+        let mut paths = BTreeMap::clone(&self.breakouts.load());
+        paths.insert(path, Arc::new(link));
+        self.breakouts.store(Arc::new(paths));
+    }
+
+    /// Closes a path, inside the tunnel and outside.
     pub fn close(&self, path: PathId) {
-        let mut paths = BTreeMap::clone(&self.0.load());
-        paths.remove(&path);
-        self.0.store(Arc::new(paths));
+        let mut uplinks = BTreeMap::clone(&self.uplinks.load());
+        uplinks.remove(&path);
+        self.uplinks.store(Arc::new(uplinks));
+        let mut breakouts = BTreeMap::clone(&self.breakouts.load());
+        breakouts.remove(&path);
+        self.breakouts.store(Arc::new(breakouts));
     }
 }
 
@@ -111,6 +130,10 @@ impl SendFailures {
             SendError::NotPermitted | SendError::Malformed | SendError::Os(_) => &self.other,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count_no_path(&self) {
+        self.no_path.fetch_add(1, Ordering::Relaxed);
     }
 
     fn count_tunnel(&self) {
@@ -310,6 +333,16 @@ fn arrive(
     }
 }
 
+/// Sends the outer packets of one path.
+fn send(shared: &Shared, path: PathId, out: &[u8]) {
+    let Some(uplink) = shared.paths.get(path) else { return shared.failures.count_no_path() };
+    for packet in wire::packets(out) {
+        if let Err(error) = uplink.send(packet) {
+            shared.failures.count(error);
+        }
+    }
+}
+
 /// Does what a verdict says. Nothing here can stop the batch: what fails is counted.
 fn carry(
     shared: &Shared,
@@ -325,17 +358,17 @@ fn carry(
         }
     };
     match verdict {
-        Verdict::Send { path } => match shared.paths.get(path) {
-            Some(uplink) => {
-                for packet in wire::packets(out) {
-                    if let Err(error) = uplink.send(packet) {
-                        shared.failures.count(error);
-                    }
+        Verdict::Send { path } => send(shared, path, out),
+        Verdict::Replicate(sends) => {
+            sends.parts(out).for_each(|(path, part)| send(shared, path, part));
+        }
+        Verdict::Breakout { path, translate } => match shared.paths.breakout(path) {
+            Some(link) => {
+                if let Err(error) = link.send(out, translate) {
+                    shared.failures.count(error);
                 }
             }
-            None => {
-                shared.failures.no_path.fetch_add(1, Ordering::Relaxed);
-            }
+            None => shared.failures.count_no_path(),
         },
         Verdict::Deliver | Verdict::Answer(_) => {
             if lane.queue.send_with(header, out).is_err() {

@@ -61,18 +61,21 @@ pub fn home(
             care_of: entry.care_of,
             path: PathId(entry.bid.get()),
             usable: registered && facts.is_some_and(|facts| facts.attached),
+            attached: facts.is_some_and(|facts| facts.attached),
+            metered: false,
             mtu: facts.map_or(1280, |facts| facts.mtu),
+            rtt: None,
+            jitter: None,
         }
     });
-    Registration {
-        home: home.name.clone(),
-        home_address: home.address,
-        prefixes: home.mobile_networks.iter().map(|network| network.prefix).collect(),
-        peer: home.agent.0,
-        bindings: bindings.collect(),
-        policy: effective,
-        generation: 0,
-    }
+    Registration::new(
+        home.name.clone(),
+        home.address,
+        home.mobile_networks.iter().map(|network| network.prefix).collect(),
+        home.agent.0,
+        bindings.collect(),
+        effective,
+    )
 }
 
 /// The registration of one mobile as its home agent sees it; without bindings while the mobile is
@@ -91,21 +94,24 @@ pub fn mobile(
             care_of: binding.care_of,
             path: PathId::ROUTED,
             usable: true,
+            attached: true,
+            metered: false,
             mtu,
+            rtt: None,
+            jitter: None,
         };
         entry.bindings.iter().map(binding).collect()
     });
-    Registration {
-        home: served.name.clone(),
-        home_address: allowed.address,
+    Registration::new(
+        served.name.clone(),
+        allowed.address,
         // An allowed prefix that is not registered is the mobile's all the same: what is for it
         // is dropped here and goes nowhere else.
-        prefixes: entry.map_or_else(|| allowed.prefixes.clone(), |entry| entry.prefixes.clone()),
-        peer: served.agent.0,
+        entry.map_or_else(|| allowed.prefixes.clone(), |entry| entry.prefixes.clone()),
+        served.agent.0,
         bindings,
-        policy: effective,
-        generation: 0,
-    }
+        effective,
+    )
 }
 
 /// Publishes a mobile's registration; returns its generation and whether decisions may differ.

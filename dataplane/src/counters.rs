@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use mtun_policy::{Bid, RuleId};
 
+use crate::moves::MoveReason;
 use crate::reason::{DropReason, IgnoreReason};
 
 /// Which way a packet went.
@@ -32,6 +33,19 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// How many flows left one link for another, for one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moves {
+    /// The link they left.
+    pub from: Option<Bid>,
+    /// The link they leave by now.
+    pub to: Option<Bid>,
+    /// Why.
+    pub reason: MoveReason,
+    /// How many.
+    pub count: u64,
+}
+
 /// The counters at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CounterSnapshot {
@@ -41,6 +55,8 @@ pub struct CounterSnapshot {
     pub ignores: Vec<(IgnoreReason, u64)>,
     /// Sorted by rule, binding and direction.
     pub traffic: Vec<Traffic>,
+    /// Moves that occurred, sorted by their links and reason.
+    pub moves: Vec<Moves>,
     /// Signalling packets handed on.
     pub signalling: u64,
     /// ICMPv6 errors and TCP resets written.
@@ -62,6 +78,11 @@ impl CounterSnapshot {
 /// Series of carried packets that are kept apart; more, after very many policies, share one.
 const MAX_SERIES: usize = 4096;
 
+/// Pairs of links and reasons of moves that are kept apart; more share one.
+const MAX_MOVES: usize = 1024;
+
+type MoveSeries = (Option<Bid>, Option<Bid>, MoveReason);
+
 type Series = (Option<RuleId>, Option<Bid>, Direction);
 
 #[derive(Debug, Default)]
@@ -76,6 +97,7 @@ pub struct Counters {
     drops: Box<[AtomicU64]>,
     ignores: Box<[AtomicU64]>,
     traffic: RwLock<HashMap<Series, Cell, ahash::RandomState>>,
+    moves: Mutex<HashMap<MoveSeries, u64, ahash::RandomState>>,
     signalling: AtomicU64,
     answers: AtomicU64,
 }
@@ -87,6 +109,7 @@ impl Default for Counters {
             drops: zeros(DropReason::ALL.len()),
             ignores: zeros(IgnoreReason::ALL.len()),
             traffic: RwLock::default(),
+            moves: Mutex::default(),
             signalling: AtomicU64::new(0),
             answers: AtomicU64::new(0),
         }
@@ -108,6 +131,13 @@ impl Counters {
 
     pub(crate) fn answer(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn moved(&self, from: Option<Bid>, to: Option<Bid>, reason: MoveReason) {
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = (from, to, reason);
+        let full = moves.len() >= MAX_MOVES && !moves.contains_key(&series);
+        *moves.entry(if full { (None, None, reason) } else { series }).or_default() += 1;
     }
 
     pub(crate) fn carry(
@@ -147,7 +177,14 @@ impl Counters {
             })
             .collect();
         traffic.sort_unstable_by_key(|t| (t.rule, t.bid, t.direction));
+        let moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut moves: Vec<_> = moves
+            .iter()
+            .map(|(&(from, to, reason), &count)| Moves { from, to, reason, count })
+            .collect();
+        moves.sort_unstable_by_key(|it| (it.from, it.to, it.reason));
         CounterSnapshot {
+            moves,
             drops: DropReason::ALL.iter().copied().zip(self.drops.iter().map(read)).collect(),
             ignores: IgnoreReason::ALL.iter().copied().zip(self.ignores.iter().map(read)).collect(),
             traffic,

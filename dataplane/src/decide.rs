@@ -14,15 +14,23 @@
 //! | mobile node | updates | source is the home address | tunnel to the home agent |
 //! | mobile router | updates | source is in its prefix | tunnel to the home agent |
 //! | home agent | cache | destination is a home address or in a prefix | tunnel to a care-of address by that mobile's own rules |
+//! | mobile router | also | ingress is a further source's | outside the tunnel, or not at all |
+//!
+//! Three steps. Whose packet is it; does what is remembered of its flow still hold; else the walk
+//! over the rules, and whether the flow keeps the link it has ([`crate::settle`]).
 //!
 //! Standards: RFC 6275 §10.4.2, §11.3.1; RFC 3963 §5.5, §6.4; RFC 5648 §6.5; RFC 6089 §4.3, §5.3.6.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use mtun_policy::{Bid, BlockReply, Choice, FlowKey, Ingress, Origin, RuleId, Ruling};
+use mtun_policy::{Bid, BlockReply, Choice, FlowKey, Origin, RuleId, Ruling};
 
+use crate::groups::GroupKey;
+use crate::memory::{Answer, Marks, Memory, Remembered, Way};
+use crate::moves::Moved;
 use crate::reason::DropReason;
+use crate::settle::{Asked, Kept, Settled, Wish, is_open};
 use crate::snapshot::{Binding, Present, Registration, Snapshot};
 use crate::wire::MOBILITY_HEADER;
 
@@ -42,6 +50,10 @@ pub enum Decision<'s> {
     Pass,
     /// Into the tunnel.
     Forward(Route<'s>),
+    /// Into the tunnel by several bindings, a copy each.
+    Replicate(Copies<'s>),
+    /// Out of a link directly, outside the tunnel.
+    Breakout(Breakout<'s>),
     /// Not carried.
     Drop(DropReason),
     /// Refused by a rule, to be answered as the rule says.
@@ -70,6 +82,51 @@ pub struct Route<'s> {
     pub binding: &'s Binding,
     /// How it is wrapped.
     pub encapsulation: Encapsulation,
+    /// That the flow leaves its link with this packet, and why.
+    pub moved: Option<Moved>,
+    pub(crate) kept: Kept,
+}
+
+/// The ways of the copies of one packet. The receiver does not remove duplicates: both ends of a
+/// flow see each packet as often as it arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Copies<'s> {
+    /// The way of the first copy; its binding counts as the flow's.
+    pub first: Route<'s>,
+    links: &'s [Bid],
+    copies: u8,
+}
+
+impl<'s> Copies<'s> {
+    /// The way of each copy, the first one's first.
+    pub fn routes(&self) -> impl Iterator<Item = Route<'s>> + use<'s> {
+        let first = self.first;
+        let carries =
+            move |bid: &Bid| first.registration.binding(Some(*bid)).filter(|b| b.carries());
+        let bindings = self.links.iter().filter_map(carries);
+        bindings.take(usize::from(self.copies)).filter_map(move |binding| {
+            let encapsulation = encapsulation(first.side, first.registration, binding)?;
+            Some(Route { binding, encapsulation, ..first })
+        })
+    }
+}
+
+/// A packet that leaves outside the tunnel.
+#[derive(Clone, Copy, Debug)]
+pub struct Breakout<'s> {
+    /// Whose rules said so.
+    pub registration: &'s Registration,
+    /// The rule.
+    pub rule: Option<RuleId>,
+    /// Whether the rule's `otherwise` was needed.
+    pub otherwise: bool,
+    /// The link it leaves by.
+    pub binding: &'s Binding,
+    /// Whether its source becomes the link's own address.
+    pub translate: bool,
+    /// That the flow leaves its link with this packet, and why.
+    pub moved: Option<Moved>,
+    pub(crate) kept: Kept,
 }
 
 /// How an inner packet is wrapped.
@@ -84,122 +141,259 @@ pub enum Encapsulation {
     },
 }
 
-/// What the flow table remembers of one flow. Only [`decide`] interprets it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Remembered {
-    /// The last decision to forward, and what it was made for.
-    pub answer: Option<Answer>,
-    /// The binding on which the flow's last packet in the other direction was admitted.
-    pub last_verified: Option<Bid>,
-    /// When a packet of the flow was last seen, in either direction.
-    pub last_seen: Duration,
+/// Whose packet it is.
+enum Party<'s> {
+    Of { registration: &'s Registration, side: Side, origin: Origin },
+    Hairpin,
+    Nobody,
 }
 
-/// A decision to forward and everything it depends on besides the addresses and ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Answer {
-    /// The registration's generation.
-    pub generation: u64,
-    /// The DSCP of the packet.
-    pub dscp: u8,
-    /// The door it came by.
-    pub ingress: Ingress,
-    /// What was verified when the decision was made.
-    pub last_verified: Option<Bid>,
-    /// The rule.
-    pub rule: Option<RuleId>,
-    /// Whether its `otherwise` was needed.
-    pub otherwise: bool,
-    /// The binding.
-    pub bid: Option<Bid>,
-}
-
-/// Where one packet goes.
+/// Where one packet goes, at the time `now`.
 ///
-/// `memory` is what the flow table remembers of the flow with this key's addresses, protocol and
-/// ports: it saves the walk over the rules while nothing that a decision depends on has
-/// changed, and it tells `reflect` on which binding the flow was last verified.
+/// `memory` saves the walk over the rules while nothing that a decision depends on has changed,
+/// keeps flows on their links, and tells `reflect` on which binding the flow was last verified.
 pub fn decide<'s>(
     snapshot: &'s Snapshot,
     key: &FlowKey,
-    memory: Option<&Remembered>,
+    now: Duration,
+    memory: Memory<'_>,
 ) -> Decision<'s> {
-    let near = snapshot.updates.lookup(key.source);
-    let far = || snapshot.cache.lookup(key.destination);
-    let (side, registration, back) = match near {
-        Some(near) => (Side::Near, near, snapshot.updates.lookup(key.destination)),
-        None => match far() {
-            Some(far) => (Side::Far, far, snapshot.cache.lookup(key.source)),
-            None => return Decision::Pass,
-        },
+    let (registration, side, origin) = match party(snapshot, key) {
+        Party::Of { registration, side, origin } => (registration, side, origin),
+        // TN-06: the far end of this tunnel would send it straight back.
+        Party::Hairpin => return Decision::Drop(DropReason::Hairpin),
+        Party::Nobody => return Decision::Pass,
     };
-    // TN-06: the far end of this tunnel would send it straight back.
-    if back.is_some_and(|back| back.home_address == registration.home_address) {
-        return Decision::Drop(DropReason::Hairpin);
-    }
-    let forward =
-        |rule, otherwise, binding: &'s Binding| match encapsulation(side, registration, binding) {
-            Some(encapsulation) => Decision::Forward(Route {
-                registration,
-                side,
-                rule,
-                otherwise,
-                binding,
-                encapsulation,
-            }),
-            None => Decision::Drop(DropReason::NoUsableBinding),
-        };
     // Signalling of others is not subject to flow policy (RFC 6089 §4.3): one way for all of it.
     if side == Side::Far && key.protocol == MOBILITY_HEADER {
         return match registration.preferred() {
-            Some(binding) => forward(None, false, binding),
+            Some(binding) => {
+                let (way, kept) = (Way::Tunnel, Kept::default());
+                let (rule, otherwise, moved) = (None, false, None);
+                leave(registration, side, Settled { rule, otherwise, binding, way, moved, kept })
+            }
             None => Decision::Drop(DropReason::NoUsableBinding),
         };
     }
-    if let Some(answer) = memory.and_then(|memory| memory.still_valid(registration, key))
-        && let Some(binding) = registration.binding(answer.bid).filter(|b| b.carries())
-    {
-        return forward(answer.rule, answer.otherwise, binding);
+    let asked = Asked { registration, side, key, now, memory };
+    if let Some(settled) = asked.again() {
+        return leave(registration, side, settled);
     }
     let present = Present(registration);
-    let last_verified = memory.and_then(|memory| memory.last_verified);
-    match registration.policy.choose(key, Origin::Home, &present, last_verified) {
+    let choice = registration.policy.choose(key, origin, &present, memory.last_verified());
+    let open = |bid, way| {
+        let binding = present.chosen(bid, way);
+        binding.expect("the walk chooses among the bindings that are open")
+    };
+    match choice {
         Choice::Use { rule, bid, otherwise } => {
-            let binding = present.chosen(bid).expect("the walk chooses among usable bindings");
-            forward(rule.map(|rule| rule.head.id), otherwise, binding)
+            let (way, binding) = (Way::Tunnel, open(bid, Way::Tunnel));
+            leave(registration, side, asked.settle(Wish { rule, otherwise, way, binding }))
+        }
+        Choice::Copies { rule, links, copies, otherwise } => {
+            let mut usable = links.iter().filter_map(|bid| registration.binding(Some(*bid)));
+            let Some(binding) = usable.find(|binding| binding.carries()) else {
+                return Decision::Drop(DropReason::NoUsableBinding);
+            };
+            let wish = Wish { rule: Some(rule), otherwise, way: Way::Copies, binding };
+            match leave(registration, side, asked.settle(wish)) {
+                Decision::Forward(first) => Decision::Replicate(Copies { first, links, copies }),
+                other => other,
+            }
+        }
+        // Agents serve and do not break out.
+        Choice::Breakout { .. } if side == Side::Far => Decision::Drop(DropReason::NoUsableBinding),
+        Choice::Breakout { translate: false, .. } if origin == Origin::Home => {
+            Decision::Drop(DropReason::Untranslated)
+        }
+        Choice::Breakout { rule, bid, translate, otherwise } => {
+            let way = Way::Breakout { translate };
+            let wish = Wish { rule: Some(rule), otherwise, way, binding: open(bid, way) };
+            leave(registration, side, asked.settle(wish))
         }
         Choice::Block { rule, reply, .. } => Decision::Refuse { registration, rule, reply },
-        // No rule of ours says so yet.
-        Choice::Copies { .. } | Choice::Breakout { .. } => {
-            Decision::Drop(DropReason::NoUsableBinding)
-        }
-        Choice::Nothing(_) => Decision::Drop(DropReason::NoUsableBinding),
+        Choice::Nothing(_) => Decision::Drop(match origin {
+            Origin::Home => DropReason::NoUsableBinding,
+            Origin::Also => DropReason::NeverTunnelled,
+        }),
     }
 }
 
-impl Remembered {
-    /// The answer, if the same question asked again would be answered alike.
-    fn still_valid(&self, registration: &Registration, key: &FlowKey) -> Option<Answer> {
-        self.answer.filter(|answer| {
-            answer.generation == registration.generation
-                && answer.dscp == key.dscp
-                && answer.ingress == key.ingress
-                && answer.last_verified == self.last_verified
+fn party<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Party<'s> {
+    let (side, registration, back) = match snapshot.updates.lookup(key.source) {
+        Some(near) => (Side::Near, near, snapshot.updates.lookup(key.destination)),
+        None => match snapshot.cache.lookup(key.destination) {
+            Some(far) => (Side::Far, far, snapshot.cache.lookup(key.source)),
+            None => return also(snapshot, key),
+        },
+    };
+    if back.is_some_and(|back| back.home_address == registration.home_address) {
+        return Party::Hairpin;
+    }
+    Party::Of { registration, side, origin: Origin::Home }
+}
+
+/// A further source of one of our homes. What is for that home's own network has come astray.
+fn also<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Party<'s> {
+    let home = snapshot.also.get(&key.ingress);
+    let Some(registration) = home.and_then(|home| snapshot.updates.get(*home)) else {
+        return Party::Nobody;
+    };
+    if snapshot.updates.lookup(key.destination).is_some() {
+        return Party::Hairpin;
+    }
+    Party::Of { registration, side: Side::Near, origin: Origin::Also }
+}
+
+impl<'s> Asked<'s, '_> {
+    /// What is remembered, if the walk would say the same again.
+    fn again(&self) -> Option<Settled<'s>> {
+        let flow = self.memory.flow?;
+        let answer = flow.still_valid(self.registration, self.key, self.now)?;
+        // Which links take the copies is for the rule to say.
+        if answer.way == Way::Copies {
+            return None;
+        }
+        let group = answer.identity.and_then(|it| self.group(it, answer.sticky, answer.together));
+        let group = match (group, self.memory.groups) {
+            (Some(key), Some(groups)) => {
+                let known = groups.remembered(&key)?;
+                let shared = known.answer_at(self.now)?;
+                if (shared.bid, shared.way) != (answer.bid, answer.way) || shared.due.is_some() {
+                    return None;
+                }
+                Some((key, Some(known)))
+            }
+            _ => None,
+        };
+        let binding = self.registration.binding(answer.bid)?;
+        let Answer { rules, identity, sticky, together, .. } = *answer;
+        is_open(binding, answer.way).then_some(Settled {
+            rule: answer.rule,
+            otherwise: answer.otherwise,
+            binding,
+            way: answer.way,
+            moved: None,
+            kept: Kept { rules, identity, sticky, together, due: None, group },
         })
     }
 }
 
+/// Says how a settled packet leaves.
+fn leave<'s>(registration: &'s Registration, side: Side, settled: Settled<'s>) -> Decision<'s> {
+    let Settled { rule, otherwise, binding, way, moved, kept } = settled;
+    if let Way::Breakout { translate } = way {
+        let out = Breakout { registration, rule, otherwise, binding, translate, moved, kept };
+        return Decision::Breakout(out);
+    }
+    match encapsulation(side, registration, binding) {
+        Some(encapsulation) => Decision::Forward(Route {
+            registration,
+            side,
+            rule,
+            otherwise,
+            binding,
+            encapsulation,
+            moved,
+            kept,
+        }),
+        None => Decision::Drop(DropReason::NoUsableBinding),
+    }
+}
+
+impl Decision<'_> {
+    /// That the flow leaves its link with this packet, and why.
+    pub fn moved(&self) -> Option<Moved> {
+        match self {
+            Self::Forward(route) => route.moved,
+            Self::Replicate(copies) => copies.first.moved,
+            Self::Breakout(out) => out.moved,
+            Self::Pass | Self::Drop(_) | Self::Refuse { .. } => None,
+        }
+    }
+
+    /// The group whose choice this is, and what was remembered of it.
+    pub(crate) fn group(&self) -> Option<(GroupKey, Option<Remembered>)> {
+        match self {
+            Self::Forward(route) => route.kept.group,
+            Self::Replicate(copies) => copies.first.kept.group,
+            Self::Breakout(out) => out.kept.group,
+            Self::Pass | Self::Drop(_) | Self::Refuse { .. } => None,
+        }
+    }
+
+    /// What to remember of a decision to let a packet go, made for `key` with this `memory`.
+    pub fn answer(&self, key: &FlowKey, memory: Memory<'_>) -> Option<Answer> {
+        let left = match self {
+            Self::Forward(route) => Left::of(route, Way::Tunnel),
+            Self::Replicate(copies) => Left::of(&copies.first, Way::Copies),
+            Self::Breakout(out) => Left {
+                registration: out.registration,
+                rule: out.rule,
+                otherwise: out.otherwise,
+                way: Way::Breakout { translate: out.translate },
+                bid: out.binding.bid,
+                moved: out.moved,
+                kept: &out.kept,
+            },
+            Self::Pass | Self::Drop(_) | Self::Refuse { .. } => return None,
+        };
+        Some(left.answer(key, memory))
+    }
+}
+
 impl Route<'_> {
-    /// What to remember of this decision, made for `key` with this `memory`.
-    pub fn answer(&self, key: &FlowKey, memory: Option<&Remembered>) -> Answer {
+    /// How a packet of the same flow would be wrapped by another binding.
+    pub(crate) fn by(&self, binding: &Binding) -> Option<Encapsulation> {
+        encapsulation(self.side, self.registration, binding)
+    }
+
+    /// What to remember of this way, made for `key` with this `memory`.
+    pub fn answer(&self, key: &FlowKey, memory: Memory<'_>) -> Answer {
+        Left::of(self, Way::Tunnel).answer(key, memory)
+    }
+}
+
+/// What all ways to leave have in common.
+struct Left<'d> {
+    registration: &'d Registration,
+    rule: Option<RuleId>,
+    otherwise: bool,
+    way: Way,
+    bid: Option<Bid>,
+    moved: Option<Moved>,
+    kept: &'d Kept,
+}
+
+impl<'d> Left<'d> {
+    fn of(route: &'d Route<'_>, way: Way) -> Self {
+        Self {
+            registration: route.registration,
+            rule: route.rule,
+            otherwise: route.otherwise,
+            way,
+            bid: route.binding.bid,
+            moved: route.moved,
+            kept: &route.kept,
+        }
+    }
+
+    fn answer(&self, key: &FlowKey, memory: Memory<'_>) -> Answer {
+        let before = memory.flow.and_then(|flow| flow.answer);
         Answer {
             generation: self.registration.generation,
-            dscp: key.dscp,
-            ingress: key.ingress,
-            last_verified: memory.and_then(|memory| memory.last_verified),
+            rules: self.kept.rules,
+            marks: Marks::of(key),
+            last_verified: memory.last_verified(),
             rule: self.rule,
+            identity: self.kept.identity,
             otherwise: self.otherwise,
-            bid: self.binding.bid,
+            way: self.way,
+            bid: self.bid,
+            sticky: self.kept.sticky,
+            together: self.kept.together,
+            due: self.kept.due,
+            moved: self.moved.or(before.and_then(|answer| answer.moved)),
         }
     }
 }

@@ -5,31 +5,34 @@
 //! threads may share one engine: the snapshot is read without a lock, and the flow table and the
 //! few other stores have short locks of their own, never two at once.
 //!
-//! The only [`Verdict::Send`] is made from a [`Route`], and a route is always wrapped: a packet
-//! with a home source leaves in a tunnel or not at all.
+//! The only [`Verdict::Send`] is made from a [`Route`](crate::Route), and a route is always wrapped.
+//! The only way past the tunnel is [`Verdict::Breakout`], and [`decide`](crate::decide()) gives it to a home source only if the
+//! source is translated.
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mtun_policy::{BlockReply, FlowKey, Ingress};
+use mtun_policy::{FlowKey, Ingress};
 
 use crate::answer::{Answerer, Refusal};
-use crate::counters::{Counters, Direction};
-use crate::decide::{Decision, Encapsulation, Remembered, Route, Side, decide};
-use crate::encapsulation::{encapsulate, limit_for, overhead};
+use crate::counters::Counters;
 use crate::explain::{Explained, explain};
 use crate::flow_table::{FlowEntry, FlowTable};
 use crate::fragments::Firsts;
-use crate::mtu::{self, PathMtus, inner_mtu, is_too_big, told_mtu};
-use crate::packet::Inner;
+use crate::groups::GroupTable;
+use crate::memory::Memory;
+use crate::moves::{MoveRecord, MoveRing};
+use crate::mtu::PathMtus;
 use crate::reason::{DropReason, IgnoreReason};
 use crate::reassembly::{Limits, Reassembly};
+use crate::reevaluate::Reevaluation;
+use crate::sends::Sends;
 use crate::snapshot::{PathId, Snapshot};
+use crate::uids::Uids;
 use crate::verified::VerifiedSources;
-use crate::wire::icmpv6::IcmpError;
 
 /// What the operator may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +69,16 @@ pub enum Verdict {
     Send {
         /// How they leave.
         path: PathId,
+    },
+    /// `out` holds several outer packets, copies of one inner packet, each for its own path.
+    Replicate(Sends),
+    /// `out` holds the packet as it came, to be sent outside the tunnel. It passes the machine's
+    /// own output and postrouting hooks, where a translated one gets the link's address.
+    Breakout {
+        /// The link it leaves by.
+        path: PathId,
+        /// Whether its source is translated.
+        translate: bool,
     },
     /// `out` holds a packet for the home-bound interface: what was unwrapped, or an error from
     /// inside the tunnel for the inner source.
@@ -108,8 +121,12 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
-    settings: Settings,
+    pub(crate) settings: Settings,
     pub(crate) flows: FlowTable,
+    pub(crate) groups: GroupTable,
+    pub(crate) moves: MoveRing,
+    pub(crate) reevaluation: Reevaluation,
+    pub(crate) uids: Option<Box<dyn Uids>>,
     pub(crate) firsts: Firsts,
     pub(crate) reassembly: Reassembly,
     pub(crate) path_mtus: PathMtus,
@@ -117,9 +134,9 @@ pub struct Engine {
     pub(crate) answers: Answerer,
     pub(crate) counters: Counters,
     /// Secret of the outer flow labels.
-    labels: ahash::RandomState,
+    pub(crate) labels: ahash::RandomState,
     /// Of the next outer packet that has to be fragmented.
-    identification: AtomicU32,
+    pub(crate) identification: AtomicU32,
 }
 
 impl Engine {
@@ -129,6 +146,10 @@ impl Engine {
         Self {
             snapshot,
             flows: FlowTable::new(settings.flows, secret.clone()),
+            groups: GroupTable::new(secret.clone()),
+            moves: MoveRing::default(),
+            reevaluation: Reevaluation::default(),
+            uids: None,
             firsts: Firsts::new(secret.clone()),
             reassembly: Reassembly::new(settings.reassembly),
             path_mtus: PathMtus::default(),
@@ -141,6 +162,13 @@ impl Engine {
         }
     }
 
+    /// Asks this for the users of local flows, where a rule looks at them.
+    #[must_use]
+    pub fn with_uids(mut self, uids: Box<dyn Uids>) -> Self {
+        self.uids = Some(uids);
+        self
+    }
+
     /// Takes a packet from the home-bound interface, which it entered by `ingress`.
     pub fn outbound(
         &self,
@@ -151,7 +179,7 @@ impl Engine {
     ) -> Verdict {
         out.clear();
         match self.send(ingress, packet, now, out) {
-            Ok(path) => Verdict::Send { path },
+            Ok(verdict) => verdict,
             Err(refusal) => {
                 out.clear();
                 self.counters.drop(refusal.reason);
@@ -195,100 +223,21 @@ impl Engine {
         &self.counters
     }
 
-    /// What would happen to a packet with this key, given what is remembered of its flow.
-    pub fn explain(&self, key: &FlowKey) -> Explained {
-        explain(&self.snapshot.load(), key, self.flows.remembered(key).as_ref())
+    /// What would happen to a packet with this key now, given what is remembered of its flow.
+    pub fn explain(&self, key: &FlowKey, now: Duration) -> Explained {
+        self.explain_in(&self.snapshot.load(), key, now)
     }
 
-    fn send(
-        &self,
-        ingress: Ingress,
-        packet: &[u8],
-        now: Duration,
-        out: &mut Vec<u8>,
-    ) -> Result<PathId, Refusal> {
-        let inner = Inner::parse(packet, ingress)?;
-        let snapshot = self.snapshot.load();
-        inner.check_scope().map_err(|reason| match inner.chain.routing {
-            // req TN-13 (RFC 5095 §3): points at the routing type.
-            Some(routing) if reason == DropReason::RoutingHeader => {
-                let error = IcmpError::ParameterProblem { pointer: routing.at as u32 + 2 };
-                Refusal::told(reason, error, self.answer_source(&snapshot, &inner))
-            }
-            _ => reason.into(),
-        })?;
-        let key = self.firsts.key(&inner, now);
-        let memory = self.flows.remembered(&key);
-        match decide(&snapshot, &key, memory.as_ref()) {
-            Decision::Forward(route) => {
-                let path = route.binding.path;
-                self.wrap(&route, &inner, packet, &key, now, out)?;
-                self.note_sent(&route, &key, memory.as_ref(), packet.len(), now);
-                Ok(path)
-            }
-            Decision::Pass => Err(DropReason::NotOurs.into()),
-            Decision::Drop(reason) => {
-                let source = self.answer_source(&snapshot, &inner);
-                Err(Refusal::told(reason, IcmpError::NoRoute, source))
-            }
-            Decision::Refuse { reply, .. } => {
-                let source = self.answer_source(&snapshot, &inner);
-                Err(match reply {
-                    BlockReply::Silent => DropReason::Blocked.into(),
-                    BlockReply::Icmp => {
-                        Refusal::told(DropReason::Blocked, IcmpError::Prohibited, source)
-                    }
-                    BlockReply::Reset => Refusal::reset(DropReason::Blocked, source),
-                })
-            }
-        }
+    /// The same in a supposed world: another snapshot, with what is remembered here.
+    pub fn explain_in(&self, snapshot: &Snapshot, key: &FlowKey, now: Duration) -> Explained {
+        let flow = self.flows.remembered(key);
+        let memory = Memory { flow: flow.as_ref(), groups: Some(&self.groups) };
+        explain(snapshot, key, now, memory)
     }
 
-    /// Appends the outer packet or its fragments.
-    fn wrap(
-        &self,
-        route: &Route<'_>,
-        inner: &Inner,
-        packet: &[u8],
-        key: &FlowKey,
-        now: Duration,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        let told = |reason, error| Refusal::told(reason, error, Some(answer_source(route)));
-        if inner.header.hop_limit == 0 {
-            return Err(told(DropReason::HopLimit, IcmpError::HopLimit));
-        }
-        let limit = limit_for(inner).map_err(|reason| {
-            let pointer = inner.chain.tunnel_limit.map_or(0, |(_, at)| at as u32);
-            told(reason, IcmpError::ParameterProblem { pointer })
-        })?;
-        let Encapsulation::Tunnel { source, destination } = route.encapsulation;
-        let path_mtu = self.path_mtus.of(source, destination, route.binding.mtu, now);
-        let room = inner_mtu(path_mtu, overhead(limit));
-        if is_too_big(packet.len(), room) {
-            let mtu = told_mtu(room);
-            return Err(told(DropReason::TooBig, IcmpError::PacketTooBig { mtu }));
-        }
-        let hop_limit = self.settings.hop_limit;
-        let label = self.flow_label(key);
-        encapsulate(route.encapsulation, inner, packet, limit, hop_limit, label, out)?;
-        if packet.len() > room {
-            let identification = self.identification.fetch_add(1, Ordering::Relaxed);
-            mtu::fragment(out, 0, path_mtu, identification);
-        }
-        Ok(())
-    }
-
-    fn note_sent(
-        &self,
-        route: &Route<'_>,
-        key: &FlowKey,
-        memory: Option<&Remembered>,
-        octets: usize,
-        now: Duration,
-    ) {
-        self.flows.sent(key, route.answer(key, memory), octets, now);
-        self.counters.carry(route.rule, route.binding.bid, Direction::Out, octets);
+    /// The last moves of flows, oldest first; at most 4096 are kept.
+    pub fn moves(&self) -> Vec<MoveRecord> {
+        self.moves.records()
     }
 
     fn answer(
@@ -309,26 +258,5 @@ impl Engine {
                 Verdict::Drop(refusal.reason)
             }
         }
-    }
-
-    /// Our address in answers about a packet that has no route.
-    fn answer_source(&self, snapshot: &Snapshot, inner: &Inner) -> Option<Ipv6Addr> {
-        let near = snapshot.updates.lookup(inner.key.source).map(|r| r.home_address.0);
-        near.or_else(|| snapshot.cache.lookup(inner.key.destination).map(|r| r.peer))
-    }
-
-    /// Twenty bits, never zero, the same for all packets of a flow (RFC 6438 §3).
-    fn flow_label(&self, key: &FlowKey) -> u32 {
-        let FlowKey { source, destination, protocol, source_port, destination_port, .. } = *key;
-        let flow = (source, destination, protocol, source_port, destination_port);
-        ((self.labels.hash_one(flow) >> 20) as u32 & 0x000f_ffff).max(1)
-    }
-}
-
-/// Our address in answers about a packet that has a route: the end of the tunnel it enters.
-fn answer_source(route: &Route<'_>) -> Ipv6Addr {
-    match route.side {
-        Side::Near => route.registration.home_address.0,
-        Side::Far => route.registration.peer,
     }
 }

@@ -1,13 +1,16 @@
 //! What would happen to one packet, and why: the decision itself, in words that can be shown.
 
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use mtun_policy::{
     Bid, BlockReply, CareOfAddress, FlowKey, HomeAddress, HomeName, RuleId, RuleName,
 };
 
-use crate::decide::{Decision, Encapsulation, Remembered, Side, decide};
-use crate::mtu::inner_mtu;
+use crate::decide::{Decision, Encapsulation, Route, Side, decide};
+use crate::memory::{Due, Memory};
+use crate::moves::Moved;
+use crate::mtu::{MIN_MTU, inner_mtu};
 use crate::reason::DropReason;
 use crate::snapshot::{PathId, Registration, Snapshot};
 use crate::wire::ipv6;
@@ -25,6 +28,10 @@ pub struct Explained {
     pub otherwise: bool,
     /// The binding on which the flow's last packet in the other direction came.
     pub last_verified: Option<Bid>,
+    /// The move that the flow would make with this packet, else its last one.
+    pub moved: Option<Moved>,
+    /// A move that waits for a pause between packets.
+    pub due: Option<Due>,
     /// The snapshot's number.
     pub snapshot_generation: u64,
 }
@@ -64,6 +71,19 @@ pub enum Fate {
         /// The largest inner packet that fits.
         inner_mtu: usize,
     },
+    /// A copy into the tunnel by each of these, the flow's own binding first.
+    Replicated(Vec<ExplainedCopy>),
+    /// Outside the tunnel.
+    BrokenOut {
+        /// The link's number.
+        bid: Option<Bid>,
+        /// How it leaves.
+        path: PathId,
+        /// Whether its source becomes the link's own address.
+        translate: bool,
+        /// The largest packet that fits.
+        mtu: usize,
+    },
     /// Neither end is anybody's home.
     NotOurs,
     /// Dropped.
@@ -72,33 +92,63 @@ pub enum Fate {
     Refused(BlockReply),
 }
 
+/// One of several copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExplainedCopy {
+    /// The binding's number.
+    pub bid: Option<Bid>,
+    /// Its care-of address.
+    pub care_of: CareOfAddress,
+    /// How the packet is wrapped.
+    pub encapsulation: Encapsulation,
+    /// How it leaves.
+    pub path: PathId,
+}
+
 /// Asks [`decide`] and writes down what it said; there is no second judgement here.
-pub fn explain(snapshot: &Snapshot, key: &FlowKey, memory: Option<&Remembered>) -> Explained {
-    let decision = decide(snapshot, key, memory);
+///
+/// The snapshot may be one that was never published, in which something is supposed.
+pub fn explain(snapshot: &Snapshot, key: &FlowKey, now: Duration, memory: Memory<'_>) -> Explained {
+    let decision = decide(snapshot, key, now, memory);
+    let answer = decision.answer(key, memory);
     let found = snapshot
         .updates
         .lookup(key.source)
         .map(|near| (Side::Near, near))
-        .or_else(|| snapshot.cache.lookup(key.destination).map(|far| (Side::Far, far)));
+        .or_else(|| snapshot.cache.lookup(key.destination).map(|far| (Side::Far, far)))
+        .or_else(|| {
+            let home = snapshot.also.get(&key.ingress)?;
+            Some((Side::Near, snapshot.updates.get(*home)?))
+        });
     let rule_name = |registration: &Registration, id: RuleId| {
         registration.policy.rule(id).map(|rule| (id, rule.head.name.clone()))
     };
+    let named = |route: &Route<'_>| route.rule.and_then(|id| rule_name(route.registration, id));
     let (fate, rule, otherwise) = match decision {
         Decision::Pass => (Fate::NotOurs, None, false),
         Decision::Drop(reason) => (Fate::Dropped(reason), None, false),
         Decision::Refuse { rule, reply, .. } => {
             (Fate::Refused(reply), Some((rule.head.id, rule.head.name.clone())), false)
         }
-        Decision::Forward(route) => (
-            Fate::Forwarded {
+        Decision::Forward(route) => (forwarded(&route), named(&route), route.otherwise),
+        Decision::Replicate(copies) => {
+            let each = copies.routes().map(|route| ExplainedCopy {
                 bid: route.binding.bid,
                 care_of: route.binding.care_of,
                 encapsulation: route.encapsulation,
                 path: route.binding.path,
-                inner_mtu: inner_mtu(route.binding.mtu, ipv6::HEADER),
+            });
+            (Fate::Replicated(each.collect()), named(&copies.first), copies.first.otherwise)
+        }
+        Decision::Breakout(out) => (
+            Fate::BrokenOut {
+                bid: out.binding.bid,
+                path: out.binding.path,
+                translate: out.translate,
+                mtu: usize::from(out.binding.mtu.max(MIN_MTU)),
             },
-            route.rule.and_then(|id| rule_name(route.registration, id)),
-            route.otherwise,
+            out.rule.and_then(|id| rule_name(out.registration, id)),
+            out.otherwise,
         ),
     };
     Explained {
@@ -114,7 +164,19 @@ pub fn explain(snapshot: &Snapshot, key: &FlowKey, memory: Option<&Remembered>) 
         fate,
         rule,
         otherwise,
-        last_verified: memory.and_then(|memory| memory.last_verified),
+        last_verified: memory.last_verified(),
+        moved: answer.and_then(|answer| answer.moved),
+        due: answer.and_then(|answer| answer.due),
         snapshot_generation: snapshot.generation,
+    }
+}
+
+fn forwarded(route: &Route<'_>) -> Fate {
+    Fate::Forwarded {
+        bid: route.binding.bid,
+        care_of: route.binding.care_of,
+        encapsulation: route.encapsulation,
+        path: route.binding.path,
+        inner_mtu: inner_mtu(route.binding.mtu, ipv6::HEADER),
     }
 }

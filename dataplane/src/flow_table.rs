@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use mtun_policy::{Bid, FlowKey, RuleId};
 
-use crate::decide::{Answer, Remembered};
+use crate::memory::{Answer, Remembered};
 
 /// What names a flow: the key without what may differ from packet to packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +62,8 @@ pub struct FlowEntry {
     pub packets_in: u64,
     /// When the last packet was seen in either direction.
     pub last_seen: Duration,
+    /// What [`decide`](crate::decide()) would be handed: the rule's identity, the last move.
+    pub memory: Remembered,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,7 +71,6 @@ struct Slot {
     id: FlowId,
     key: FlowKey,
     memory: Remembered,
-    last_sent: Option<Duration>,
     bytes_out: u64,
     bytes_in: u64,
     packets_out: u64,
@@ -82,7 +83,6 @@ impl Slot {
             id,
             key,
             memory: Remembered::default(),
-            last_sent: None,
             bytes_out: 0,
             bytes_in: 0,
             packets_out: 0,
@@ -101,6 +101,7 @@ impl Slot {
             packets_out: self.packets_out,
             packets_in: self.packets_in,
             last_seen: self.memory.last_seen,
+            memory: self.memory,
         }
     }
 }
@@ -140,7 +141,7 @@ impl FlowTable {
 
     /// When the last packet of this outbound key was sent.
     pub(crate) fn last_sent(&self, key: &FlowKey) -> Option<Duration> {
-        self.find(key, |slot| slot.last_sent).flatten()
+        self.find(key, |slot| slot.memory.last_sent).flatten()
     }
 
     /// Notes a packet sent, and the answer it was sent by.
@@ -149,10 +150,30 @@ impl FlowTable {
             slot.key = *key;
             slot.memory.answer = Some(answer);
             slot.memory.last_seen = now;
-            slot.last_sent = Some(now);
+            slot.memory.last_sent = Some(now);
             slot.bytes_out += octets as u64;
             slot.packets_out += 1;
         });
+    }
+
+    /// Replaces the answer of a flow that is silent, unless a packet changed it meanwhile. Nothing
+    /// is counted and the flow stays as old as it is.
+    pub(crate) fn resettle(&self, key: &FlowKey, before: &Remembered, answer: Answer) -> bool {
+        let id = FlowId::of(key);
+        let (shard, set) = self.place(&id);
+        let mut shard = lock(&self.shards[shard]);
+        let Some(set) = shard.get_mut(set) else { return false };
+        let slot = set.iter_mut().flatten().find(|slot| slot.id == id);
+        let same = |memory: &Remembered| {
+            (memory.answer, memory.last_sent) == (before.answer, before.last_sent)
+        };
+        match slot.filter(|slot| same(&slot.memory)) {
+            Some(slot) => {
+                slot.memory.answer = Some(answer);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Notes a packet admitted on a binding; `key` is its own, not the mirrored one. Returns the

@@ -13,8 +13,8 @@
 //! decisions and never makes one.
 //!
 //! Three rules hold everywhere in this crate:
-//! * A packet with a home source leaves encapsulated or not at all. There is no other kind of
-//!   [`Verdict::Send`].
+//! * A packet with a home source leaves encapsulated, translated, or not at all. There is no other
+//!   kind of [`Verdict::Send`], and the only way past the tunnel is [`Verdict::Breakout`].
 //! * Every way of saying no is a [`DropReason`] or an [`IgnoreReason`], and each is counted.
 //! * Nothing from the wire panics or allocates without a bound.
 //!
@@ -33,25 +33,38 @@ mod engine;
 mod explain;
 mod flow_table;
 mod fragments;
+mod groups;
+mod memory;
+mod moves;
 mod mtu;
 mod packet;
 mod reason;
 mod reassembly;
 mod receive;
+mod reevaluate;
 mod relay;
+mod send;
+mod sends;
+mod settle;
 mod snapshot;
+mod uids;
 mod verified;
 pub mod wire;
 
 pub use admit::{Admitted, OuterKey, admit};
-pub use counters::{CounterSnapshot, Counters, Direction, Traffic};
-pub use decide::{Answer, Decision, Encapsulation, Remembered, Route, Side, decide};
+pub use counters::{CounterSnapshot, Counters, Direction, Moves, Traffic};
+pub use decide::{Breakout, Copies, Decision, Encapsulation, Route, Side, decide};
 pub use encapsulation::{EcnViolation, inner_ecn, outer_ecn};
 pub use engine::{Engine, Settings, Verdict};
-pub use explain::{Explained, ExplainedRegistration, Fate, explain};
+pub use explain::{Explained, ExplainedCopy, ExplainedRegistration, Fate, explain};
 pub use flow_table::{FlowEntry, FlowTable};
+pub use groups::{GroupKey, GroupTable};
+pub use memory::{Answer, Due, Marks, Memory, Remembered, Way};
+pub use moves::{MoveReason, MoveRecord, Moved};
 pub use mtu::{MIN_MTU, inner_mtu};
 pub use packet::{Inner, InnerFragment};
 pub use reason::{DropReason, IgnoreReason};
 pub use reassembly::Limits;
+pub use sends::Sends;
 pub use snapshot::{Binding, BindingTable, PathId, Registration, Snapshot};
+pub use uids::Uids;

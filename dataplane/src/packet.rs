@@ -11,12 +11,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use mtun_policy::{FlowKey, Ingress};
 
 use crate::reason::DropReason;
-use crate::wire::{Chain, Header, IPV6, has_ports};
+use crate::wire::{Chain, ESP, Header, ICMPV6, IPV6, TCP, has_ports};
 
 /// An inner packet, read once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Inner {
-    /// What policy may look at. Of a fragment after the first, without ports.
+    /// What policy may look at, but the user. Of a fragment after the first, without ports, ESP's
+    /// index and ICMPv6 type.
     pub key: FlowKey,
     /// The IPv6 header.
     pub header: Header,
@@ -24,6 +25,8 @@ pub struct Inner {
     pub chain: Chain,
     /// Which part of its packet this is, if it is a part.
     pub fragment: Option<InnerFragment>,
+    /// Whether it is the first packet of a TCP connection.
+    pub opens: bool,
 }
 
 /// What joins the fragments of one inner packet.
@@ -61,11 +64,18 @@ impl Inner {
         let chain =
             Chain::walk(packet, header.next_header).map_err(|_| DropReason::InnerHeaders)?;
         let later = chain.fragment.is_some_and(|fragment| fragment.offset != 0);
-        let ports = if has_ports(chain.upper) && !later {
-            let ports = packet[chain.upper_at..].first_chunk::<4>();
-            Some(*ports.ok_or(DropReason::InnerHeaders)?)
-        } else {
-            None
+        let upper = if later { &[] } else { &packet[chain.upper_at..] };
+        // The first four octets: ports, or the index of ESP. Of a first fragment or a whole
+        // packet they may not be missing, or rules could be evaded by cutting.
+        let first = match (has_ports(chain.upper) || chain.upper == ESP) && !later {
+            true => Some(*upper.first_chunk::<4>().ok_or(DropReason::InnerHeaders)?),
+            false => None,
+        };
+        let ports = first.filter(|_| has_ports(chain.upper));
+        let spi = first.filter(|_| chain.upper == ESP).map(u32::from_be_bytes);
+        let icmp_type = match chain.upper == ICMPV6 && !later {
+            true => Some(*upper.first().ok_or(DropReason::InnerHeaders)?),
+            false => None,
         };
         let key = FlowKey {
             source: IpAddr::V6(header.source),
@@ -75,17 +85,18 @@ impl Inner {
             destination_port: ports.map(|p| u16::from_be_bytes([p[2], p[3]])),
             dscp: header.traffic_class >> 2,
             ingress,
-            flow_label: 0,
-            spi: None,
-            icmp_type: None,
+            flow_label: header.flow_label,
+            spi: spi.or(chain.authentication),
+            icmp_type,
             uid: None,
         };
+        let opens = chain.upper == TCP && upper.get(13).is_some_and(|flags| flags & 0x12 == 0x02);
         // A lone fragment is a whole packet.
         let fragment = chain
             .fragment
             .filter(|f| f.offset != 0 || f.more)
             .map(|f| InnerFragment { identification: f.identification, first: f.offset == 0 });
-        Ok(Self { key, header, chain, fragment })
+        Ok(Self { key, header, chain, fragment, opens })
     }
 
     /// req TN-03: refuses addresses that never travel through a tunnel, and (req TN-13, RFC 5095)

@@ -32,6 +32,10 @@ reasons! {
         NotOurs = "not-ours",
         /// The home is known but nothing can carry the packet.
         NoUsableBinding = "no-usable-binding",
+        /// A packet of a further source (`also`) for which no rule has a way outside the tunnel.
+        NeverTunnelled = "never-tunnelled",
+        /// A rule would let a home source out of the tunnel with its own address.
+        Untranslated = "untranslated-breakout",
         /// A rule says `block`.
         Blocked = "blocked",
         /// The inner packet is larger than the path of its binding takes.

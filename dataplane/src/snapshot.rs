@@ -11,13 +11,19 @@
 //! then: refreshes and moves to another care-of address keep it, so remembered flows stay.
 //! Generations are never reused, not even by another registration or another table.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mtun_policy::{
-    Bid, CareOfAddress, Effective, HomeAddress, HomeName, MobileNetworkPrefix, PrefixTable, Usable,
+    Bid, CareOfAddress, Effective, FieldSet, HomeAddress, HomeName, Ingress, MobileNetworkPrefix,
+    PrefixTable, Usable,
 };
+
+use crate::memory::Way;
+use crate::settle::is_open;
 
 /// The way an outer packet leaves: an uplink, or ordinary routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -44,8 +50,17 @@ pub struct Binding {
     /// Whether it may carry packets out: registered and its path in order. A binding that may
     /// not still admits what arrives by it.
     pub usable: bool,
+    /// Whether packets can leave by its link outside the tunnel, registered or not.
+    pub attached: bool,
+    /// Whether its octets cost: no flow stays on it for want of a `failback`.
+    pub metered: bool,
     /// MTU of the outer path in octets; values below 1280 count as 1280.
     pub mtu: u16,
+    /// Smoothed round trip time of its path, where measured. A figure for the moment of a move,
+    /// not a ground to move: it raises no generation.
+    pub rtt: Option<Duration>,
+    /// Jitter of that time.
+    pub jitter: Option<Duration>,
 }
 
 impl Binding {
@@ -71,11 +86,42 @@ pub struct Registration {
     pub bindings: Vec<Binding>,
     /// The rules for packets that leave here, as they stand at this moment.
     pub policy: Arc<Effective>,
-    /// Stamped by [`BindingTable::with`]; what stands here before is overwritten.
+    /// When it took this shape, on the clock that packets are told the time by. Kept by
+    /// [`BindingTable::with`] while the generation is.
+    pub changed_at: Duration,
+    /// Rises when decisions may differ. Stamped by [`BindingTable::with`], like those below; what
+    /// stands here before is overwritten.
     pub generation: u64,
+    /// Rises when the rules of the file are others, whatever they say at present.
+    pub rules: u64,
+    /// The fields of a packet that any of its rules looks at.
+    pub consults: FieldSet,
 }
 
 impl Registration {
+    /// A registration that was never in a table, as old as the clock.
+    pub fn new(
+        home: HomeName,
+        home_address: HomeAddress,
+        prefixes: Vec<MobileNetworkPrefix>,
+        peer: Ipv6Addr,
+        bindings: Vec<Binding>,
+        policy: Arc<Effective>,
+    ) -> Self {
+        Self {
+            home,
+            home_address,
+            prefixes,
+            peer,
+            bindings,
+            policy,
+            changed_at: Duration::ZERO,
+            generation: 0,
+            rules: 0,
+            consults: FieldSet::NONE,
+        }
+    }
+
     /// The binding of this number, whether usable or not.
     pub fn binding(&self, bid: Option<Bid>) -> Option<&Binding> {
         self.bindings.iter().find(|binding| binding.bid == bid)
@@ -98,7 +144,8 @@ impl Registration {
     fn decides_like(&self, other: &Self) -> bool {
         let judged = |r: &Self| {
             let mut bids: Vec<_> =
-                r.bindings.iter().filter(|b| b.carries()).map(|b| (b.bid, b.priority)).collect();
+                r.bindings.iter().map(|b| (b.bid, b.priority, b.carries(), b.attached)).collect();
+            bids.retain(|(_, _, carries, attached)| *carries || *attached);
             bids.sort_unstable();
             bids
         };
@@ -117,8 +164,8 @@ pub(crate) struct Present<'r>(pub &'r Registration);
 
 impl<'r> Present<'r> {
     /// The binding that the walk chose.
-    pub fn chosen(&self, bid: Bid) -> Option<&'r Binding> {
-        let named = self.0.bindings.iter().find(|b| b.bid == Some(bid) && b.carries());
+    pub fn chosen(&self, bid: Bid, way: Way) -> Option<&'r Binding> {
+        let named = self.0.bindings.iter().find(|b| b.bid == Some(bid) && is_open(b, way));
         named.or_else(|| {
             let unnamed = self.0.bindings.iter().find(|b| b.bid.is_none() && b.carries())?;
             (self.stand_in() == Some(bid)).then_some(unnamed)
@@ -141,6 +188,10 @@ impl Usable for Present<'_> {
     fn preferred(&self) -> Option<Bid> {
         let binding = self.0.preferred()?;
         binding.bid.or_else(|| self.stand_in())
+    }
+
+    fn attached(&self, bid: Bid) -> bool {
+        self.0.binding(Some(bid)).is_some_and(|binding| binding.attached)
     }
 }
 
@@ -198,9 +249,22 @@ impl BindingTable {
     pub fn insert(&mut self, mut registration: Registration) {
         let home_address = registration.home_address;
         let before = self.get(home_address);
-        registration.generation = match before {
-            Some(before) if before.decides_like(&registration) => before.generation,
-            _ => NEXT_GENERATION.fetch_add(1, Ordering::Relaxed),
+        let next = || NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
+        match before {
+            Some(before) if before.decides_like(&registration) => {
+                registration.generation = before.generation;
+                registration.changed_at = before.changed_at;
+            }
+            _ => registration.generation = next(),
+        }
+        let policy = &registration.policy;
+        registration.rules = match before {
+            Some(before) if before.policy.table == policy.table => before.rules,
+            _ => next(),
+        };
+        registration.consults = match before {
+            Some(before) if Arc::ptr_eq(&before.policy, policy) => before.consults,
+            _ => consulted(policy),
         };
         let known = before.map_or_else(Vec::new, |before| before.prefixes.clone());
         if known != registration.prefixes {
@@ -270,6 +334,13 @@ impl BindingTable {
     }
 }
 
+/// The fields that any of these rules looks at.
+fn consulted(policy: &Effective) -> FieldSet {
+    let steered = policy.overrides.iter().flat_map(|(head, _)| [&head.selectors, &head.exclude]);
+    let selectors = steered.flatten();
+    selectors.fold(policy.table.fields(), |all, selector| all.union(selector.fields()))
+}
+
 impl std::fmt::Debug for BindingTable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.iter()).finish()
@@ -296,6 +367,9 @@ pub struct Snapshot {
     /// The addresses at which this node takes outer packets: care-of addresses of its uplinks,
     /// registered or not yet, and its home agent addresses.
     pub own: Vec<Ipv6Addr>,
+    /// Further sources (`also from=…`): whose rules judge a packet that came by this door and has
+    /// no home source.
+    pub also: BTreeMap<Ingress, HomeAddress>,
 }
 
 impl Snapshot {

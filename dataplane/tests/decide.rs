@@ -5,7 +5,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr};
 
 use mtun_dataplane::{
-    Decision, DropReason, Encapsulation, PathId, Remembered, Side, Snapshot, decide,
+    Decision, DropReason, Encapsulation, Memory, PathId, Remembered, Side, Snapshot, decide,
 };
 use mtun_policy::{
     Bid, BlockReply, CareOfAddress, Effective, FlowKey, HomeAddress, Otherwise, Outcome, RuleId,
@@ -62,7 +62,7 @@ fn a_mobile_sends_by_its_rules() {
         ("own prefix to own prefix", key(HOME, own_net, 6, None), Want::Drop(DropReason::Hairpin)),
     ];
     for (what, key, want) in cases {
-        check(what, &decide(&snapshot, key, None), want);
+        check(what, &decide(&snapshot, key, NOW, Memory::default()), want);
     }
 }
 
@@ -82,7 +82,7 @@ fn an_agent_sends_by_the_rules_of_the_mobile() {
         ("to itself", key(INSIDE, HOME, 6, None), Want::Drop(DropReason::Hairpin)),
     ];
     for (what, key, want) in cases {
-        check(what, &decide(&snapshot, key, None), want);
+        check(what, &decide(&snapshot, key, NOW, Memory::default()), want);
     }
 }
 
@@ -97,12 +97,12 @@ fn signalling_takes_the_preferred_binding_even_where_rules_block() {
     let mut bindings = routed(uplinks());
     bindings[0].priority = 9;
     let snapshot = agent_with(registration(bindings, block.into()));
-    let decision = decide(&snapshot, &key(PEER, HOME, 135, None), None);
+    let decision = decide(&snapshot, &key(PEER, HOME, 135, None), NOW, Memory::default());
     let want = Want::By { bid: Some(bid(2)), rule: None, from: AGENT, to: WWAN };
     check("preferred", &decision, &want);
     check(
         "data",
-        &decide(&snapshot, &key(PEER, HOME, 6, None), None),
+        &decide(&snapshot, &key(PEER, HOME, 6, None), NOW, Memory::default()),
         &Want::Refuse(BlockReply::Silent),
     );
 }
@@ -117,9 +117,17 @@ fn a_home_without_usable_bindings_drops() {
         let near = mobile_with(registration(bindings.clone(), figure_11()));
         let far = agent_with(registration(bindings, figure_11()));
         let want = Want::Drop(DropReason::NoUsableBinding);
-        check(what, &decide(&near, &key(HOME, PEER, 6, Some((9, 80))), None), &want);
-        check(what, &decide(&far, &key(PEER, INSIDE, 6, Some((9, 80))), None), &want);
-        check(what, &decide(&far, &key(PEER, HOME, 135, None), None), &want);
+        check(
+            what,
+            &decide(&near, &key(HOME, PEER, 6, Some((9, 80))), NOW, Memory::default()),
+            &want,
+        );
+        check(
+            what,
+            &decide(&far, &key(PEER, INSIDE, 6, Some((9, 80))), NOW, Memory::default()),
+            &want,
+        );
+        check(what, &decide(&far, &key(PEER, HOME, 135, None), NOW, Memory::default()), &want);
     }
 }
 
@@ -128,7 +136,7 @@ fn a_lost_uplink_sends_flows_to_the_next() {
     let mut bindings = uplinks();
     bindings[1].usable = false;
     let snapshot = mobile_with(registration(bindings, figure_11()));
-    let ssh = decide(&snapshot, &key(HOME, PEER, 6, Some((9, 22))), None);
+    let ssh = decide(&snapshot, &key(HOME, PEER, 6, Some((9, 22))), NOW, Memory::default());
     check("SSH falls to the next rule", &ssh, &by(1, 3, WLAN, AGENT));
 }
 
@@ -138,9 +146,13 @@ fn reflect_follows_the_last_verified_binding() {
     let flow = key(PEER, HOME, 6, Some((22, 9)));
     let verified =
         |number: u16| Remembered { last_verified: Some(bid(number)), ..Remembered::default() };
-    check("never seen", &decide(&snapshot, &flow, None), &by(1, 0, AGENT, WLAN));
-    check("seen on 2", &decide(&snapshot, &flow, Some(&verified(2))), &by(2, 0, AGENT, WWAN));
-    check("gone", &decide(&snapshot, &flow, Some(&verified(3))), &by(1, 0, AGENT, WLAN));
+    check("never seen", &decide(&snapshot, &flow, NOW, Memory::default()), &by(1, 0, AGENT, WLAN));
+    check(
+        "seen on 2",
+        &decide(&snapshot, &flow, NOW, Memory::of(&verified(2))),
+        &by(2, 0, AGENT, WWAN),
+    );
+    check("gone", &decide(&snapshot, &flow, NOW, Memory::of(&verified(3))), &by(1, 0, AGENT, WLAN));
 }
 
 #[test]
@@ -149,21 +161,30 @@ fn a_registration_without_bid_is_preferred_and_never_named() {
     let flow = key(PEER, HOME, 6, Some((22, 9)));
     let reflecting = agent_with(registration(unnamed.clone(), Effective::reflecting()));
     let want = Want::By { bid: None, rule: Some(0), from: AGENT, to: WLAN };
-    check("reflecting", &decide(&reflecting, &flow, None), &want);
+    check("reflecting", &decide(&reflecting, &flow, NOW, Memory::default()), &want);
     // Every number, so that whichever stands in for the missing one is among them.
     let every = (1..=u16::MAX).map(bid).collect();
     let block = Otherwise::Then(Outcome::Block(BlockReply::Silent));
     let named = rule(0, Vec::new(), Outcome::Candidates(every), block);
     let snapshot = agent_with(registration(unnamed, Effective::new([named]).into()));
-    check("named", &decide(&snapshot, &flow, None), &Want::Refuse(BlockReply::Silent));
+    check(
+        "named",
+        &decide(&snapshot, &flow, NOW, Memory::default()),
+        &Want::Refuse(BlockReply::Silent),
+    );
 }
 
 #[test]
 fn a_remembered_answer_holds_until_something_it_depends_on_changes() {
     let before = mobile();
     let flow = key(HOME, PEER, 6, Some((9, 22)));
-    let Decision::Forward(route) = decide(&before, &flow, None) else { panic!("forwarded") };
-    let memory = Remembered { answer: Some(route.answer(&flow, None)), ..Remembered::default() };
+    let Decision::Forward(route) = decide(&before, &flow, NOW, Memory::default()) else {
+        panic!("forwarded")
+    };
+    let memory = Remembered {
+        answer: Some(route.answer(&flow, Memory::default())),
+        ..Remembered::default()
+    };
     let generation = route.registration.generation;
 
     // A move and a refresh: same generation, new care-of address.
@@ -174,7 +195,9 @@ fn a_remembered_answer_holds_until_something_it_depends_on_changes() {
         updates: before.updates.with(registration(moved, figure_11())),
         ..before.clone()
     };
-    let Decision::Forward(route) = decide(&after, &flow, Some(&memory)) else { panic!() };
+    let Decision::Forward(route) = decide(&after, &flow, NOW, Memory::of(&memory)) else {
+        panic!()
+    };
     assert_eq!(route.registration.generation, generation);
     assert_eq!(route.binding.care_of, CareOfAddress::from(v6("2001:db8:2::8")));
 
@@ -190,7 +213,7 @@ fn a_remembered_answer_holds_until_something_it_depends_on_changes() {
         ..before.clone()
     };
     assert!(after.updates.get(HomeAddress(v6(HOME))).unwrap().generation > generation);
-    check("other rules", &decide(&after, &flow, Some(&memory)), &by(1, 0, WLAN, AGENT));
+    check("other rules", &decide(&after, &flow, NOW, Memory::of(&memory)), &by(1, 0, WLAN, AGENT));
 
     // Another DSCP is another question.
     let figure = figure_11();
@@ -198,10 +221,13 @@ fn a_remembered_answer_holds_until_something_it_depends_on_changes() {
     rules[0].0.selectors[0].dscps = vec![0];
     let rules = Effective::new(rules);
     let picky = mobile_with(registration(uplinks(), rules.into()));
-    let Decision::Forward(route) = decide(&picky, &flow, None) else { panic!() };
-    let memory = Remembered { answer: Some(route.answer(&flow, None)), ..Remembered::default() };
+    let Decision::Forward(route) = decide(&picky, &flow, NOW, Memory::default()) else { panic!() };
+    let memory = Remembered {
+        answer: Some(route.answer(&flow, Memory::default())),
+        ..Remembered::default()
+    };
     let marked = FlowKey { dscp: 46, ..flow };
-    check("marked", &decide(&picky, &marked, Some(&memory)), &by(1, 3, WLAN, AGENT));
+    check("marked", &decide(&picky, &marked, NOW, Memory::of(&memory)), &by(1, 3, WLAN, AGENT));
 }
 
 #[test]
@@ -267,6 +293,8 @@ fn near_comes_before_far() {
     served.peer = v6("2001:db8:200::1");
     let snapshot = Snapshot { cache: [served].into_iter().collect(), ..mobile() };
     let flow = key(HOME, "2001:db8:200::5", 6, Some((9, 80)));
-    let Decision::Forward(route) = decide(&snapshot, &flow, None) else { panic!() };
+    let Decision::Forward(route) = decide(&snapshot, &flow, NOW, Memory::default()) else {
+        panic!()
+    };
     assert_eq!(route.side, Side::Near);
 }

@@ -470,7 +470,7 @@ fn explain_repeats_the_decision() {
     use mtun_dataplane::{Encapsulation, Fate, Side};
     let mut node = Node::new(mobile());
     node.outbound(&tcp(HOME, PEER, (9, 22)));
-    let told = node.engine.explain(&key(HOME, PEER, 6, Some((9, 22))));
+    let told = node.engine.explain(&key(HOME, PEER, 6, Some((9, 22))), NOW);
     let Fate::Forwarded { bid: number, encapsulation, path, inner_mtu, .. } = told.fate else {
         panic!("{told:?}")
     };
@@ -480,8 +480,8 @@ fn explain_repeats_the_decision() {
     assert_eq!(told.rule.unwrap().1.as_str(), "rule 0");
     let found = told.registration.unwrap();
     assert_eq!((found.side, found.bindings, found.usable_bindings), (Side::Near, 2, 2));
-    let told = node.engine.explain(&key(HOME, PEER, 17, Some((9, 23))));
+    let told = node.engine.explain(&key(HOME, PEER, 17, Some((9, 23))), NOW);
     assert_eq!(told.fate, Fate::Refused(BlockReply::Icmp));
-    let told = node.engine.explain(&key(PEER, HOME, 17, Some((9, 23))));
+    let told = node.engine.explain(&key(PEER, HOME, 17, Some((9, 23))), NOW);
     assert_eq!((told.fate, told.registration), (Fate::NotOurs, None));
 }

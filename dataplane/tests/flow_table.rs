@@ -4,14 +4,16 @@ mod support;
 
 use std::time::Duration;
 
-use mtun_dataplane::{Answer, Decision, FlowTable, decide};
+use mtun_dataplane::{Answer, Decision, FlowTable, Memory, decide};
 use mtun_policy::{FlowKey, RuleId};
 use support::*;
 
 fn answer(key: &FlowKey) -> Answer {
     let snapshot = mobile();
-    let Decision::Forward(route) = decide(&snapshot, key, None) else { panic!("forwarded") };
-    route.answer(key, None)
+    let Decision::Forward(route) = decide(&snapshot, key, NOW, Memory::default()) else {
+        panic!("forwarded")
+    };
+    route.answer(key, Memory::default())
 }
 
 fn flow(port: u16) -> FlowKey {

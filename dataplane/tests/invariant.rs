@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 use mtun_dataplane::{
-    Binding, Decision, DropReason, Encapsulation, PathId, Registration, Remembered, Settings,
-    Snapshot, Verdict, decide,
+    Binding, Decision, DropReason, Encapsulation, Memory, PathId, Registration, Remembered,
+    Settings, Snapshot, Verdict, decide,
 };
 use mtun_policy::{
     Bid, BlockReply, CareOfAddress, Effective, FlowKey, HomeAddress, HomeName, Ingress,
@@ -357,7 +357,11 @@ fn bindings() -> impl Strategy<Value = Vec<Binding>> {
         care_of: CareOfAddress::from(v6(care_of)),
         path: PathId(bid.unwrap_or(9)),
         usable,
+        attached: usable,
+        metered: false,
         mtu: 1500,
+        rtt: None,
+        jitter: None,
     };
     let state = || (0..3u8, prop::bool::weighted(0.7));
     let named = (
@@ -381,14 +385,9 @@ fn home(which: usize) -> impl Strategy<Value = Registration> {
         .map(|net| MobileNetworkPrefix::new(net.parse().unwrap()).unwrap())
         .collect();
     (bindings(), prop::sample::subsequence(prefixes, 0..=2), effective()).prop_map(
-        move |(bindings, prefixes, policy)| Registration {
-            home: HomeName::new("home"),
-            home_address: HomeAddress(v6(home_address)),
-            prefixes,
-            peer: v6(peer),
-            bindings,
-            policy,
-            generation: 0,
+        move |(bindings, prefixes, policy)| {
+            let (name, home_address) = (HomeName::new("home"), HomeAddress(v6(home_address)));
+            Registration::new(name, home_address, prefixes, v6(peer), bindings, policy)
         },
     )
 }
@@ -687,11 +686,12 @@ proptest! {
         let last_verified = verified.and_then(Bid::new);
         let memory = Remembered { last_verified, ..Remembered::default() };
         for key in keys {
-            let got = match decide(&snapshot, &key, Some(&memory)) {
+            let got = match decide(&snapshot, &key, support::NOW, Memory::of(&memory)) {
                 Decision::Pass => Fate::NotOurs,
                 Decision::Drop(DropReason::Hairpin) => Fate::Hairpin,
                 Decision::Drop(_) => Fate::Nothing,
                 Decision::Refuse { .. } => Fate::Blocked,
+                other @ (Decision::Replicate(_) | Decision::Breakout(_)) => panic!("{other:?}"),
                 Decision::Forward(route) => {
                     let Encapsulation::Tunnel { source, destination } = route.encapsulation;
                     Fate::By {

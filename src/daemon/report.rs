@@ -247,7 +247,7 @@ pub(super) fn explain_home(
     let mut document = ExplainDocument::new(flow, &explanation, &owner.policy);
     document.generation = Some(registration.generation);
     if facts.iter().next().is_none() {
-        document.verdict = verdict(owner, &home.tunnel.lane.engine.explain(key));
+        document.verdict = verdict(owner, &home.tunnel.lane.engine.explain(key, now));
     } else if let ExplainVerdict::Forward { bid, care_of, peer, next_hop, .. } =
         &mut document.verdict
     {
@@ -270,7 +270,7 @@ pub(super) fn not_ours(owner: &Owner, key: &FlowKey) -> ExplainDocument {
 
 /// A flow to one of an agent's mobiles: what its packet path says.
 pub(super) fn explain_served(owner: &Owner, served: &AgentHome, key: &FlowKey) -> ExplainDocument {
-    let explained = served.tunnel.lane.engine.explain(key);
+    let explained = served.tunnel.lane.engine.explain(key, owner.now().monotonic);
     let mut document = not_ours(owner, key);
     document.home = explained.registration.as_ref().map(|found| found.home.clone());
     document.generation = explained.registration.as_ref().map(|found| found.generation);
@@ -287,6 +287,21 @@ fn verdict(owner: &Owner, explained: &Explained) -> ExplainVerdict {
         Fate::NotOurs | Fate::Dropped(DropReason::Hairpin) => ExplainVerdict::NotOurs,
         Fate::Refused(reply) => ExplainVerdict::Block { reply: *reply },
         Fate::Dropped(_) => ExplainVerdict::NoUsableBinding,
+        Fate::Replicated(copies) => {
+            let bids: Vec<_> = copies.iter().filter_map(|copy| copy.bid).collect();
+            let links = bids.iter().filter_map(|bid| owner.link_of(Some(*bid))).collect();
+            ExplainVerdict::Copies { bids, links, otherwise: explained.otherwise }
+        }
+        Fate::BrokenOut { bid, translate, .. } => match (*bid, owner.link_of(*bid)) {
+            (Some(number), Some(link)) => ExplainVerdict::Breakout {
+                bid: number,
+                link,
+                translate: *translate,
+                next_hop: next_hop_of(owner, *bid),
+                otherwise: explained.otherwise,
+            },
+            _ => ExplainVerdict::NoUsableBinding,
+        },
         Fate::Forwarded { bid, care_of, encapsulation, path, .. } => {
             let Encapsulation::Tunnel { .. } = encapsulation;
             let own = *path != PathId::ROUTED;

@@ -11,6 +11,7 @@
 //! This is the only place of the workspace with `unsafe`: calls into the kernel that the standard
 //! library does not offer, each with the fact that makes it sound.
 
+mod breakout;
 mod packet_socket;
 mod steering;
 mod sys;
@@ -19,6 +20,7 @@ mod uplink;
 mod vnet;
 mod wake;
 
+pub use breakout::{BreakoutLink, MARK_PLAIN, MARK_TRANSLATED};
 pub use packet_socket::{PacketSocket, PacketSocketError, Statistics};
 pub use steering::SteeringError;
 pub use tun::{Tun, TunError, TunQueue};

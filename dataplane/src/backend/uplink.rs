@@ -55,11 +55,19 @@ impl Uplink {
     /// Bound to an interface, the next hop comes from the route tables that the interface selects
     /// (`oif` rules), so an outer packet never takes the default route back into the tunnel.
     pub fn open(interface: Option<u32>) -> io::Result<Self> {
+        Self::open_marked(interface, None)
+    }
+
+    /// The same, and every packet carries this mark through the firewall.
+    pub(super) fn open_marked(interface: Option<u32>, mark: Option<u32>) -> io::Result<Self> {
         // IPPROTO_RAW: every packet comes with its own IPv6 header.
         let socket = sys::socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
         let fd = socket.as_fd();
         if let Some(index) = interface {
             sys::set_option(fd, libc::SOL_SOCKET, SO_BINDTOIFINDEX, index.cast_signed())?;
+        }
+        if let Some(mark) = mark {
+            sys::set_option(fd, libc::SOL_SOCKET, libc::SO_MARK, mark)?;
         }
         sys::set_buffer(fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, SEND_BUFFER)?;
         // Path MTUs are the data plane's to learn, where an ICMPv6 error is first held against

@@ -123,6 +123,8 @@ pub struct Chain {
     pub home_address: Option<Ipv6Addr>,
     /// A Home Address option behind a Fragment header, or a second one.
     pub misplaced_home_address: bool,
+    /// The security parameter index of the first Authentication Header (RFC 4302 §2).
+    pub authentication: Option<u32>,
     /// The Tunnel Encapsulation Limit and where its value stands (RFC 2473 §5.1).
     pub tunnel_limit: Option<(u8, usize)>,
     /// An option nobody knows, whose type forbids to go on without knowing it.
@@ -170,6 +172,10 @@ impl Chain {
                     chain.routing = Some(routing(at, header));
                 }
                 DESTINATION_OPTIONS => chain.options(at, header)?,
+                AUTHENTICATION if chain.authentication.is_none() => {
+                    let index = header.get(4..8).and_then(|index| index.try_into().ok());
+                    chain.authentication = index.map(u32::from_be_bytes);
+                }
                 FRAGMENT if chain.fragment.is_some() => return Err(ChainError::Order),
                 FRAGMENT => {
                     let fragment = fragment(at, announced_at, header);

@@ -30,6 +30,8 @@ pub const IPV6: u8 = 41;
 pub const ROUTING: u8 = 43;
 /// Fragment header.
 pub const FRAGMENT: u8 = 44;
+/// Encapsulating Security Payload (RFC 4303).
+pub const ESP: u8 = 50;
 /// Authentication header.
 pub const AUTHENTICATION: u8 = 51;
 /// ICMPv6.

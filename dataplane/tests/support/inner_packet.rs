@@ -27,22 +27,25 @@ fn v6(text: &str) -> Ipv6Addr {
 
 fn table() -> BindingTable {
     let prefix = PREFIX.parse().expect("written as a prefix");
-    let registration = Registration {
-        home: HomeName::new("acme"),
-        home_address: HomeAddress(v6(HOME)),
-        prefixes: vec![MobileNetworkPrefix::new(prefix).expect("written without host bits")],
-        peer: v6(AGENT),
-        bindings: vec![Binding {
+    let registration = Registration::new(
+        HomeName::new("acme"),
+        HomeAddress(v6(HOME)),
+        vec![MobileNetworkPrefix::new(prefix).expect("written without host bits")],
+        v6(AGENT),
+        vec![Binding {
             bid: Bid::new(1),
             priority: 1,
             care_of: CareOfAddress::from(v6(CARE_OF)),
             path: PathId(1),
             usable: true,
+            attached: true,
+            metered: false,
             mtu: 1500,
+            rtt: None,
+            jitter: None,
         }],
-        policy: Effective::reflecting(),
-        generation: 0,
-    };
+        Effective::reflecting(),
+    );
     [registration].into_iter().collect()
 }
 
@@ -115,5 +118,6 @@ fn sound(verdict: Verdict, out: &[u8], given: &[u8], ends: (Ipv6Addr, Ipv6Addr))
             assert!(out.len() <= given.len());
         }
         Verdict::Ignore(_) | Verdict::Drop(_) => assert!(out.is_empty()),
+        Verdict::Replicate(_) | Verdict::Breakout { .. } => panic!("no rule here says {verdict:?}"),
     }
 }

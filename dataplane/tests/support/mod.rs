@@ -127,20 +127,23 @@ pub fn binding(number: Option<u16>, care_of: &str, path: PathId) -> Binding {
         care_of: CareOfAddress::from(v6(care_of)),
         path,
         usable: true,
+        attached: true,
+        metered: false,
         mtu: 1500,
+        rtt: None,
+        jitter: None,
     }
 }
 
 pub fn registration(bindings: Vec<Binding>, policy: Arc<Effective>) -> Registration {
-    Registration {
-        home: HomeName::new("acme"),
-        home_address: HomeAddress(v6(HOME)),
-        prefixes: vec![MobileNetworkPrefix::new(PREFIX.parse().unwrap()).unwrap()],
-        peer: v6(AGENT),
+    Registration::new(
+        HomeName::new("acme"),
+        HomeAddress(v6(HOME)),
+        vec![MobileNetworkPrefix::new(PREFIX.parse().unwrap()).unwrap()],
+        v6(AGENT),
         bindings,
         policy,
-        generation: 0,
-    }
+    )
 }
 
 pub fn uplinks() -> Vec<Binding> {

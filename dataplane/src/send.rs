@@ -1,0 +1,240 @@
+//! The way out: from an inner packet to what leaves, and by which links.
+//!
+//! The order is fixed: is it sound, whose flow is it, what is decided, does it fit; and only when
+//! all of it is in the buffer is the flow remembered and counted.
+
+use std::net::Ipv6Addr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mtun_policy::{BlockReply, FlowKey, Ingress};
+
+use crate::answer::Refusal;
+use crate::counters::Direction;
+use crate::decide::{Breakout, Decision, Encapsulation, Route, Side, decide};
+use crate::encapsulation::{encapsulate, limit_for, overhead};
+use crate::engine::{Engine, Verdict};
+use crate::memory::{Answer, Memory, Remembered};
+use crate::moves::MoveRecord;
+use crate::mtu::{self, MIN_MTU, inner_mtu, is_too_big, told_mtu};
+use crate::packet::Inner;
+use crate::reason::DropReason;
+use crate::sends::{MOST, Sends};
+use crate::snapshot::{Binding, Registration, Snapshot};
+use crate::uids;
+use crate::wire::icmpv6::IcmpError;
+
+/// An inner packet on its way out.
+struct Leaving<'p> {
+    inner: Inner,
+    packet: &'p [u8],
+    key: FlowKey,
+    now: Duration,
+}
+
+impl Engine {
+    pub(crate) fn send(
+        &self,
+        ingress: Ingress,
+        packet: &[u8],
+        now: Duration,
+        out: &mut Vec<u8>,
+    ) -> Result<Verdict, Refusal> {
+        let inner = Inner::parse(packet, ingress)?;
+        let snapshot = self.snapshot.load();
+        inner.check_scope().map_err(|reason| match inner.chain.routing {
+            // req TN-13 (RFC 5095 §3): points at the routing type.
+            Some(routing) if reason == DropReason::RoutingHeader => {
+                let error = IcmpError::ParameterProblem { pointer: routing.at as u32 + 2 };
+                Refusal::told(reason, error, self.answer_source(&snapshot, &inner))
+            }
+            _ => reason.into(),
+        })?;
+        let mut key = self.firsts.key(&inner, now);
+        let flow = self.flows.remembered(&key);
+        key.uid = uids::of(self.uids.as_deref(), &snapshot, &inner, &key, flow.as_ref(), now);
+        let leaving = Leaving { inner, packet, key, now };
+        let decision = self.decided(&snapshot, &leaving, flow.as_ref());
+        let verdict = match &decision {
+            Decision::Forward(route) => {
+                self.wrap(route, &leaving, out)?;
+                self.count(route, &leaving);
+                Verdict::Send { path: route.binding.path }
+            }
+            Decision::Replicate(copies) => {
+                let mut sends = Sends::none();
+                for route in copies.routes().take(MOST) {
+                    self.wrap(&route, &leaving, out)?;
+                    sends.push(route.binding.path, out.len());
+                }
+                copies.routes().take(MOST).for_each(|route| self.count(&route, &leaving));
+                match sends.first() {
+                    Some(path) if sends.len() == 1 => Verdict::Send { path },
+                    _ => Verdict::Replicate(sends),
+                }
+            }
+            Decision::Breakout(breakout) => {
+                self.break_out(breakout, &leaving, out)?;
+                let (rule, bid) = (breakout.rule, breakout.binding.bid);
+                self.counters.carry(rule, bid, Direction::Out, packet.len());
+                Verdict::Breakout { path: breakout.binding.path, translate: breakout.translate }
+            }
+            Decision::Pass => return Err(DropReason::NotOurs.into()),
+            Decision::Drop(reason) => {
+                let source = self.answer_source(&snapshot, &leaving.inner);
+                return Err(Refusal::told(*reason, IcmpError::NoRoute, source));
+            }
+            Decision::Refuse { reply, .. } => {
+                let source = self.answer_source(&snapshot, &leaving.inner);
+                return Err(match reply {
+                    BlockReply::Silent => DropReason::Blocked.into(),
+                    BlockReply::Icmp => {
+                        Refusal::told(DropReason::Blocked, IcmpError::Prohibited, source)
+                    }
+                    BlockReply::Reset => Refusal::reset(DropReason::Blocked, source),
+                });
+            }
+        };
+        let memory = Memory { flow: flow.as_ref(), groups: Some(&self.groups) };
+        if let Some(answer) = decision.answer(&leaving.key, memory) {
+            self.flows.sent(&leaving.key, answer, packet.len(), now);
+            self.note_move(&decision, &leaving.key, &answer);
+        }
+        Ok(verdict)
+    }
+
+    /// Decides, and settles the flow's group. Of two threads that settle a new group at once the
+    /// second decides again, by what the first one settled.
+    fn decided<'s>(
+        &self,
+        snapshot: &'s Snapshot,
+        leaving: &Leaving<'_>,
+        flow: Option<&Remembered>,
+    ) -> Decision<'s> {
+        let Leaving { key, now, .. } = leaving;
+        let memory = Memory { flow, groups: Some(&self.groups) };
+        let settled = |decision: &Decision<'_>| {
+            let Some((group, before)) = decision.group() else { return true };
+            let answer = decision.answer(key, memory).expect("a group's packet leaves");
+            self.groups.sent(&group, before.as_ref(), answer, *now)
+        };
+        let decision = decide(snapshot, key, *now, memory);
+        if settled(&decision) {
+            return decision;
+        }
+        let decision = decide(snapshot, key, *now, memory);
+        settled(&decision);
+        decision
+    }
+
+    /// Appends the outer packet or its fragments.
+    fn wrap(
+        &self,
+        route: &Route<'_>,
+        leaving: &Leaving<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let Leaving { inner, packet, key, now } = leaving;
+        let told = |reason, error| Refusal::told(reason, error, Some(answer_source(route)));
+        if inner.header.hop_limit == 0 {
+            return Err(told(DropReason::HopLimit, IcmpError::HopLimit));
+        }
+        let limit = limit_for(inner).map_err(|reason| {
+            let pointer = inner.chain.tunnel_limit.map_or(0, |(_, at)| at as u32);
+            told(reason, IcmpError::ParameterProblem { pointer })
+        })?;
+        let path_mtu = self.path_mtu(route, route.binding, *now);
+        let room = inner_mtu(path_mtu, overhead(limit));
+        if is_too_big(packet.len(), room) {
+            // The least of all links that may carry, so that the next move needs no second try.
+            let bindings = route.registration.bindings.iter().filter(|it| it.carries());
+            let least = bindings.map(|it| self.path_mtu(route, it, *now)).min();
+            let least = least.map_or(room, |mtu| inner_mtu(mtu, overhead(limit)).min(room));
+            let mtu = told_mtu(least);
+            return Err(told(DropReason::TooBig, IcmpError::PacketTooBig { mtu }));
+        }
+        let start = out.len();
+        let hop_limit = self.settings.hop_limit;
+        let label = self.flow_label(key);
+        encapsulate(route.encapsulation, inner, packet, limit, hop_limit, label, out)?;
+        if packet.len() > room {
+            let identification = self.identification.fetch_add(1, Ordering::Relaxed);
+            mtu::fragment(out, start, path_mtu, identification);
+        }
+        Ok(())
+    }
+
+    /// The MTU of the outer path of a binding of the route's registration.
+    fn path_mtu(&self, route: &Route<'_>, binding: &Binding, now: Duration) -> u16 {
+        match route.by(binding) {
+            Some(Encapsulation::Tunnel { source, destination }) => {
+                self.path_mtus.of(source, destination, binding.mtu, now)
+            }
+            None => binding.mtu.max(MIN_MTU),
+        }
+    }
+
+    /// Appends the packet as it is. The kernel took one from its hop limit when it forwarded the
+    /// packet into the home-bound interface, and takes none for a socket's own packets.
+    fn break_out(
+        &self,
+        breakout: &Breakout<'_>,
+        leaving: &Leaving<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let source = Some(breakout.registration.home_address.0);
+        if leaving.inner.header.hop_limit == 0 {
+            return Err(Refusal::told(DropReason::HopLimit, IcmpError::HopLimit, source));
+        }
+        let mtu = breakout.binding.mtu.max(MIN_MTU);
+        if leaving.packet.len() > usize::from(mtu) {
+            let error = IcmpError::PacketTooBig { mtu: mtu.into() };
+            return Err(Refusal::told(DropReason::TooBig, error, source));
+        }
+        out.extend_from_slice(leaving.packet);
+        Ok(())
+    }
+
+    fn count(&self, route: &Route<'_>, leaving: &Leaving<'_>) {
+        let octets = leaving.packet.len();
+        self.counters.carry(route.rule, route.binding.bid, Direction::Out, octets);
+    }
+
+    /// Notes that the flow left its link, if it did with this decision.
+    pub(crate) fn note_move(&self, decision: &Decision<'_>, key: &FlowKey, answer: &Answer) {
+        let Some(moved) = decision.moved() else { return };
+        self.counters.moved(moved.from, answer.bid, moved.reason);
+        self.moves.note(MoveRecord {
+            key: *key,
+            rule: answer.rule,
+            from: moved.from,
+            to: answer.bid,
+            reason: moved.reason,
+            at: moved.at,
+        });
+    }
+
+    /// Our address in answers about a packet that has no route.
+    fn answer_source(&self, snapshot: &Snapshot, inner: &Inner) -> Option<Ipv6Addr> {
+        let near = snapshot.updates.lookup(inner.key.source).map(|near| near.home_address.0);
+        let far = || snapshot.cache.lookup(inner.key.destination).map(|far| far.peer);
+        let also = || snapshot.also.get(&inner.key.ingress).map(|home| home.0);
+        near.or_else(far).or_else(also)
+    }
+
+    /// Twenty bits, never zero, the same for all packets of a flow (RFC 6438 §3).
+    fn flow_label(&self, key: &FlowKey) -> u32 {
+        let FlowKey { source, destination, protocol, source_port, destination_port, .. } = *key;
+        let flow = (source, destination, protocol, source_port, destination_port);
+        ((self.labels.hash_one(flow) >> 20) as u32 & 0x000f_ffff).max(1)
+    }
+}
+
+/// Our address in answers about a packet that has a route: the end of the tunnel it enters.
+fn answer_source(route: &Route<'_>) -> Ipv6Addr {
+    let Registration { home_address, peer, .. } = route.registration;
+    match route.side {
+        Side::Near => home_address.0,
+        Side::Far => *peer,
+    }
+}
