@@ -14,7 +14,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::effective::BlockReply;
 use crate::policy::Algorithm;
 use crate::source::{Span, Spanned};
-use crate::steering::LinkState;
+use crate::steering::StatedLink as LinkState;
 use crate::terms::{PrefixMode, Role};
 
 /// A value, or the name of a group that holds such values.

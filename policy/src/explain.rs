@@ -16,7 +16,7 @@ use crate::filter::net_text;
 use crate::key::FlowKey;
 use crate::policy::{Home, Ingresses, Policy};
 use crate::selector::{Field, TrafficSelector};
-use crate::steering::{LinkState, PathFacts, evaluate};
+use crate::steering::{PathFacts, StatedLink as LinkState, evaluate};
 use crate::suite::{End, GivenLinks, ending};
 use crate::terms::{Bid, HomeName, InterfaceName, RuleId, RuleName};
 use crate::value::protocol_name;

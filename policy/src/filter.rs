@@ -22,7 +22,7 @@ use crate::key::{FlowKey, Ingress};
 use crate::policy::{Ingresses, Policy};
 use crate::selector::TrafficSelector;
 use crate::source::{Sources, Span, diagnose};
-use crate::steering::{LinkState, PathFacts};
+use crate::steering::{PathFacts, StatedLink as LinkState};
 use crate::terms::{Bid, RuleName};
 use crate::value::{self, Problem, protocol_name};
 use crate::words::{LATER_MATCH_FIELDS, MATCH_FIELDS, advice};

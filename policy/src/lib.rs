@@ -105,7 +105,7 @@ pub use policy::{
 pub use prefix_table::{HostBits, PrefixTable};
 pub use selector::{Field, TrafficSelector};
 pub use source::{Sources, Span, Spanned};
-pub use steering::{LinkState, Override, PathFacts, evaluate, next_expiry};
+pub use steering::{Override, PathFacts, StatedLink as LinkState, Steering, evaluate, next_expiry};
 pub use stickiness::{StickyKey, bucket};
 pub use suite::{End, Expectation, Place, TestCase, TestOutcome, check_tests, run_tests};
 pub use terms::*;

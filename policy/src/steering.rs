@@ -1,181 +1,485 @@
-//! From rules and the state of the links to the present list of candidates.
+//! Steering: from rules, facts and time to what every rule says at present.
 //!
-//! [`evaluate`] runs on events, never on packets, and knows no clock: time is an argument. Its
-//! result is frozen into a snapshot and walked by [`Effective::choose`]. A link that is down
-//! leaves every candidate list; a drained link goes to the end of its list, so that it is used
-//! when nothing else in that rule is usable. Overrides of `mtun steer` come before all rules of
-//! the file, in the order given, and end by themselves.
+//! A [`Steering`] is a machine without I/O, one for each home of a mobile. It is told [`Fact`]s,
+//! each with the monotonic time at which it became known, and is woken at its
+//! [`deadline`](Steering::deadline). It answers with an [`Effective`], the same one as long as
+//! nothing changed, which is frozen into a snapshot and walked for packets. It never judges a
+//! packet, reads no clock and sends nothing. What it says depends on the facts and their times
+//! alone, not on when or how often it is woken: every deadline is acted on as of its own time.
+//!
+//! # Links
+//!
+//! `unknown -> up -> degraded -> down`, and `recovering` before `up` ([`LinkState`]). Bad news
+//! counts at once, good news after a hold: events (carrier, care-of address, binding) take a link
+//! down at once; figures do when they are beyond `leave` for `hold down`; probes do after two
+//! losses in a row and a whole burst of five, with nothing authenticated heard meanwhile. A link
+//! is up again when nothing has spoken against it for all of its recover hold, which each relapse
+//! within 10 min doubles, up to 10 min. The first registration needs no hold. **Last link rule**:
+//! verdicts and holds never take away the last link that packets can be sent by; it is used as
+//! `degraded`, and its reason says so.
+//!
+//! A link is *degraded for a class* (`sla`) when it was over the class's limits in two of three
+//! windows, until all windows of a recover hold were under them by 20 %. Only rules that name the
+//! class mind.
+//!
+//! Operators and quotas make a link a **last choice** (drained; over a quota with `at-limit
+//! last-resort`): no rule names it while its verb or its `otherwise` has another. Or they forbid
+//! it (held; over a quota with `at-limit stop`), even as the last link.
+//!
+//! # Verbs
+//!
+//! Each verb comes to an [`Outcome`](crate::Outcome) that names usable links only.
+//!
+//! - `prefer a b c`: the links in this order.
+//! - `balance a=3 b=1`: 256 buckets cut at the weights. Buckets of links that are away are given
+//!   to the others by weight, all other buckets stay; a link that returns gets its own back.
+//! - `overflow a b full="85%"`: the links in this order, but full ones after the others. A link
+//!   is full once its load is over `full`, until it is under 70 % (under seven eighths of `full`
+//!   if that is less). Flows on a full link stay there; when it has room again, flows that
+//!   were born elsewhere go back to it as `failback` says.
+//! - `fastest a b margin="10%"`: the leader first. A challenger becomes leader when its smoothed
+//!   round trip time has been lower by the margin (at least 5 ms) for 5 s; a leader that cannot
+//!   be used is replaced at once. Flows follow the leader as `failback` says.
+//! - `cheapest a b sla=voice`: those that are in the class, by cost; equal ones in this order.
+//!   Unmetered links without `cost` cost nothing, metered ones more than any that is known.
+//! - `duplicate a b copies=2 cap=…`: a copy by each of the first links. When further copies on
+//!   metered links have used up `cap`, metered links carry a packet only where it is the first
+//!   copy, until the quota period ends (the calendar month for links without a quota).
+//! - `breakout a b`: the first attached link; registrations, probes and classes do not matter.
+//! - `block`: refused, whatever the links do.
+//!
+//! `when` that is not met is [`Outcome::Unmet`](crate::Outcome::Unmet): what is written under
+//! `otherwise` holds. A speed or a time that is not known meets no condition. `otherwise any`
+//! names every usable link: the good ones by BID-PRI, then the degraded.
+//!
+//! # Back again
+//!
+//! [`Says::ripe`](crate::Says::ripe) names the links that flows may go back to: those that have
+//! been in ordinary use for the rule's `after`. When a flow may move is said in [`moves`].
+//! Flows of an override that ended go back in a gap.
 
+mod buckets;
+pub mod calendar;
+mod contest;
+mod facts;
+mod given;
+mod hold;
+mod link_state;
 pub mod moves;
+mod notice;
+mod overrides;
+mod quota;
+mod service;
+mod situation;
+mod standing;
+mod thin;
+mod tracked;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+pub use calendar::{Day, LocalTime};
+pub use facts::{Admin, Fact, Measurement, ProbeResult};
+pub use given::{Given, GivenLink, GivenState, Supposed, suppose};
+pub use link_state::{Cause, Figure, LinkReason, LinkState};
+pub use moves::PathFigures;
+pub use notice::{ClassReport, LinkReport, Notice, OverrideEnd};
+pub use overrides::{Override, next_expiry};
+pub use quota::{Ledger, QuotaLevel, QuotaReport, QuotaState};
+pub use standing::Bar;
+pub use thin::{LinkState as StatedLink, PathFacts, evaluate};
 
-use crate::effective::{Effective, Otherwise, Outcome, RuleHead, Says};
-use crate::policy::RuleSet;
-use crate::selector::TrafficSelector;
+use crate::effective::Effective;
+use crate::link::Sla;
+use crate::policy::{Home, Policy, RuleSet};
 use crate::terms::{Bid, RuleId, RuleName};
-use crate::verb::{Fallback, Verb};
+use crate::verb::Verb;
+use calendar::{LocalClock, Moment};
+use contest::Contests;
+use quota::Meter;
+use situation::Situation;
+use standing::Use;
+use tracked::Tracked;
 
-/// What is known of a link besides its registration.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
-#[serde(rename_all = "kebab-case")]
-pub enum LinkState {
-    /// Nothing speaks against it.
-    #[default]
-    Up,
-    /// An operator wants it to run empty: last choice of every rule.
-    Drained,
-    /// Not used.
-    Down,
-}
+/// Notices that wait to be polled; older ones are dropped.
+const MOST_NOTICES: usize = 1024;
 
-impl LinkState {
-    /// The state that `given wlan0=…` names.
-    pub fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "up" => Some(Self::Up),
-            "drained" => Some(Self::Drained),
-            "down" => Some(Self::Down),
-            _ => None,
-        }
-    }
-
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Up => "up",
-            Self::Drained => "drained",
-            Self::Down => "down",
-        }
-    }
-}
-
-/// The state of every link; a link that is not mentioned is up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PathFacts {
-    links: BTreeMap<Bid, LinkState>,
-}
-
-impl PathFacts {
-    /// Facts in which every link is up.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// States what is known of the link of `bid`.
-    pub fn set(&mut self, bid: Bid, state: LinkState) {
-        self.links.insert(bid, state);
-    }
-
-    /// What is known of the link of `bid`.
-    pub fn state(&self, bid: Bid) -> LinkState {
-        self.links.get(&bid).copied().unwrap_or_default()
-    }
-
-    /// The links of which something was stated.
-    pub fn iter(&self) -> impl Iterator<Item = (Bid, LinkState)> {
-        self.links.iter().map(|(bid, state)| (*bid, *state))
-    }
-
-    /// Candidates as they are now: those that are down left out, the drained ones last.
-    fn present(&self, bids: &[Bid]) -> Vec<Bid> {
-        let with = |state| bids.iter().copied().filter(move |bid| self.state(*bid) == state);
-        with(LinkState::Up).chain(with(LinkState::Drained)).collect()
-    }
-
-    fn outcome(&self, verb: &Verb) -> Outcome {
-        match verb {
-            Verb::Block(reply) => Outcome::Block(*reply),
-            Verb::Breakout { links, translate } => {
-                Outcome::Breakout { links: self.present(links), translate: *translate }
-            }
-            Verb::Duplicate { links, copies, .. } => {
-                Outcome::Copies { links: self.present(links), copies: *copies }
-            }
-            other => Outcome::Candidates(self.present(&other.links())),
-        }
-    }
-}
-
-impl FromIterator<(Bid, LinkState)> for PathFacts {
-    fn from_iter<I: IntoIterator<Item = (Bid, LinkState)>>(facts: I) -> Self {
-        Self { links: facts.into_iter().collect() }
-    }
-}
-
-/// A flow that an operator sends by a certain link for a while.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Override {
-    /// At or above [`RuleId::OVERRIDES`].
-    pub id: RuleId,
-    /// Which packets.
-    pub selector: TrafficSelector,
-    /// By which link.
-    pub bid: Bid,
-    /// When it ends, on the monotonic clock.
-    pub until: Duration,
-    /// Why, in the operator's words.
-    pub reason: Option<String>,
-    /// The filter as it was typed.
-    pub text: String,
-}
-
-impl Override {
-    /// The name under which it stands among the rules.
-    pub fn rule_name(&self) -> RuleName {
-        RuleName::new(format!("steer-{}", self.id.0.saturating_sub(RuleId::OVERRIDES)))
-    }
-}
-
-/// The list that packets are judged by at the time `now`.
-///
-/// An override whose time has come (`until <= now`) is left out; the caller evaluates again at
-/// [`next_expiry`].
-pub fn evaluate(
-    rules: &RuleSet,
-    overrides: &[Override],
-    facts: &PathFacts,
+/// The steering of one home network's mobile.
+#[derive(Clone, Debug)]
+pub struct Steering {
+    rules: RuleSet,
+    /// Rules with `when`, by place.
+    conditional: Vec<usize>,
+    /// The minutes of the day at which a `when` may change.
+    boundaries: BTreeSet<u16>,
+    /// Every `failback after` there is.
+    afters: Vec<Duration>,
+    links: Vec<Tracked>,
+    last_link: Option<Bid>,
+    contests: Contests,
+    caps: Vec<Cap>,
+    overrides: Vec<Override>,
+    clock: LocalClock,
+    speed: Option<u32>,
+    situation: Situation,
+    /// The overrides are others than those in `effective`.
+    steered: bool,
+    effective: Arc<Effective>,
     now: Duration,
-) -> Arc<Effective> {
-    let steered = overrides.iter().filter(|steer| now < steer.until).map(|steer| {
-        let head = RuleHead {
-            id: steer.id,
-            name: steer.rule_name(),
-            selectors: vec![steer.selector.clone()],
-            exclude: Vec::new(),
-            identity: u64::from(steer.id.0),
-        };
-        let outcome = Outcome::Candidates(facts.present(&[steer.bid]));
-        (Arc::new(head), Says::plain(outcome, Otherwise::NextRule))
-    });
-    let says = rules.rules.iter().map(|rule| Says {
-        sticky: rule.sticky,
-        together: rule.together.as_ref().map(|(number, _)| *number),
-        failback: rule.failback.mode,
-        ..Says::plain(
-            facts.outcome(&rule.verb),
-            match &rule.otherwise {
-                Fallback::NextRule => Otherwise::NextRule,
-                Fallback::Any => Otherwise::Any,
-                Fallback::Then(verb) => Otherwise::Then(facts.outcome(verb)),
-            },
-        )
-    });
-    Arc::new(Effective {
-        overrides: steered.collect(),
-        table: rules.table.clone(),
-        says: says.collect(),
-    })
+    deadline: Option<Duration>,
+    notices: VecDeque<Notice>,
 }
 
-/// When the next override ends; `None` without any.
-pub fn next_expiry(overrides: &[Override], now: Duration) -> Option<Duration> {
-    overrides.iter().map(|steer| steer.until).filter(|until| now < *until).min()
+/// The `cap` of a `duplicate` rule.
+#[derive(Clone, Debug)]
+struct Cap {
+    rule: RuleId,
+    name: RuleName,
+    meter: Meter,
+}
+
+impl Steering {
+    /// The steering of a home whose links are unknown so far.
+    pub fn new(policy: &Policy, home: &Home, now: Duration) -> Self {
+        let rules = home.rules.clone();
+        let named = classes(policy, &rules);
+        let links = policy.interfaces.iter().filter_map(|interface| {
+            Some(Tracked::new(now, interface.bid?, interface.clone(), &named))
+        });
+        let conditional = (0..).zip(&rules.rules).filter(|(_, rule)| !rule.when.is_empty());
+        let conditional = conditional.map(|(at, _)| at).collect();
+        let lines = rules.rules.iter().flat_map(|rule| &rule.when);
+        let boundaries = lines.flat_map(|line| match (line.time, line.days) {
+            (Some(span), _) => vec![span.from % 1440, span.until % 1440],
+            (None, Some(_)) => vec![0],
+            (None, None) => Vec::new(),
+        });
+        let mut steering = Self {
+            conditional,
+            boundaries: boundaries.collect(),
+            afters: distinct(rules.rules.iter().map(|rule| rule.failback.after)),
+            links: links.collect(),
+            last_link: None,
+            contests: Contests::of(&rules),
+            caps: caps(policy, &rules),
+            overrides: Vec::new(),
+            clock: LocalClock::default(),
+            speed: None,
+            situation: Situation::default(),
+            steered: true,
+            effective: Arc::default(),
+            now,
+            deadline: None,
+            notices: VecDeque::new(),
+            rules,
+        };
+        steering.settle(now);
+        steering
+    }
+
+    /// Goes over to another policy: links, quotas, races and overrides go on as they are.
+    pub fn adopt(&mut self, policy: &Policy, home: &Home, now: Duration) {
+        self.handle_deadline(now);
+        let now = self.now;
+        let mut next = Self::new(policy, home, now);
+        let old = &*self;
+        next.clock = old.clock;
+        next.speed = old.speed;
+        next.notices.clone_from(&old.notices);
+        for link in &mut next.links {
+            let name = &link.interface.name;
+            if let Some(before) = old.links.iter().find(|before| before.interface.name == *name) {
+                link.adopt(now, before);
+            }
+        }
+        next.last_link = old.last_link;
+        next.contests.adopt(&old.contests);
+        for cap in &mut next.caps {
+            if let Some(before) = old.caps.iter().find(|before| before.name == cap.name) {
+                cap.meter.restore(before.meter.state);
+            }
+        }
+        for steer in old.overrides.iter().cloned() {
+            if next.links.iter().any(|link| link.bid == steer.bid) {
+                next.overrides.push(steer);
+            } else {
+                let (steer, end) = (Box::new(steer), OverrideEnd::NoSuchLink);
+                next.tell(Notice::OverrideEnded { steer, end });
+            }
+        }
+        next.steered = true;
+        next.advance(now);
+        *self = next;
+    }
+
+    /// Gives back what [`Steering::ledger`] said before a restart.
+    pub fn restore(&mut self, now: Duration, ledger: &Ledger) {
+        self.handle_deadline(now);
+        for link in &mut self.links {
+            if let (Some(meter), Some(saved)) =
+                (&mut link.meter, ledger.links.get(&link.interface.name))
+            {
+                meter.restore(*saved);
+            }
+        }
+        for cap in &mut self.caps {
+            if let Some(saved) = ledger.copies.get(&cap.name) {
+                cap.meter.restore(*saved);
+            }
+        }
+        self.advance(self.now);
+    }
+
+    /// What has to survive a restart.
+    pub fn ledger(&self) -> Ledger {
+        let links = self
+            .links
+            .iter()
+            .filter_map(|link| Some((link.interface.name.clone(), link.meter.as_ref()?.state)));
+        let copies = self.caps.iter().map(|cap| (cap.name.clone(), cap.meter.state));
+        Ledger { links: links.collect(), copies: copies.collect() }
+    }
+
+    /// Takes a fact.
+    pub fn handle(&mut self, now: Duration, fact: Fact) {
+        self.handle_deadline(now);
+        let now = self.now;
+        match fact {
+            Fact::Speed(speed) => self.speed = speed,
+            Fact::LocalTime(time) => self.clock.state(now, time),
+            Fact::Copied { rule, octets } => {
+                let copied = self.caps.iter_mut().find(|cap| cap.rule == rule);
+                if let Some(cap) = copied {
+                    cap.meter.add(octets);
+                }
+            }
+            Fact::Steer(steer) => {
+                self.end_overrides(OverrideEnd::Replaced, |known| known.id == steer.id);
+                self.overrides.push(*steer);
+                self.steered = true;
+            }
+            Fact::Unsteer(id) => self.end_overrides(OverrideEnd::TakenBack, |steer| steer.id == id),
+            Fact::Registered { bid, .. }
+            | Fact::Refused { bid }
+            | Fact::Attached { bid, .. }
+            | Fact::Measured { bid, .. }
+            | Fact::Probed { bid, .. }
+            | Fact::Heard { bid }
+            | Fact::Signal { bid, .. }
+            | Fact::Load { bid, .. }
+            | Fact::Carried { bid, .. }
+            | Fact::Admin { bid, .. } => {
+                let Some(link) = self.links.iter_mut().find(|link| link.bid == bid) else {
+                    return;
+                };
+                let burst_wanted = link.handle(now, &fact);
+                self.contests.loaded(bid, link.load);
+                if burst_wanted {
+                    self.tell(Notice::BurstWanted { bid });
+                }
+            }
+        }
+        self.advance(now);
+    }
+
+    /// When [`Steering::handle_deadline`] is due; `None` if nothing happens by itself.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadline
+    }
+
+    /// Acts on every deadline up to `now`, each as of its own time. Time never goes back.
+    pub fn handle_deadline(&mut self, now: Duration) {
+        while let Some(at) = self.deadline.filter(|at| *at <= now) {
+            self.advance(at);
+        }
+        self.now = self.now.max(now);
+    }
+
+    /// What every rule says at present; the same list while nothing changed.
+    pub fn effective(&self) -> Arc<Effective> {
+        self.effective.clone()
+    }
+
+    /// Every link and all that is known of it, in the order of the file.
+    pub fn links(&self) -> Vec<LinkReport> {
+        let today = self.clock.day(self.now);
+        let report = |link: &Tracked| link.report(&link.candidate(), &link.verdict, today);
+        self.links.iter().map(report).collect()
+    }
+
+    /// Whether packets may be sent by the binding of this BID.
+    pub fn usable(&self, bid: Bid) -> bool {
+        self.situation.link(bid).is_some_and(|link| link.tunnel != Use::No)
+    }
+
+    /// Whether packets may leave by the link of this BID outside the tunnel.
+    pub fn breaks_out(&self, bid: Bid) -> bool {
+        self.situation.link(bid).is_some_and(|link| link.breakout != Use::No)
+    }
+
+    /// What moves to and from this link are judged by.
+    pub fn figures(&self, bid: Bid) -> PathFigures {
+        let link = self.links.iter().find(|link| link.bid == bid);
+        link.map(|link| link.link.measured_last().figures()).unwrap_or_default()
+    }
+
+    /// The overrides in the order in which they are asked.
+    pub fn overrides(&self) -> &[Override] {
+        &self.overrides
+    }
+
+    /// The next notice.
+    pub fn poll(&mut self) -> Option<Notice> {
+        self.notices.pop_front()
+    }
+
+    /// Lets time pass up to `now`, which is no later than the next deadline.
+    fn advance(&mut self, now: Duration) {
+        let today = self.clock.day(now);
+        for link in &mut self.links {
+            link.advance(now, today);
+        }
+        if let Some(today) = today {
+            self.caps.iter_mut().for_each(|cap| cap.meter.roll(today));
+        }
+        self.end_overrides(OverrideEnd::Expired, |steer| steer.until <= now);
+        self.settle(now);
+    }
+
+    /// Judges all links together and the rules with them.
+    fn settle(&mut self, now: Duration) {
+        self.now = now;
+        let candidates: Vec<_> = self.links.iter().map(Tracked::candidate).collect();
+        let verdicts = standing::judge(&candidates, &mut self.last_link);
+        let mut situation = Situation::default();
+        let mut notices = Vec::new();
+        for ((link, candidate), verdict) in self.links.iter_mut().zip(&candidates).zip(verdicts) {
+            let view = link.view(candidate, &verdict);
+            notices.extend(link.judged(now, verdict));
+            notices.extend(link.quota_notice());
+            let ripe_for = link.ripe_for(now, &self.afters);
+            situation.links.push(situation::LinkView { ripe_for, ..view });
+        }
+        notices.into_iter().for_each(|notice| self.tell(notice));
+        for (terms, race) in &mut self.contests.races {
+            let racing = situation.of_use(&terms.0, Use::Ordinary);
+            let links = &self.links;
+            let rtt = |bid| links.iter().find(|link| link.bid == bid)?.link.measured_last().rtt;
+            race.judge(now, terms.1, &racing, rtt);
+            situation.leaders.extend(race.leader.map(|leader| (terms.clone(), leader)));
+        }
+        situation.full = self.contests.full.clone();
+        for at in 0..self.caps.len() {
+            let cap = &mut self.caps[at];
+            let level = cap.meter.level();
+            if level == QuotaLevel::Reached {
+                situation.capped.insert(cap.rule);
+            }
+            if std::mem::replace(&mut cap.meter.told, level) < level {
+                let rule = cap.name.clone();
+                self.tell(Notice::CapReached { rule });
+            }
+        }
+        situation.unmet = self.unmet(&self.moment(now));
+        if self.steered || situation != self.situation {
+            self.steered = false;
+            let effective = self.judge_rules(&situation);
+            if effective != *self.effective {
+                self.effective = Arc::new(effective);
+            }
+            self.situation = situation;
+        }
+        self.deadline = self.next_deadline(now);
+    }
+
+    /// What every rule says in a situation.
+    fn judge_rules(&self, situation: &Situation) -> Effective {
+        let steer = |steer: &Override| (steer.head(), situation.override_says(steer));
+        Effective {
+            overrides: self.overrides.iter().map(steer).collect(),
+            table: self.rules.table.clone(),
+            says: self.rules.rules.iter().map(|rule| situation.says(rule)).collect(),
+        }
+    }
+
+    fn next_deadline(&self, now: Duration) -> Option<Duration> {
+        let links = self.links.iter().filter_map(Tracked::deadline);
+        let ripe = self.links.iter().flat_map(|link| link.ripens(&self.afters));
+        let overrides = self.overrides.iter().map(|steer| steer.until);
+        let times = links.chain(ripe).chain(overrides).chain(self.contests.deadline());
+        times.chain(self.calendar_deadline(now)).filter(|at| *at > now).min()
+    }
+
+    /// When the calendar changes something: a `when` or a period.
+    fn calendar_deadline(&self, now: Duration) -> Option<Duration> {
+        let local = self.clock.at(now)?;
+        let meters = self.links.iter().filter_map(|link| link.meter.as_ref());
+        let meters = meters.chain(self.caps.iter().map(|cap| &cap.meter));
+        let periods = meters.map(|meter| local.until_day(meter.next_period(local.day)));
+        let minutes = self.boundaries.iter().map(|minute| local.until_minute(*minute));
+        periods.chain(minutes).min().map(|wait| now.saturating_add(wait))
+    }
+
+    fn moment(&self, now: Duration) -> Moment {
+        let local = self.clock.at(now);
+        Moment {
+            speed: self.speed,
+            minute: local.map(LocalTime::minute),
+            weekday: local.map(|local| local.day.weekday()),
+        }
+    }
+
+    fn unmet(&self, moment: &Moment) -> BTreeSet<RuleId> {
+        let rules = self.conditional.iter().map(|at| &self.rules.rules[*at]);
+        rules.filter(|rule| !moment.meets(&rule.when)).map(|rule| rule.id()).collect()
+    }
+
+    fn end_overrides(&mut self, end: OverrideEnd, ends: impl Fn(&Override) -> bool) {
+        let (ended, left): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.overrides).into_iter().partition(ends);
+        self.overrides = left;
+        self.steered |= !ended.is_empty();
+        for steer in ended.into_iter().map(Box::new) {
+            self.tell(Notice::OverrideEnded { steer, end });
+        }
+    }
+
+    fn tell(&mut self, notice: Notice) {
+        if self.notices.len() >= MOST_NOTICES {
+            self.notices.pop_front();
+        }
+        self.notices.push_back(notice);
+    }
+}
+
+/// The classes that rules name.
+fn classes(policy: &Policy, rules: &RuleSet) -> Vec<Sla> {
+    let verbs = || rules.rules.iter().flat_map(contest::verbs);
+    let named = |class: &&Sla| {
+        let names = |verb: &Verb| matches!(verb, Verb::Cheapest { sla: Some(name), .. } if *name == class.name);
+        verbs().any(names)
+    };
+    policy.slas.iter().filter(named).cloned().collect()
+}
+
+/// The caps that rules name.
+fn caps(policy: &Policy, rules: &RuleSet) -> Vec<Cap> {
+    let mut caps = Vec::new();
+    for rule in &rules.rules {
+        let verb = contest::verbs(rule).find_map(|verb| match verb {
+            Verb::Duplicate { links, cap: Some(cap), .. } => Some((links, *cap)),
+            _ => None,
+        });
+        let Some((links, cap)) = verb else { continue };
+        let metered = links.iter().filter_map(|bid| policy.interface_of(*bid));
+        let quota = metered.filter(|link| link.metered).find_map(|link| link.quota.as_ref());
+        let meter = Meter::new(quota::cap_quota(cap, quota));
+        caps.push(Cap { rule: rule.id(), name: rule.name().clone(), meter });
+    }
+    caps
+}
+
+fn distinct(times: impl Iterator<Item = Duration>) -> Vec<Duration> {
+    times.collect::<BTreeSet<_>>().into_iter().collect()
 }

@@ -12,7 +12,7 @@ use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
 use crate::effective::{Choice, Origin, Usable};
 use crate::key::FlowKey;
 use crate::policy::{Interface, Policy};
-use crate::steering::{LinkState, PathFacts, evaluate};
+use crate::steering::{PathFacts, StatedLink as LinkState, evaluate};
 use crate::terms::{Bid, HomeName, InterfaceName, RuleName};
 
 /// A place in a text with the line around it, ready to become a [`Diagnostic`].

@@ -131,6 +131,12 @@ macro_rules! name {
             }
         }
 
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
         impl From<&str> for $name {
             fn from(text: &str) -> Self {
                 Self::new(text)
@@ -150,6 +156,10 @@ name! {
 name! {
     /// A flow rule as the policy file names it; `default` for the last one.
     RuleName
+}
+name! {
+    /// A service level class (`sla`) as the policy file names it.
+    ClassName
 }
 name! {
     /// A security association as the policy file names it.

@@ -8,7 +8,7 @@ use crate::diagnostic::Code;
 use crate::document::*;
 use crate::reader::Node;
 use crate::source::Spanned;
-use crate::steering::LinkState;
+use crate::steering::StatedLink as LinkState;
 use crate::value::{self, Problem};
 
 impl Reader<'_> {
