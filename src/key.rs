@@ -74,6 +74,12 @@ pub enum KeyFileError {
         /// What is wrong with it.
         fault: KeyFault,
     },
+    /// A credential is named and the service manager has handed none over.
+    #[error(
+        "the credential {0} was not handed over: CREDENTIALS_DIRECTORY is not set; add \
+         LoadCredential={0}:/path/of/the.key to the unit, or name a key-file"
+    )]
+    NoCredentials(String),
     /// There is a file already.
     #[error("{0} exists; a key is never overwritten: choose another name or remove it first")]
     Exists(PathBuf),
@@ -84,21 +90,62 @@ pub enum KeyFileError {
 
 /// Reads a key file, if nobody else can have read or replaced it.
 pub fn read(path: &Path) -> Result<(Algorithm, Secret), KeyFileError> {
-    let failed = |error| KeyFileError::System { what: "read", path: path.to_owned(), error };
     check_directory(path, "read")?;
+    let file = open(path)?;
+    check_file(path, &file)?;
+    content(path, file)
+}
+
+fn open(path: &Path) -> Result<File, KeyFileError> {
     // Non-blocking, so that a pipe in the file's place cannot hold the start up.
     let opened = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(path);
-    let file = opened.map_err(|error| match error.raw_os_error() {
+    opened.map_err(|error| match error.raw_os_error() {
         Some(libc::ELOOP) => KeyFileError::SymbolicLink(path.to_owned()),
-        _ => failed(error),
-    })?;
-    check_file(path, &file)?;
+        _ => KeyFileError::System { what: "read", path: path.to_owned(), error },
+    })
+}
+
+fn content(path: &Path, file: File) -> Result<(Algorithm, Secret), KeyFileError> {
+    let failed = |error| KeyFileError::System { what: "read", path: path.to_owned(), error };
     let mut text = zeroize::Zeroizing::new(Vec::with_capacity(FILE_MAX as usize));
     file.take(FILE_MAX).read_to_end(&mut text).map_err(failed)?;
     parse_key(&text).map_err(|fault| KeyFileError::Content { path: path.to_owned(), fault })
+}
+
+/// Reads a key that the service manager hands over as a credential of this name.
+///
+/// The credentials' directory is the manager's own, made for this service alone. So its mode is
+/// taken as it is: a service that does not run as root reads its credentials by an access list,
+/// which shows in the mode as if a group could read them.
+pub fn read_credential(name: &str) -> Result<(Algorithm, Secret), KeyFileError> {
+    let directory = std::env::var_os("CREDENTIALS_DIRECTORY");
+    read_credential_in(directory.as_deref().map(Path::new), name)
+}
+
+fn read_credential_in(
+    directory: Option<&Path>,
+    name: &str,
+) -> Result<(Algorithm, Secret), KeyFileError> {
+    let directory = directory.filter(|directory| directory.is_absolute());
+    let directory = directory.ok_or_else(|| KeyFileError::NoCredentials(name.to_owned()))?;
+    let path = directory.join(name);
+    let opened = open(&path)?;
+    let metadata = opened.metadata().map_err(|error| KeyFileError::System {
+        what: "read",
+        path: path.clone(),
+        error,
+    })?;
+    let mode = metadata.mode() & 0o7777;
+    if !metadata.is_file() {
+        return Err(KeyFileError::NotAFile(path));
+    }
+    if mode & 0o027 != 0 {
+        return Err(KeyFileError::Mode { path, mode });
+    }
+    content(&path, opened)
 }
 
 /// A fresh key of the algorithm's own length.
@@ -240,6 +287,29 @@ mod tests {
         if own_uid() == 0 {
             std::os::unix::fs::chown(&path, Some(70_001), None).unwrap();
             assert!(matches!(read(&path), Err(KeyFileError::Owner { uid: 70_001, .. })));
+        }
+    }
+
+    #[test]
+    fn a_credential_is_read_from_the_directory_of_the_service_manager() {
+        let scratch = Scratch::new("credential");
+        let path = scratch.0.join("acme");
+        let key = generate(Algorithm::HmacSha256).unwrap();
+        write_new(&path, Algorithm::HmacSha256, &key).unwrap();
+        for mode in [0o400, 0o440] {
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            let (algorithm, read) = read_credential_in(Some(&scratch.0), "acme").unwrap();
+            assert!(algorithm == Algorithm::HmacSha256 && read == key, "{mode:o}");
+        }
+        fs::set_permissions(&path, Permissions::from_mode(0o444)).unwrap();
+        let error = read_credential_in(Some(&scratch.0), "acme").err().unwrap();
+        assert!(matches!(error, KeyFileError::Mode { .. }));
+        let error = read_credential_in(Some(&scratch.0), "other").err().unwrap();
+        assert!(matches!(error, KeyFileError::System { .. }));
+        for directory in [None, Some(Path::new("")), Some(Path::new("relative"))] {
+            let error = read_credential_in(directory, "acme").err().unwrap();
+            assert!(matches!(error, KeyFileError::NoCredentials(_)));
+            assert!(error.to_string().contains("LoadCredential=acme:"), "{error}");
         }
     }
 

@@ -81,6 +81,24 @@ impl Check<'_> {
         let document = self.document;
         self.unique_names("interface", document.interfaces.iter().map(|node| &node.name));
         self.unique_names("group", document.groups.iter().map(|node| &node.name));
+        self.unique_names("set", document.sets.iter().map(|node| &node.name));
+        self.unique_names("sla", document.slas.iter().map(|node| &node.name));
+        let groups: HashMap<&str, Span> = document
+            .groups
+            .iter()
+            .map(|group| (group.name.value.as_str(), group.name.span))
+            .collect();
+        for set in &document.sets {
+            if let Some(group) = groups.get(set.name.value.as_str()) {
+                let line = self.sources.line(*group);
+                self.sink.error(
+                    set.name.span,
+                    Code::Duplicate,
+                    format!("`{}` is the name of the group of line {line}", set.name.value),
+                    "both are named with @: give one another name",
+                );
+            }
+        }
         self.unique_names("home", document.homes.iter().map(|node| &node.name));
         self.unique_names("security", document.securities.iter().map(|node| &node.name));
         self.unique_names("test", document.tests.iter().map(|node| &node.name));
@@ -134,7 +152,7 @@ impl Check<'_> {
             let parts = [
                 (option.spi.is_none(), "spi=0x1001"),
                 (option.algorithm.is_none(), "algorithm=hmac-sha256"),
-                (option.key_file.is_none(), "key-file=\"name.key\""),
+                (option.key.is_none(), "key-file=\"name.key\""),
             ];
             for (_, part) in parts.iter().filter(|(missing, _)| *missing) {
                 let word = part.split('=').next().unwrap_or_default();
@@ -401,6 +419,8 @@ impl Check<'_> {
                 .as_ref()
                 .map(|node| (node.span, "register", "write lifetime= behind `serve`")),
             home.security.as_ref().map(|node| (node.span, "security", "write it inside `allow`")),
+            home.also.first().map(|node| (node.span, "also", "remove it")),
+            home.probe.as_ref().map(|node| (node.span, "probe", "the mobile probes; remove it")),
         ];
         for (span, word, help) in only_mobiles.into_iter().flatten() {
             self.sink.error(

@@ -28,6 +28,12 @@ pub enum Code {
     Shadowed,
     /// A rule set without `default`.
     NoDefault,
+    /// Limits without room between good and bad, between which a link would flap.
+    NoHysteresis,
+    /// Something that the home agent cannot be told.
+    Downlink,
+    /// A default that prefers a link whose octets cost money.
+    MeteredDefault,
     /// A prefix with bits set beyond its length.
     HostBits,
     /// A key in the file.
@@ -66,6 +72,9 @@ impl Code {
             Self::Duplicate => "duplicate",
             Self::Shadowed => "shadowed",
             Self::NoDefault => "no-default",
+            Self::NoHysteresis => "no-hysteresis",
+            Self::Downlink => "downlink",
+            Self::MeteredDefault => "metered-default",
             Self::HostBits => "host-bits",
             Self::Secret => "secret",
             Self::IncludeCycle => "include-cycle",

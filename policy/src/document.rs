@@ -4,18 +4,20 @@
 //! groups, interfaces and homes are still names. `check` asks whether they fit together
 //! and `compile` resolves them.
 
-use std::net::{IpAddr, Ipv6Addr};
+mod rules;
+
+use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
-use crate::effective::BlockReply;
-use crate::policy::Algorithm;
+use crate::link::{Cost, Quota, Sla, UsableWhen};
+use crate::policy::{Algorithm, KeySource, Probe};
 use crate::source::{Span, Spanned};
-use crate::steering::StatedLink as LinkState;
 use crate::terms::{PrefixMode, Role};
+
+pub use rules::*;
 
 /// A value, or the name of a group that holds such values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +44,10 @@ pub struct Document {
     pub interfaces: Vec<InterfaceNode>,
     /// Groups.
     pub groups: Vec<GroupNode>,
+    /// Sets.
+    pub sets: Vec<SetNode>,
+    /// Service levels.
+    pub slas: Vec<SlaNode>,
     /// Home networks.
     pub homes: Vec<HomeNode>,
     /// Security associations.
@@ -65,6 +71,14 @@ pub struct InterfaceNode {
     pub class: Option<String>,
     /// `metered`.
     pub metered: bool,
+    /// `cost`.
+    pub cost: Option<Spanned<Cost>>,
+    /// `quota`.
+    pub quota: Option<Spanned<Quota>>,
+    /// `rate`, in bits a second.
+    pub rate: Option<Spanned<u64>>,
+    /// `usable { … }`.
+    pub usable: UsableWhen,
 }
 
 /// `group "name" { … }`.
@@ -78,6 +92,24 @@ pub struct GroupNode {
     pub ports: Vec<Spanned<RangeInclusive<u16>>>,
     /// Prefixes in it.
     pub prefixes: Vec<Spanned<IpNet>>,
+}
+
+/// `set "name" file=…`, with what the file holds.
+#[derive(Clone, Debug)]
+pub struct SetNode {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// The prefixes in it; none if the file could not be read, which is a fault of its own.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// `sla "name" rtt=… jitter=… loss=…`.
+#[derive(Clone, Debug)]
+pub struct SlaNode {
+    /// Its name.
+    pub name: Spanned<String>,
+    /// What it asks for.
+    pub sla: Sla,
 }
 
 /// `security` of a home or a mobile: a name, or none on purpose.
@@ -96,6 +128,10 @@ pub struct HomeNode {
     pub address: Option<Spanned<(Ipv6Addr, u8)>>,
     /// `mobile-network "p" on=…`.
     pub mobile_networks: Vec<(Spanned<Ipv6Net>, Option<Spanned<String>>)>,
+    /// `also from=…`.
+    pub also: Vec<Spanned<String>>,
+    /// `probe …`.
+    pub probe: Option<Spanned<Probe>>,
     /// `register …`.
     pub register: Option<RegisterNode>,
     /// `security …`.
@@ -106,7 +142,7 @@ pub struct HomeNode {
     pub allowed: Vec<AllowNode>,
 }
 
-/// `register lifetime=… multiple-coa=… bulk=… mode=…`.
+/// `register lifetime=… multiple-coa=… bulk=… mode=… flow-bindings=…`.
 #[derive(Clone, Debug)]
 pub struct RegisterNode {
     /// Its place.
@@ -119,6 +155,8 @@ pub struct RegisterNode {
     pub bulk: Option<bool>,
     /// `mode`.
     pub mode: Option<Spanned<PrefixMode>>,
+    /// `flow-bindings`.
+    pub flow_bindings: Option<bool>,
 }
 
 /// `serve "prefix" agent=… on=… lifetime=…`.
@@ -166,133 +204,13 @@ pub struct SecurityNode {
     pub auth_option: Option<AuthOptionNode>,
 }
 
-/// `auth-option spi=… algorithm=… key-file=…`.
+/// `auth-option spi=… algorithm=… key-file=…`, or `key-credential=…`.
 #[derive(Clone, Debug)]
 pub struct AuthOptionNode {
     /// `spi`.
     pub spi: Option<Spanned<u32>>,
     /// `algorithm`.
     pub algorithm: Option<Spanned<Algorithm>>,
-    /// `key-file`, already resolved against the file it stands in.
-    pub key_file: Option<Spanned<PathBuf>>,
-}
-
-/// `rules home=… { … }`.
-#[derive(Clone, Debug)]
-pub struct RuleSetNode {
-    /// Its place.
-    pub span: Span,
-    /// `home`.
-    pub home: Option<Spanned<String>>,
-    /// The rules in order.
-    pub rules: Vec<RuleNode>,
-    /// `default`.
-    pub default: Option<RuleNode>,
-}
-
-/// `rule "name" { … }` or `default { … }`.
-#[derive(Clone, Debug)]
-pub struct RuleNode {
-    /// Its name; `default` for the last.
-    pub name: Spanned<String>,
-    /// `match` lines; alternatives.
-    pub matches: Vec<MatchNode>,
-    /// `exclude` lines.
-    pub excludes: Vec<MatchNode>,
-    /// The verb.
-    pub verb: Option<Spanned<VerbNode>>,
-    /// `otherwise`.
-    pub otherwise: Option<Spanned<OtherwiseNode>>,
-}
-
-/// What a rule does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum VerbNode {
-    /// `prefer a @b`.
-    Prefer(Terms<String>),
-    /// `block reply=…`.
-    Block(BlockReply),
-}
-
-/// What happens when that is not possible.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OtherwiseNode {
-    /// `otherwise next-rule`, and without `otherwise`.
-    NextRule,
-    /// `otherwise any`.
-    Any,
-    /// `otherwise prefer a b`.
-    Prefer(Terms<String>),
-    /// `otherwise block reply=…`.
-    Block(BlockReply),
-}
-
-/// One `match` or `exclude` line; its fields must all hold.
-#[derive(Clone, Debug)]
-pub struct MatchNode {
-    /// Its place.
-    pub span: Span,
-    /// `proto`.
-    pub protocols: Vec<Spanned<u8>>,
-    /// `src`.
-    pub sources: Terms<IpNet>,
-    /// `dst`.
-    pub destinations: Terms<IpNet>,
-    /// `sport`.
-    pub source_ports: Terms<RangeInclusive<u16>>,
-    /// `dport`.
-    pub destination_ports: Terms<RangeInclusive<u16>>,
-    /// `dscp`.
-    pub dscps: Vec<Spanned<u8>>,
-    /// `in`.
-    pub ingresses: Terms<String>,
-}
-
-/// `test "sentence" { … }`.
-#[derive(Clone, Debug)]
-pub struct TestNode {
-    /// The sentence.
-    pub name: Spanned<String>,
-    /// `flow …`.
-    pub flow: Option<FlowNode>,
-    /// `expect …`.
-    pub expectations: Vec<ExpectNode>,
-}
-
-/// `flow src=… dst=… proto=… …`.
-#[derive(Clone, Debug)]
-pub struct FlowNode {
-    /// Its place.
-    pub span: Span,
-    /// `src`.
-    pub source: Option<Spanned<IpAddr>>,
-    /// `dst`.
-    pub destination: Option<Spanned<IpAddr>>,
-    /// `proto`.
-    pub protocol: Option<Spanned<u8>>,
-    /// `sport`.
-    pub source_port: Option<u16>,
-    /// `dport`.
-    pub destination_port: Option<u16>,
-    /// `dscp`.
-    pub dscp: u8,
-    /// `in`.
-    pub ingress: Option<Spanned<String>>,
-}
-
-/// `expect …`.
-#[derive(Clone, Debug)]
-pub struct ExpectNode {
-    /// Its place.
-    pub span: Span,
-    /// `rule`.
-    pub rule: Option<Spanned<String>>,
-    /// `via`.
-    pub via: Option<Spanned<String>>,
-    /// `blocked`.
-    pub blocked: bool,
-    /// `unreachable`.
-    pub unreachable: bool,
-    /// `given`.
-    pub given: Vec<(Spanned<String>, LinkState)>,
+    /// Where the key is; file names are already resolved against the file they stand in.
+    pub key: Option<Spanned<KeySource>>,
 }

@@ -189,8 +189,7 @@ impl Gatherer<'_> {
 
     fn pattern(&mut self, pattern: &str, optional: bool, argument: &Spanned<Value>) {
         let span = argument.span;
-        let outside = pattern.starts_with('/') || pattern.split('/').any(|part| part == "..");
-        if outside || pattern.is_empty() || pattern.contains('\0') {
+        let Some(target) = below(pattern, span, self.sources) else {
             self.sink.error(
                 span,
                 Code::Include,
@@ -198,14 +197,7 @@ impl Gatherer<'_> {
                 "name a file in or below the directory of this file, without `..`",
             );
             return;
-        }
-        let here = PathBuf::from(self.sources.name(span.source));
-        let here = here.parent().unwrap_or(Path::new(""));
-        let relative: PathBuf = Path::new(pattern)
-            .components()
-            .filter(|part| !matches!(part, std::path::Component::CurDir))
-            .collect();
-        let target = here.join(relative);
+        };
         let Some(file_name) = target.file_name().and_then(|name| name.to_str()).map(str::to_owned)
         else {
             return;
@@ -314,6 +306,19 @@ impl Gatherer<'_> {
             Err(error) => not_utf8(&shown, &error, self.sources, self.sink),
         }
     }
+}
+
+/// The file that a name means, relative to the file that holds the name; `None` if it may lie
+/// outside that file's directory.
+pub(crate) fn below(name: &str, span: Span, sources: &Sources) -> Option<PathBuf> {
+    let outside = name.starts_with('/') || name.split('/').any(|part| part == "..");
+    if outside || name.is_empty() || name.contains('\0') {
+        return None;
+    }
+    let here = PathBuf::from(sources.name(span.source));
+    let relative =
+        Path::new(name).components().filter(|part| !matches!(part, std::path::Component::CurDir));
+    Some(here.parent().unwrap_or(Path::new("")).join(relative.collect::<PathBuf>()))
 }
 
 /// Names the first octet that is not UTF-8.

@@ -226,7 +226,9 @@ impl<'t> Reader<'t> {
             filter.selector.destinations = self.nets(behind)?;
             return Ok(());
         }
-        let fields = MATCH_FIELDS.iter().copied().chain(["via", "rule"]);
+        let fields =
+            MATCH_FIELDS.iter().copied().filter(|field| !LATER_MATCH_FIELDS.contains(field));
+        let fields = fields.chain(["via", "rule"]);
         if let Some(field) = fields.clone().find(|field| *field == token.text) {
             self.take_if("=");
             let Some(value) =

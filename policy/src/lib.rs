@@ -68,11 +68,13 @@ mod guard;
 mod key;
 pub mod link;
 mod load;
+mod measure;
 mod policy;
 mod prefix_table;
 mod read;
 mod reader;
 mod selector;
+mod sets;
 mod shadow;
 mod source;
 pub mod steering;
@@ -99,8 +101,8 @@ pub use key::{FieldSet, FlowKey, Ingress};
 pub use link::{AtLimit, Band, Cost, Period, Quota, Ratio, Sla, UsableWhen};
 pub use load::{load, load_tested, parse, parse_document};
 pub use policy::{
-    Algorithm, AllowedMobile, Also, Home, Ingresses, Interface, MobileNetwork, Policy, Probe,
-    Register, Rule, RuleSet, Security, ServedHome, Tunnel,
+    Algorithm, AllowedMobile, Also, Home, Ingresses, Interface, KeySource, MobileNetwork, Policy,
+    Probe, Register, Rule, RuleSet, Security, ServedHome, Tunnel,
 };
 pub use prefix_table::{HostBits, PrefixTable};
 pub use selector::{Field, TrafficSelector};

@@ -8,7 +8,7 @@ use crate::files::{Directory, Files, gather, not_utf8, read_regular};
 use crate::policy::Policy;
 use crate::source::{Sink, Sources};
 use crate::suite::check_tests;
-use crate::{check, compile, read, shadow, words};
+use crate::{check, compile, read, sets, shadow, words};
 
 /// Reads a policy file and what it includes.
 ///
@@ -86,6 +86,8 @@ fn read_all(
     let nodes = gather(name, text.to_owned(), files, sources, sink);
     let readable = !sink.has_errors();
     words::conform_file(&nodes, sink);
-    let document = read::document(&nodes, sources, sink);
+    // An unreadable set hides no name, so that everything else is still asked.
+    let mut lists = sets::read(&nodes, files, sources, sink);
+    let document = read::document(&nodes, &mut lists, sources, sink);
     readable.then_some(document)
 }

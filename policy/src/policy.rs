@@ -130,8 +130,18 @@ pub struct Security {
     pub spi: u32,
     /// How it authenticates.
     pub algorithm: Algorithm,
-    /// Where the key is, relative names resolved against the file that names it.
-    pub key_file: PathBuf,
+    /// Where the key is.
+    pub key: KeySource,
+}
+
+/// Where the key of a security association is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeySource {
+    /// In this file, relative names resolved against the file that names it.
+    File(PathBuf),
+    /// In the credential of this name that the service manager hands to the daemon.
+    Credential(String),
 }
 
 /// The one tunnel interface of a home network.

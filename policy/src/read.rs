@@ -1,22 +1,38 @@
 //! From nodes to a [`Document`]: every value gets its type, every fault its place.
 
+mod lines;
+mod link;
 mod plain;
 mod rules;
 mod suite;
+mod verbs;
 
+use std::collections::HashMap;
 use std::path::Path;
+use std::time::Duration;
+
+use ipnet::IpNet;
 
 use crate::diagnostic::Code;
 use crate::document::*;
-use crate::policy::Algorithm;
+use crate::policy::{Algorithm, KeySource, Probe};
 use crate::reader::{Node, Value};
 use crate::source::{Sink, Sources, Span, Spanned};
 use crate::terms::PrefixMode;
 use crate::value::{self, Problem, Read};
-use plain::{choice, given, interface, lifetime, role, security_choice, text, truth, whole};
+use plain::{
+    choice, given, interface, lifetime, quantity, role, security_choice, text, truth, whole,
+};
 
 /// Reads the top-level nodes of a policy and its includes.
-pub(crate) fn document(nodes: &[Node], sources: &Sources, sink: &mut Sink) -> Document {
+///
+/// `lists` holds what stands in the files of `set` nodes, by the place of the node's name.
+pub(crate) fn document(
+    nodes: &[Node],
+    lists: &mut HashMap<Span, Vec<IpNet>>,
+    sources: &Sources,
+    sink: &mut Sink,
+) -> Document {
     let mut reader = Reader { sources, sink };
     let mut document = Document::default();
     for node in nodes {
@@ -31,6 +47,8 @@ pub(crate) fn document(nodes: &[Node], sources: &Sources, sink: &mut Sink) -> Do
             }
             "interface" => document.interfaces.extend(reader.interface(node)),
             "group" => document.groups.extend(reader.group(node)),
+            "set" => document.sets.extend(reader.set(node, lists)),
+            "sla" => document.slas.extend(reader.sla(node)),
             "home" => document.homes.extend(reader.home(node)),
             "security" => document.securities.extend(reader.security(node)),
             "rules" => document.rule_sets.push(reader.rule_set(node)),
@@ -114,35 +132,6 @@ impl Reader<'_> {
         }
     }
 
-    fn interface(&mut self, node: &Node) -> Option<InterfaceNode> {
-        let bid = node.child("bid").and_then(|bid| {
-            self.argument(bid, |value| {
-                whole(value, 1..=0xffff).map_err(|problem| {
-                    problem.within("BIDs go from 1 to 65535; 0 is reserved (RFC 5648 §4.3)")
-                })
-            })
-        });
-        let priority = node.child("priority").and_then(|priority| {
-            self.argument(priority, |value| {
-                whole(value, 1..=127).map_err(|problem| {
-                    problem.within("BID-PRI goes from 1, preferred, to 127 (RFC 6089 §4.1)")
-                })
-            })
-        });
-        let class = node.child("class").and_then(|class| self.argument(class, given));
-        let metered = node.child("metered").is_some_and(|metered| {
-            metered.argument().is_none()
-                || self.argument(metered, truth).is_some_and(|metered| metered.value)
-        });
-        Some(InterfaceNode {
-            name: self.name(node, interface)?,
-            bid: bid.map(|bid| bid.map(|bid| bid as u16)),
-            priority: priority.map(|priority| priority.map(|priority| priority as u8)),
-            class: class.map(|class| class.value),
-            metered,
-        })
-    }
-
     fn group(&mut self, node: &Node) -> Option<GroupNode> {
         let mut group = GroupNode {
             name: self.name(node, given)?,
@@ -215,6 +204,8 @@ impl Reader<'_> {
                 self.argument(address, |v| value::address_with_length(text(v)?))
             }),
             mobile_networks,
+            also: node.each("also").filter_map(|also| self.also(also)).collect(),
+            probe: node.child("probe").and_then(|probe| self.probe(probe)),
             register: node.child("register").map(|register| self.register(register)),
             security: node
                 .child("security")
@@ -224,12 +215,52 @@ impl Reader<'_> {
         })
     }
 
+    fn also(&mut self, node: &Node) -> Option<Spanned<String>> {
+        if node.property("from").is_none() && node.properties.is_empty() {
+            self.sink.error(
+                node.name.span,
+                Code::Missing,
+                "`also` does not say where the packets come from",
+                "write also from=br-guest",
+            );
+        }
+        self.property(node, "from", interface)
+    }
+
+    fn probe(&mut self, node: &Node) -> Option<Spanned<Probe>> {
+        let between = |value: &Value| {
+            let time = quantity(value, "s", value::duration)?;
+            if (Duration::from_millis(20)..=Duration::from_secs(60)).contains(&time) {
+                return Ok(time);
+            }
+            Err(Problem::new(Code::Range, "this is no pace for probes", "from \"20ms\" to \"60s\""))
+        };
+        let every = self.property(node, "every", between);
+        let active = self.property(node, "active-every", between);
+        let usual = Probe::default();
+        let every_value = every.as_ref().map_or(usual.every, |every| every.value);
+        let active_value =
+            active.as_ref().map_or(usual.active_every.min(every_value), |active| active.value);
+        if let Some(active) = active.filter(|active| active.value > every_value) {
+            self.sink.error(
+                active.span,
+                Code::Conflict,
+                "a link that carries traffic would be probed less often than one that stands by",
+                "active-every is at most as long as every",
+            );
+            return None;
+        }
+        let probe = Probe { every: every_value, active_every: active_value };
+        Some(Spanned::new(probe, node.span()))
+    }
+
     fn register(&mut self, node: &Node) -> RegisterNode {
         RegisterNode {
             span: node.span(),
             lifetime: self.property(node, "lifetime", lifetime),
             multiple_coa: self.property(node, "multiple-coa", truth).map(|truth| truth.value),
             bulk: self.property(node, "bulk", truth).map(|truth| truth.value),
+            flow_bindings: self.property(node, "flow-bindings", truth).map(|truth| truth.value),
             mode: self.property(node, "mode", |value| match text(value)? {
                 "explicit" => Ok(PrefixMode::Explicit),
                 "implicit" => Ok(PrefixMode::Implicit),
@@ -270,6 +301,11 @@ impl Reader<'_> {
         }
     }
 
+    fn set(&mut self, node: &Node, lists: &mut HashMap<Span, Vec<IpNet>>) -> Option<SetNode> {
+        let prefixes = lists.remove(&node.name.span).unwrap_or_default();
+        Some(SetNode { name: self.name(node, given)?, prefixes })
+    }
+
     fn security(&mut self, node: &Node) -> Option<SecurityNode> {
         let name = self.name(node, |value| match given(value)?.as_str() {
             "none" => Err(Problem::new(
@@ -291,22 +327,42 @@ impl Reader<'_> {
                 ..problem
             })
         });
-        let key_file = self.property(node, "key-file", |value| match text(value)? {
-            "" => Err(Problem::new(Code::Value, "an empty file name", "name the file that holds the key")),
-            name if value::looks_like_key(name) => Err(Problem::new(
+        let looks_like_key = || {
+            Problem::new(
                 Code::Secret,
                 "this looks like the key itself",
                 "put the key into a file of mode 0600 and write the file's name here; then make a new key, this one was seen",
+            )
+        };
+        let file = self.property(node, "key-file", |value| match text(value)? {
+            "" => Err(Problem::new(
+                Code::Value,
+                "an empty file name",
+                "name the file that holds the key",
             )),
+            name if value::looks_like_key(name) => Err(looks_like_key()),
             name => Ok(name.to_owned()),
         });
+        let credential = self.property(node, "key-credential", |value| match text(value)? {
+            name if value::looks_like_key(name) => Err(looks_like_key()),
+            _ => given(value),
+        });
+        if let (Some(file), Some(credential)) = (&file, &credential) {
+            self.sink.error(
+                file.span.max(credential.span),
+                Code::Conflict,
+                "the key is named twice",
+                "keep key-file, or key-credential if the service manager hands the key over",
+            );
+        }
         let directory = |span: Span| {
             Path::new(self.sources.name(span.source)).parent().unwrap_or(Path::new("")).to_owned()
         };
-        let key_file = key_file.map(|name| {
+        let file = file.map(|name| {
             let directory = directory(name.span);
-            name.map(|name| directory.join(name))
+            name.map(|name| KeySource::File(directory.join(name)))
         });
+        let credential = credential.map(|name| name.map(KeySource::Credential));
         AuthOptionNode {
             spi: spi.map(|spi| spi.map(|spi| spi as u32)),
             algorithm: self.property(node, "algorithm", |value| match text(value)? {
@@ -314,7 +370,7 @@ impl Reader<'_> {
                 "hmac-sha1" => Ok(Algorithm::HmacSha1),
                 other => Err(choice(other, "algorithm", &["hmac-sha256", "hmac-sha1"])),
             }),
-            key_file,
+            key: file.or(credential),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::key::{FieldSet, FlowKey, Ingress};
 ///
 /// A field with several values matches if any of them does. A `match` line of the policy file is
 /// one selector; several lines of a rule are alternatives.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TrafficSelector {
     /// Source prefixes.
     pub sources: Vec<IpNet>,

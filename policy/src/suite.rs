@@ -77,6 +77,8 @@ pub struct TestCase {
     /// The flow.
     #[serde(skip)]
     pub key: FlowKey,
+    /// Whose packet it is.
+    pub origin: Origin,
     /// What must come out.
     pub expectations: Vec<Expectation>,
 }
@@ -199,7 +201,7 @@ fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Dia
     let links = GivenLinks { interfaces: &policy.interfaces, facts: &expect.given };
     let effective = evaluate(&home.rules, &[], &expect.given, Duration::ZERO);
     let (rule, end) =
-        ending(policy, &links, effective.choose(&test.key, Origin::Home, &links, None));
+        ending(policy, &links, effective.choose(&test.key, test.origin, &links, None));
     let rule_holds = expect.rule.as_ref().is_none_or(|wanted| rule.as_ref() == Some(wanted));
     let end_holds = expect.end.as_ref().is_none_or(|wanted| *wanted == end);
     if rule_holds && end_holds {

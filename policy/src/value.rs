@@ -348,6 +348,91 @@ pub(crate) fn dscp(text: &str) -> Read<u8> {
     })
 }
 
+/// A number or a range of numbers up to `most`, `1000-1999`; hexadecimal behind `0x`.
+pub(crate) fn numbers(text: &str, what: &str, most: u32) -> Read<RangeInclusive<u32>> {
+    let number = |text: &str| {
+        let text = text.trim();
+        let parsed = match text.strip_prefix("0x") {
+            Some(hex) => u64::from_str_radix(hex, 16).ok().filter(|_| !hex.starts_with('+')),
+            None => text.parse::<u64>().ok().filter(|_| !text.starts_with('+')),
+        };
+        let Some(number) = parsed else {
+            let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+            let code = if digits { Code::Range } else { Code::Value };
+            let text: String = text.chars().take(64).collect();
+            return Err(Problem::new(
+                code,
+                format!("`{text}` is not a {what}"),
+                format!("write numbers from 0 to {most}, or ranges of them"),
+            ));
+        };
+        u32::try_from(number).ok().filter(|number| *number <= most).ok_or_else(|| {
+            Problem::new(
+                Code::Range,
+                format!("`{text}` is not a {what}"),
+                format!("from 0 to {most}"),
+            )
+        })
+    };
+    let (first, last) = match text.split_once('-') {
+        None => (number(text)?, number(text)?),
+        Some((first, last)) => (number(first)?, number(last)?),
+    };
+    if first > last {
+        return Err(Problem::new(
+            Code::Range,
+            format!("the range `{text}` is empty"),
+            format!("write \"{last}-{first}\""),
+        ));
+    }
+    Ok(first..=last)
+}
+
+/// Types of ICMPv6 messages by name (RFC 4443, 4861, 2710).
+const ICMPV6_TYPES: &[(&str, u8)] = &[
+    ("destination-unreachable", 1),
+    ("packet-too-big", 2),
+    ("time-exceeded", 3),
+    ("parameter-problem", 4),
+    ("echo-request", 128),
+    ("echo-reply", 129),
+    ("listener-query", 130),
+    ("listener-report", 131),
+    ("listener-done", 132),
+    ("router-solicitation", 133),
+    ("router-advertisement", 134),
+    ("neighbor-solicitation", 135),
+    ("neighbor-advertisement", 136),
+    ("redirect", 137),
+];
+
+/// Types of ICMP messages by name (RFC 792).
+const ICMP_TYPES: &[(&str, u8)] = &[
+    ("echo-reply", 0),
+    ("destination-unreachable", 3),
+    ("redirect", 5),
+    ("echo-request", 8),
+    ("time-exceeded", 11),
+    ("parameter-problem", 12),
+];
+
+/// A type of ICMP or, with protocol 58, of ICMPv6 messages by name or number; ranges of numbers.
+pub(crate) fn icmp_type(text: &str, protocol: u8) -> Read<RangeInclusive<u8>> {
+    let text = text.trim();
+    let names = if protocol == 1 { ICMP_TYPES } else { ICMPV6_TYPES };
+    if let Some((_, number)) = names.iter().find(|(name, _)| *name == text) {
+        return Ok(*number..=*number);
+    }
+    let range = numbers(text, "ICMP type", 255).map_err(|problem| {
+        match nearest(text, names.iter().map(|(name, _)| *name)) {
+            Some(near) => Problem { help: format!("did you mean `{near}`?"), ..problem },
+            None => problem,
+        }
+    })?;
+    let small = |number: &u32| u8::try_from(*number).expect("at most 255");
+    Ok(small(range.start())..=small(range.end()))
+}
+
 /// A name that the kernel accepts for an interface.
 pub(crate) fn interface_name(text: &str) -> Read<&str> {
     let wrong = |why: &str| {

@@ -9,7 +9,7 @@ use crate::link::Ratio;
 use crate::terms::Bid;
 
 /// What a rule does with its packets, as it is written.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Hash)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verb {
     /// The first usable link in this order.
@@ -89,7 +89,7 @@ impl Verb {
 }
 
 /// What is written for the case that nothing is usable, or `when` is unmet.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Hash)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fallback {
     /// The next rule is asked.
@@ -156,7 +156,7 @@ pub struct Failback {
 }
 
 /// One `when` line; its conditions are AND, several lines of a rule are OR.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Hash)]
 pub struct When {
     /// The vehicle's speed.
     pub speed: Option<SpeedBound>,

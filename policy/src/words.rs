@@ -8,7 +8,7 @@ use std::collections::HashSet;
 
 use crate::diagnostic::Code;
 use crate::reader::Node;
-use crate::source::Sink;
+use crate::source::{Sink, Spanned};
 
 /// One kind of node.
 pub(crate) struct Word {
@@ -72,22 +72,36 @@ words! {
     BID = "bid" One("a number");
     PRIORITY = "priority" One("a number");
     METERED = "metered" Perhaps("#true or #false");
+    COST = "cost" One("a price"), properties: &["currency", "per"];
+    QUOTA = "quota" One("an amount of data"), properties: &["per", "starts", "warn", "at-limit"];
+    RATE = "rate" One("a rate");
+    SIGNAL = "signal" Nothing, properties: BAND;
+    RTT = "rtt" Nothing, properties: BAND;
+    JITTER = "jitter" Nothing, properties: BAND;
+    LOSS = "loss" Nothing, properties: BAND;
+    HOLD = "hold" Nothing, properties: &["up", "down"];
+    USABLE = "usable" Nothing, children: &[&SIGNAL, &RTT, &JITTER, &LOSS, &HOLD];
     INTERFACE = "interface" One("a name"), many: true,
-        children: &[&CLASS, &BID, &PRIORITY, &METERED],
-        later_children: &["usable", "cost", "quota", "probe", "linger"];
+        children: &[&CLASS, &BID, &PRIORITY, &METERED, &COST, &QUOTA, &RATE, &USABLE],
+        later_children: &["probe", "linger"];
 
     GROUP_INTERFACE = "interface" AtLeastOne("a name"), many: true;
     GROUP_PORT = "port" AtLeastOne("a port or a range"), many: true;
     GROUP_PREFIX = "prefix" AtLeastOne("a prefix"), many: true;
     GROUP = "group" One("a name"), many: true,
         children: &[&GROUP_INTERFACE, &GROUP_PORT, &GROUP_PREFIX];
+    SET = "set" One("a name"), properties: &["file"], many: true;
+    SLA = "sla" One("a name"), properties: &["rtt", "jitter", "loss"], many: true;
 
     TUNNEL = "tunnel" One("an interface name"), properties: &["mtu"];
     AGENT = "agent" One("an address");
     ADDRESS = "address" One("an address");
     MOBILE_NETWORK = "mobile-network" One("a prefix"), properties: &["on"], many: true;
+    ALSO = "also" Nothing, properties: &["from"], many: true;
+    PROBE = "probe" Nothing, properties: &["every", "active-every"];
     REGISTER = "register" Nothing,
-        properties: &["lifetime", "multiple-coa", "bulk", "mode"], later: &["flow-bindings", "reflect"];
+        properties: &["lifetime", "multiple-coa", "bulk", "mode", "flow-bindings"],
+        later: &["reflect"];
     HOME_SECURITY = "security" One("a name, or none");
     SERVE = "serve" One("a prefix"),
         properties: &["agent", "on", "lifetime", "multiple-coa", "bulk"], later: &["flow-bindings", "reflect"];
@@ -96,57 +110,87 @@ words! {
     ALLOW = "allow" One("a home address"), properties: &["name"], many: true,
         children: &[&ALLOWED_NETWORK, &HOME_SECURITY, &BINDINGS], later_children: &["flows", "copies"];
     HOME = "home" One("a name"), many: true,
-        children: &[&TUNNEL, &AGENT, &ADDRESS, &MOBILE_NETWORK, &REGISTER, &HOME_SECURITY, &SERVE, &ALLOW],
-        later_children: &["also", "probe"];
+        children: &[
+            &TUNNEL, &AGENT, &ADDRESS, &MOBILE_NETWORK, &ALSO, &REGISTER, &HOME_SECURITY, &PROBE,
+            &SERVE, &ALLOW,
+        ];
 
     AUTH_OPTION = "auth-option" Nothing,
-        properties: &["spi", "algorithm", "key-file"], later: &["key-credential"];
+        properties: &["spi", "algorithm", "key-file", "key-credential"];
     SECURITY = "security" One("a name"), many: true, children: &[&AUTH_OPTION],
         later_children: &["ipsec", "ike"];
 
-    MATCH = "match" Nothing, properties: MATCH_FIELDS, later: LATER_MATCH_FIELDS, many: true;
-    EXCLUDE = "exclude" Nothing, properties: MATCH_FIELDS, later: LATER_MATCH_FIELDS, many: true;
+    MATCH = "match" Nothing, properties: MATCH_FIELDS, many: true;
+    EXCLUDE = "exclude" Nothing, properties: MATCH_FIELDS, many: true;
+    WHEN = "when" Nothing, properties: &["speed", "time", "days"], many: true;
     PREFER = "prefer" AtLeastOne("a link");
+    BALANCE = "balance" Nothing, free: true;
+    OVERFLOW = "overflow" AtLeastOne("a link"), properties: &["full"];
+    FASTEST = "fastest" AtLeastOne("a link"), properties: &["margin"];
+    CHEAPEST = "cheapest" AtLeastOne("a link"), properties: &["sla"];
+    DUPLICATE = "duplicate" AtLeastOne("a link"), properties: &["copies", "cap"];
+    BREAKOUT = "breakout" AtLeastOne("a link"), properties: &["translate"];
     BLOCK = "block" Nothing, properties: &["reply"];
-    OTHERWISE = "otherwise" AtLeastOne("what to do"), properties: &["reply"],
-        later: &["copies", "cap", "sla", "margin", "full"];
+    // Its properties are those of the verb that is its first argument.
+    OTHERWISE = "otherwise" AtLeastOne("what to do"), free: true;
+    STICKY = "sticky" One("flow, pair, host or none"), properties: &["for"];
+    TOGETHER = "together" One("a word");
+    FAILBACK = "failback" One("new, gap, now or never"), properties: &["after"];
     RULE = "rule" One("a name"), many: true,
-        children: &[&MATCH, &EXCLUDE, &PREFER, &BLOCK, &OTHERWISE], later_children: LATER_IN_RULES;
-    DEFAULT = "default" Nothing, children: &[&PREFER, &BLOCK, &OTHERWISE],
-        later_children: LATER_IN_RULES;
+        children: &[
+            &MATCH, &EXCLUDE, &WHEN, &PREFER, &BALANCE, &OVERFLOW, &FASTEST, &CHEAPEST, &DUPLICATE,
+            &BREAKOUT, &BLOCK, &OTHERWISE, &STICKY, &TOGETHER, &FAILBACK,
+        ];
+    // `when` is refused with a reason of its own where rules are read.
+    DEFAULT = "default" Nothing,
+        children: &[
+            &WHEN, &PREFER, &BALANCE, &OVERFLOW, &FASTEST, &CHEAPEST, &DUPLICATE, &BREAKOUT,
+            &BLOCK, &OTHERWISE, &STICKY, &TOGETHER, &FAILBACK,
+        ];
     RULES = "rules" Nothing, properties: &["home"], many: true, children: &[&RULE, &DEFAULT];
 
-    FLOW = "flow" Nothing, properties: MATCH_FIELDS, later: LATER_MATCH_FIELDS;
+    FLOW = "flow" Nothing, properties: MATCH_FIELDS;
     GIVEN = "given" Nothing, free: true, many: true;
     EXPECT = "expect" Perhaps("blocked or unreachable"), properties: &["rule", "via"], many: true,
         children: &[&GIVEN];
     TEST = "test" One("a sentence"), many: true, children: &[&FLOW, &EXPECT];
 
     FILE = "the file" Nothing,
-        children: &[&POLICY, &INCLUDE, &ROLE, &INTERFACE, &GROUP, &HOME, &SECURITY, &RULES, &TEST],
-        later_children: &["set", "sla", "flow-budget"];
+        children: &[
+            &POLICY, &INCLUDE, &ROLE, &INTERFACE, &GROUP, &SET, &HOME, &SECURITY, &SLA, &RULES, &TEST,
+        ],
+        later_children: &["flow-budget"];
 }
 
 /// Properties of `match`, `exclude` and `flow`.
-pub(crate) const MATCH_FIELDS: &[&str] = &["proto", "src", "dst", "sport", "dport", "dscp", "in"];
-
-/// Fields that packets are not yet matched by.
-pub(crate) const LATER_MATCH_FIELDS: &[&str] =
-    &["uid", "flow-label", "spi", "icmp-type", "time", "days", "speed"];
-
-/// Verbs and conditions that are not carried out yet.
-pub(crate) const LATER_IN_RULES: &[&str] = &[
-    "balance",
-    "overflow",
-    "fastest",
-    "cheapest",
-    "duplicate",
-    "breakout",
-    "when",
-    "sticky",
-    "together",
-    "failback",
+pub(crate) const MATCH_FIELDS: &[&str] = &[
+    "proto",
+    "src",
+    "dst",
+    "sport",
+    "dport",
+    "dscp",
+    "in",
+    "flow-label",
+    "spi",
+    "icmp-type",
+    "uid",
 ];
+
+/// Those of them that filters of the command line do not know.
+pub(crate) const LATER_MATCH_FIELDS: &[&str] = &["flow-label", "spi", "icmp-type", "uid"];
+
+/// Properties of the limits under `usable`.
+const BAND: &[&str] = &["enter", "leave"];
+
+/// Every verb.
+pub(crate) static VERBS: [&Word; 8] =
+    [&PREFER, &BALANCE, &OVERFLOW, &FASTEST, &CHEAPEST, &DUPLICATE, &BREAKOUT, &BLOCK];
+
+/// The verb of this name.
+pub(crate) fn verb(name: &str) -> Option<&'static Word> {
+    VERBS.into_iter().find(|verb| verb.name == name)
+}
 
 /// Property names under which people write keys down.
 const KEY_NAMES: &[&str] = &["key", "secret", "password", "passphrase", "psk", "passwd"];
@@ -212,35 +256,43 @@ fn properties_conform(word: &Word, node: &Node, sink: &mut Sink) {
                 "keep one of them; several values go into one string, separated by commas",
             );
         }
-        if word.free || word.properties.contains(&name.value.as_str()) {
+        if word.free {
             continue;
         }
-        let text = name.value.as_str();
-        if KEY_NAMES.contains(&text) {
-            sink.error(
-                name.span,
-                Code::Secret,
-                "a key does not belong in the policy",
-                "put it into a file of mode 0600 and name that: key-file=\"name.key\"",
-            );
-        } else if word.later.contains(&text) {
-            not_yet(text, name.span, sink);
-        } else if word.children.iter().any(|child| child.name == text) {
-            sink.error(
-                name.span,
-                Code::UnknownProperty,
-                format!("`{}` has no property `{text}`", word.name),
-                format!("write it inside the block: {} … {{ {text} … }}", word.name),
-            );
-        } else {
-            let known = word.properties.iter().copied();
-            sink.error(
-                name.span,
-                Code::UnknownProperty,
-                format!("`{}` has no property `{text}`", word.name),
-                advice(text, known, "properties"),
-            );
-        }
+        property_conforms(word, name, sink);
+    }
+}
+
+/// Names a property that the node does not have.
+pub(crate) fn property_conforms(word: &Word, name: &Spanned<String>, sink: &mut Sink) {
+    let text = name.value.as_str();
+    if word.properties.contains(&text) {
+        return;
+    }
+    if KEY_NAMES.contains(&text) {
+        sink.error(
+            name.span,
+            Code::Secret,
+            "a key does not belong in the policy",
+            "put it into a file of mode 0600 and name that: key-file=\"name.key\"",
+        );
+    } else if word.later.contains(&text) {
+        not_yet(text, name.span, sink);
+    } else if word.children.iter().any(|child| child.name == text) {
+        sink.error(
+            name.span,
+            Code::UnknownProperty,
+            format!("`{}` has no property `{text}`", word.name),
+            format!("write it inside the block: {} … {{ {text} … }}", word.name),
+        );
+    } else {
+        let known = word.properties.iter().copied();
+        sink.error(
+            name.span,
+            Code::UnknownProperty,
+            format!("`{}` has no property `{text}`", word.name),
+            advice(text, known, "properties"),
+        );
     }
 }
 

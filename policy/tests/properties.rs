@@ -162,12 +162,16 @@ impl Naive<'_> {
                         return End::Link(name, link);
                     }
                 }
+                other => panic!("no {other:?} in these policies"),
             }
             let way_out = match rule.otherwise.as_ref().map(|otherwise| &otherwise.value) {
                 None | Some(OtherwiseNode::NextRule) => continue,
-                Some(OtherwiseNode::Block(reply)) => return End::Block(name, *reply),
-                Some(OtherwiseNode::Prefer(links)) => self.first(links),
+                Some(OtherwiseNode::Then(VerbNode::Block(reply))) => {
+                    return End::Block(name, *reply);
+                }
+                Some(OtherwiseNode::Then(VerbNode::Prefer(links))) => self.first(links),
                 Some(OtherwiseNode::Any) => self.any(),
+                Some(OtherwiseNode::Then(other)) => panic!("no {other:?} in these policies"),
             };
             return way_out.map_or(End::Nothing(Some(name.clone())), |link| End::Link(name, link));
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mtun_policy::{Policy, Security, SecurityName};
+use mtun_policy::{KeySource, Policy, Security, SecurityName};
 use mtun_signaling::auth::{self, SecurityAssociation};
 
 use crate::key::{self, KeyFileError};
@@ -15,7 +15,7 @@ pub enum KeyError {
     File(#[from] KeyFileError),
     /// The key is for another algorithm than the policy says.
     #[error(
-        "security {name}: the policy says {policy}, the key file {path} is for {file}; make them \
+        "security {name}: the policy says {policy}, the key {path} is for {file}; make them \
          agree on both ends"
     )]
     Algorithm {
@@ -25,7 +25,7 @@ pub enum KeyError {
         policy: auth::Algorithm,
         /// The key file's.
         file: auth::Algorithm,
-        /// The key file.
+        /// The key file, or the credential.
         path: String,
     },
     /// The SPI is one that RFC 4285 §5 reserves.
@@ -38,7 +38,7 @@ pub enum KeyError {
 pub struct KeyStore(BTreeMap<SecurityName, SecurityAssociation>);
 
 impl KeyStore {
-    /// Reads the key file of every security association of the policy.
+    /// Reads the key of every security association of the policy.
     pub fn read(policy: &Policy) -> Result<Self, KeyError> {
         let associations = policy.securities.iter().map(|security| {
             association(security).map(|association| (security.name.clone(), association))
@@ -53,14 +53,20 @@ impl KeyStore {
 }
 
 fn association(security: &Security) -> Result<SecurityAssociation, KeyError> {
-    let (file, secret) = key::read(&security.key_file)?;
+    let (file, secret) = match &security.key {
+        KeySource::File(path) => key::read(path)?,
+        KeySource::Credential(name) => key::read_credential(name)?,
+    };
     let policy = match security.algorithm {
         mtun_policy::Algorithm::HmacSha256 => auth::Algorithm::HmacSha256,
         mtun_policy::Algorithm::HmacSha1 => auth::Algorithm::HmacSha1,
     };
     if policy != file {
-        let (name, path) = (security.name.clone(), security.key_file.display().to_string());
-        return Err(KeyError::Algorithm { name, policy, file, path });
+        let path = match &security.key {
+            KeySource::File(path) => path.display().to_string(),
+            KeySource::Credential(name) => name.clone(),
+        };
+        return Err(KeyError::Algorithm { name: security.name.clone(), policy, file, path });
     }
     SecurityAssociation::new(security.spi, policy, secret)
         .map_err(|_| KeyError::Spi(security.name.clone()))

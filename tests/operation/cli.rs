@@ -421,7 +421,8 @@ fn a_key_pair_entry_for_both_ends() {
     let file = scratch.join("bus.kdl");
     std::fs::write(&file, policy).unwrap();
     let policy = mtun_policy::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
-    assert_eq!((policy.securities[0].spi, &policy.securities[0].key_file), (4097, &out));
+    let key_source = mtun_policy::KeySource::File(out.clone());
+    assert_eq!((policy.securities[0].spi, &policy.securities[0].key), (4097, &key_source));
 
     let (exit, document) = json(Path::new("/nonexistent"), &words);
     assert_eq!((exit, &document["error"]["code"]), (REFUSED, &"refused".into()));

@@ -44,11 +44,29 @@ pub(super) fn whole(value: &Value, range: RangeInclusive<i128>) -> Read<i128> {
 }
 
 /// One value that is a name or a number.
-pub(super) fn one(value: &Value, read: impl Fn(&str) -> Read<u8>) -> Read<u8> {
+pub(super) fn one<T>(value: &Value, read: impl Fn(&str) -> Read<T>) -> Read<T> {
     match value {
         Value::Integer(number) => read(&number.to_string()),
         other => read(text(other)?),
     }
+}
+
+/// A value that is written with its unit; `usual` is the unit that a bare number lacks.
+pub(super) fn quantity<T>(
+    value: &Value,
+    usual: &str,
+    read: impl FnOnce(&str) -> Read<T>,
+) -> Read<T> {
+    let bare = match value {
+        Value::Integer(number) => number.to_string(),
+        Value::Float(number) => number.to_string(),
+        other => return read(text(other)?),
+    };
+    Err(Problem::new(
+        Code::Unit,
+        format!("{bare} has no unit"),
+        format!("write \"{bare}{usual}\" if {usual} is meant"),
+    ))
 }
 
 pub(super) fn lifetime(value: &Value) -> Read<std::time::Duration> {

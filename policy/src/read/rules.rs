@@ -1,14 +1,13 @@
-//! Rules, verbs and `match` lines.
+//! Rules, and lists of values.
 
 use super::Reader;
-use super::plain::{choice, given, kind, text};
+use super::plain::{given, kind};
 use crate::diagnostic::Code;
 use crate::document::*;
-use crate::effective::BlockReply;
 use crate::reader::{Node, Value};
 use crate::source::{Span, Spanned};
 use crate::value::{self, Read};
-use crate::words::{LATER_IN_RULES, not_yet};
+use crate::words;
 
 impl Reader<'_> {
     pub(super) fn rule_set(&mut self, node: &Node) -> RuleSetNode {
@@ -47,23 +46,22 @@ impl Reader<'_> {
     }
 
     fn rule(&mut self, node: &Node, name: Spanned<String>) -> RuleNode {
-        let prefer = node.child("prefer").map(|prefer| {
-            let links = self.links(&prefer.arguments);
-            Spanned::new(VerbNode::Prefer(links), prefer.span())
+        let mut verbs = node.children.iter().filter_map(|child| {
+            let verb = words::verb(&child.name.value)?;
+            Some((verb, child))
         });
-        let block = node
-            .child("block")
-            .map(|block| Spanned::new(VerbNode::Block(self.reply(block)), block.span()));
-        if let (Some(prefer), Some(block)) = (&prefer, &block) {
+        let first = verbs.next();
+        if let Some((_, second)) =
+            verbs.find(|(verb, _)| Some(verb.name) != first.map(|(v, _)| v.name))
+        {
             self.sink.error(
-                prefer.span.max(block.span),
+                second.span(),
                 Code::Conflict,
                 format!("`{}` has two verbs", name.value),
                 "keep one; what happens when it is not possible goes into `otherwise`",
             );
         }
-        let is_verb = |child: &Node| LATER_IN_RULES.contains(&child.name.value.as_str());
-        if prefer.is_none() && block.is_none() && !node.children.iter().any(is_verb) {
+        if first.is_none() {
             self.sink.error(
                 name.span,
                 Code::Missing,
@@ -71,92 +69,32 @@ impl Reader<'_> {
                 "add a verb: `prefer wlan0` or `block reply=icmp`",
             );
         }
+        let verb = first.and_then(|(verb, child)| {
+            let verb = self.verb(verb.name, child, &child.arguments)?;
+            Some(Spanned::new(verb, child.span()))
+        });
+        let when: Vec<_> = node.each("when").filter_map(|line| self.when(line)).collect();
+        if node.name.value == "default"
+            && let Some(when) = node.child("when")
+        {
+            self.sink.error(
+                when.name.span,
+                Code::Conflict,
+                "`default` holds always: a packet that it would leave has no rule",
+                "put the condition on a rule above that matches the same: match dst=\"::/0\"",
+            );
+        }
         RuleNode {
             name,
             matches: node.each("match").map(|line| self.match_line(line)).collect(),
             excludes: node.each("exclude").map(|line| self.match_line(line)).collect(),
-            verb: prefer.or(block),
+            when,
+            verb,
             otherwise: node.child("otherwise").and_then(|otherwise| self.otherwise(otherwise)),
+            sticky: node.child("sticky").and_then(|sticky| self.sticky(sticky)),
+            together: node.child("together").and_then(|word| self.argument(word, given)),
+            failback: node.child("failback").and_then(|failback| self.failback(failback)),
         }
-    }
-
-    fn links(&mut self, arguments: &[Spanned<Value>]) -> Terms<String> {
-        let mut links: Terms<String> = Vec::new();
-        for argument in arguments {
-            let link = self.value(argument, |value| {
-                let name = text(value)?;
-                match name.strip_prefix('@') {
-                    Some(group) => {
-                        value::given_name(group).map(|group| Term::Group(group.to_owned()))
-                    }
-                    None => value::interface_name(name).map(|name| Term::Literal(name.to_owned())),
-                }
-            });
-            links.extend(link);
-        }
-        links
-    }
-
-    fn reply(&mut self, node: &Node) -> BlockReply {
-        let reply = self.property(node, "reply", |value| match text(value)? {
-            "icmp" => Ok(BlockReply::Icmp),
-            "reset" => Ok(BlockReply::Reset),
-            "none" => Ok(BlockReply::Silent),
-            other => Err(choice(other, "reply", &["icmp", "reset", "none"])),
-        });
-        reply.map_or(BlockReply::Icmp, |reply| reply.value)
-    }
-
-    fn otherwise(&mut self, node: &Node) -> Option<Spanned<OtherwiseNode>> {
-        let first = self.argument(node, |value| text(value).map(str::to_owned))?;
-        let behind = &node.arguments[1..];
-        let otherwise = match first.value.as_str() {
-            "next-rule" => OtherwiseNode::NextRule,
-            "any" => OtherwiseNode::Any,
-            "block" => OtherwiseNode::Block(self.reply(node)),
-            "prefer" if behind.is_empty() => {
-                self.sink.error(
-                    first.span,
-                    Code::Missing,
-                    "`otherwise prefer` names no link",
-                    "write otherwise prefer wwan0",
-                );
-                return None;
-            }
-            "prefer" => OtherwiseNode::Prefer(self.links(behind)),
-            later if LATER_IN_RULES.contains(&later) => {
-                not_yet(later, first.span, self.sink);
-                return None;
-            }
-            other => {
-                self.problem(
-                    first.span,
-                    choice(other, "way out", &["next-rule", "any", "block", "prefer"]),
-                );
-                return None;
-            }
-        };
-        if !matches!(otherwise, OtherwiseNode::Prefer(_))
-            && let Some(extra) = behind.first()
-        {
-            self.sink.error(
-                extra.span,
-                Code::Value,
-                format!("nothing goes behind `otherwise {}`", first.value),
-                "remove it",
-            );
-        }
-        if !matches!(otherwise, OtherwiseNode::Block(_))
-            && let Some(reply) = node.property("reply")
-        {
-            self.sink.error(
-                reply.span,
-                Code::Conflict,
-                "only `block` has a reply",
-                "remove it, or write otherwise block reply=icmp",
-            );
-        }
-        Some(Spanned::new(otherwise, node.span()))
     }
 
     /// The comma-separated pieces of a text, or a number as its one piece.
@@ -197,7 +135,12 @@ impl Reader<'_> {
         }
     }
 
-    fn terms<T>(&mut self, node: &Node, name: &str, read: impl Fn(&str) -> Read<T>) -> Terms<T> {
+    pub(super) fn terms<T>(
+        &mut self,
+        node: &Node,
+        name: &str,
+        read: impl Fn(&str) -> Read<T>,
+    ) -> Terms<T> {
         let Some(value) = node.property(name) else { return Vec::new() };
         let mut terms = Vec::new();
         for (piece, span) in self.pieces(value) {
@@ -210,52 +153,17 @@ impl Reader<'_> {
         terms
     }
 
-    fn numbers(
+    pub(super) fn values<T>(
         &mut self,
         node: &Node,
         name: &str,
-        read: impl Fn(&str) -> Read<u8>,
-    ) -> Vec<Spanned<u8>> {
+        read: impl Fn(&str) -> Read<T>,
+    ) -> Vec<Spanned<T>> {
         let Some(value) = node.property(name) else { return Vec::new() };
         let mut numbers = Vec::new();
         for (piece, span) in self.pieces(value) {
             numbers.extend(self.keep(span, read(&piece)));
         }
         numbers
-    }
-
-    fn match_line(&mut self, node: &Node) -> MatchNode {
-        let line = MatchNode {
-            span: node.span(),
-            protocols: self.numbers(node, "proto", value::protocol),
-            sources: self.terms(node, "src", value::prefix),
-            destinations: self.terms(node, "dst", value::prefix),
-            source_ports: self.terms(node, "sport", value::ports),
-            destination_ports: self.terms(node, "dport", value::ports),
-            dscps: self.numbers(node, "dscp", value::dscp),
-            ingresses: self
-                .terms(node, "in", |name| value::interface_name(name).map(str::to_owned)),
-        };
-        if node.properties.is_empty() {
-            self.sink.error(
-                node.name.span,
-                Code::Missing,
-                format!("this `{}` says nothing", node.name.value),
-                "name at least one field: proto, src, dst, sport, dport, dscp, in; what matches everything is `default`",
-            );
-        }
-        let ports = ["sport", "dport"].into_iter().find_map(|name| node.property(name));
-        if let Some(ports) = ports
-            && !line.protocols.is_empty()
-            && !line.protocols.iter().any(|protocol| value::WITH_PORTS.contains(&protocol.value))
-        {
-            self.sink.error(
-                ports.span,
-                Code::Conflict,
-                "packets of this protocol have no ports",
-                "remove the ports, or write proto=tcp or proto=udp",
-            );
-        }
-        line
     }
 }

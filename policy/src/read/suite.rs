@@ -68,17 +68,29 @@ impl Reader<'_> {
                 "add proto=tcp",
             );
         }
+        let protocol = self.property(node, "proto", |value| one(value, value::protocol));
+        let family = protocol.as_ref().map_or(58, |protocol| protocol.value);
+        let icmp_type = self
+            .property(node, "icmp-type", |value| one(value, |text| value::icmp_type(text, family)));
+        let dscp = self.property(node, "dscp", |value| one(value, value::dscp));
+        let ingress = self.property(node, "in", interface);
+        let mut number = |name: &str, most: u32| {
+            let number = self.property(node, name, |value| whole(value, 0..=most.into()));
+            number.map(|number| number.value as u32)
+        };
         let flow = FlowNode {
             span: node.span(),
             source,
             destination,
-            protocol: self.property(node, "proto", |value| one(value, value::protocol)),
             source_port,
             destination_port,
-            dscp: self
-                .property(node, "dscp", |value| one(value, value::dscp))
-                .map_or(0, |dscp| dscp.value),
-            ingress: self.property(node, "in", interface),
+            dscp: dscp.map_or(0, |dscp| dscp.value),
+            ingress,
+            flow_label: number("flow-label", 0xf_ffff).unwrap_or(0),
+            spi: number("spi", u32::MAX),
+            uid: number("uid", u32::MAX),
+            icmp_type: icmp_type.map(|kind| *kind.value.start()),
+            protocol,
         };
         let ports = ["sport", "dport"].into_iter().find_map(|name| node.property(name));
         if let (Some(ports), Some(protocol)) = (ports, &flow.protocol)
@@ -123,7 +135,7 @@ impl Reader<'_> {
             via: self.property(node, "via", interface),
             blocked: word.as_deref() == Some("blocked"),
             unreachable: word.as_deref() == Some("unreachable"),
-            given: given_links,
+            given: GivenNode { links: given_links },
         };
         if node.arguments.is_empty() && node.properties.is_empty() {
             self.sink.error(
