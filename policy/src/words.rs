@@ -151,7 +151,7 @@ words! {
 
     FLOW = "flow" Nothing, properties: MATCH_FIELDS;
     GIVEN = "given" Nothing, free: true, many: true;
-    EXPECT = "expect" Perhaps("blocked or unreachable"), properties: &["rule", "via"], many: true,
+    EXPECT = "expect" Perhaps("blocked, unreachable or breakout"), properties: &["rule", "via"], many: true,
         children: &[&GIVEN];
     TEST = "test" One("a sentence"), many: true, children: &[&FLOW, &EXPECT];
 

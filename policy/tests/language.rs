@@ -86,7 +86,7 @@ rules home=acme {
 }
 test "guests break out" {
     flow src="192.0.2.7" dst="198.51.100.1" proto=tcp dport=443 in=br-guest
-    expect rule=guests via=wlan0
+    expect breakout rule=guests via=wlan0
 }
 test "fields" {
     flow src="2001:db8:100::42" dst="2001:db8:f::1" proto=tcp dport=1 uid=2001 flow-label=7

@@ -83,7 +83,7 @@ impl Compiler<'_> {
                 self.unknown(rule.span, "rule", &rule.value, known);
             }
         }
-        if let Some(via) = &node.via {
+        for via in &node.via {
             self.link(&via.value, via.span);
         }
         let mut given = PathFacts::new();
@@ -92,11 +92,15 @@ impl Compiler<'_> {
                 given.set(bid, *state);
             }
         }
-        let via = node.via.as_ref().map(|via| End::Via(InterfaceName::new(via.value.as_str())));
-        let end = match (node.blocked, node.unreachable) {
-            (true, _) => Some(End::Blocked),
-            (_, true) => Some(End::Unreachable),
-            _ => via,
+        let via: Vec<InterfaceName> =
+            node.via.iter().map(|via| InterfaceName::new(via.value.as_str())).collect();
+        let end = match (via.as_slice(), node) {
+            (_, ExpectNode { blocked: true, .. }) => Some(End::Blocked),
+            (_, ExpectNode { unreachable: true, .. }) => Some(End::Unreachable),
+            ([], _) => None,
+            ([link], ExpectNode { breakout: true, .. }) => Some(End::Breakout(link.clone())),
+            ([link], _) => Some(End::Via(link.clone())),
+            _ => Some(End::Copies(via)),
         };
         Expectation {
             place: self.place(node.span),

@@ -183,8 +183,10 @@ pub struct ExpectNode {
     pub span: Span,
     /// `rule`.
     pub rule: Option<Spanned<String>>,
-    /// `via`.
-    pub via: Option<Spanned<String>>,
+    /// `via`: one link, or those that carry copies.
+    pub via: Vec<Spanned<String>>,
+    /// `breakout`.
+    pub breakout: bool,
     /// `blocked`.
     pub blocked: bool,
     /// `unreachable`.

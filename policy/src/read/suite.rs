@@ -108,8 +108,8 @@ impl Reader<'_> {
 
     fn expectation(&mut self, node: &Node) -> ExpectNode {
         let word = self.argument(node, |value| match text(value)? {
-            word @ ("blocked" | "unreachable") => Ok(word.to_owned()),
-            other => Err(choice(other, "expectation", &["blocked", "unreachable"])),
+            word @ ("blocked" | "unreachable" | "breakout") => Ok(word.to_owned()),
+            other => Err(choice(other, "expectation", &["blocked", "unreachable", "breakout"])),
         });
         let word = word.map(|word| word.value);
         let mut given_links = Vec::new();
@@ -129,10 +129,12 @@ impl Reader<'_> {
                 given_links.push((name.clone(), state.value));
             }
         }
+        let via = self.values(node, "via", |name| value::interface_name(name).map(str::to_owned));
         let expect = ExpectNode {
             span: node.span(),
             rule: self.property(node, "rule", given),
-            via: self.property(node, "via", interface),
+            via,
+            breakout: word.as_deref() == Some("breakout"),
             blocked: word.as_deref() == Some("blocked"),
             unreachable: word.as_deref() == Some("unreachable"),
             given: GivenNode { links: given_links },
@@ -145,13 +147,26 @@ impl Reader<'_> {
                 "write expect rule=… via=…, expect blocked or expect unreachable",
             );
         }
-        if let (Some(via), Some(word)) = (&expect.via, &word) {
-            self.sink.error(
+        let fault = match (expect.via.as_slice(), word.as_deref()) {
+            ([via, ..], Some(word @ ("blocked" | "unreachable"))) => Some((
                 via.span,
-                Code::Conflict,
                 format!("a flow that is {word} goes by no link"),
                 "remove `via`, or the word",
-            );
+            )),
+            ([_, second, ..], Some("breakout")) => Some((
+                second.span,
+                "what breaks out leaves by one link".to_owned(),
+                "name one link",
+            )),
+            ([], Some("breakout")) if node.property("via").is_none() => Some((
+                node.span(),
+                "`breakout` does not say by which link".to_owned(),
+                "write expect breakout via=wlan0",
+            )),
+            _ => None,
+        };
+        if let Some((span, message, help)) = fault {
+            self.sink.error(span, Code::Conflict, message, help);
         }
         expect
     }
