@@ -115,8 +115,7 @@ impl GroupTable {
         if let Some(group) = known.and_then(|at| set[at].as_ref()) {
             let stands = link(&group.memory);
             if stands == Some((answer.bid, answer.way)) {
-                // Why the group came here, not why this flow followed.
-                answer.moved = group.memory.answer.and_then(|answer| answer.moved);
+                answer = followed(group.memory.answer, answer);
             } else if stands != before.and_then(link) {
                 return false;
             }
@@ -142,6 +141,9 @@ impl GroupTable {
         let Some(set) = shard.get_mut(set) else { return };
         let group = set.iter_mut().flatten().find(|group| group.key == *key);
         if let Some(group) = group.filter(|group| group.memory == *before) {
+            let stands = (answer.bid, answer.way);
+            let same = group.memory.answer.is_some_and(|held| (held.bid, held.way) == stands);
+            let answer = if same { followed(group.memory.answer, answer) } else { answer };
             group.memory.answer = Some(answer);
         }
     }
@@ -149,6 +151,16 @@ impl GroupTable {
     fn place(&self, key: &GroupKey) -> (usize, usize) {
         let hash = self.hasher.hash_one(key);
         ((hash >> 32) as usize % SHARDS, hash as u32 as usize % SETS)
+    }
+}
+
+/// The answer of a flow that follows its group: why the group came here and by which rule stays.
+fn followed(group: Option<Answer>, answer: Answer) -> Answer {
+    match group {
+        Some(Answer { rule, rules, identity, moved, .. }) => {
+            Answer { rule, rules, identity, moved, ..answer }
+        }
+        None => answer,
     }
 }
 

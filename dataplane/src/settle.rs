@@ -249,6 +249,13 @@ impl<'s> Asked<'s, '_> {
         if translated && reason == MoveReason::Failback {
             return Going::Stays;
         }
+        // Rules that go together and like different links best: the one that chose has its way
+        // until something changes, or the group would go to and fro.
+        let chosen_by_another = wish.rule.map(|it| it.head.identity) != answer.identity;
+        let unchanged = answer.generation == self.registration.generation && answer.due.is_none();
+        if past.shared && chosen_by_another && unchanged && reason == MoveReason::Failback {
+            return Going::Stays;
+        }
         let (Some(from), Some(to), Some(rule)) = (answer.bid, wish.binding.bid, wish.rule) else {
             return Going::AtOnce;
         };

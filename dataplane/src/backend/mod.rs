@@ -13,6 +13,7 @@
 
 mod breakout;
 mod packet_socket;
+mod sock_diag;
 mod steering;
 mod sys;
 mod tun;
@@ -22,6 +23,7 @@ mod wake;
 
 pub use breakout::{BreakoutLink, MARK_PLAIN, MARK_TRANSLATED};
 pub use packet_socket::{PacketSocket, PacketSocketError, Statistics};
+pub use sock_diag::SockDiag;
 pub use steering::SteeringError;
 pub use tun::{Tun, TunError, TunQueue};
 pub use uplink::{SendError, Uplink};
