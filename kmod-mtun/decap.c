@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The way in: is there a remembered decision that admits this packet by this path? Only then is
+ * anything stripped.
+ *
+ * Protocol 41 has two handlers. The first, ahead of the kernel's other tunnels, takes what comes
+ * between the outer addresses of one of our paths. The second, behind them, takes up what is
+ * addressed to us and nobody's, so that user space may judge it.
+ */
+#include <linux/netfilter_ipv6.h>
+#include <net/ip_tunnels.h>
+#include <net/ip6_tunnel.h>
+#include <net/ipv6.h>
+#include <net/xfrm.h>
+
+#include "mtun.h"
+
+/* Receives an inner packet, which begins at skb->data, on the device. */
+void mtun_decap_deliver(struct mtun_device *mtun, struct sk_buff *skb)
+{
+	skb->dev = mtun->dev;
+	skb->protocol = htons(ETH_P_IPV6);
+	skb_reset_mac_header(skb);
+	skb_reset_network_header(skb);
+	memset(skb->cb, 0, sizeof(skb->cb));
+	skb_clear_hash_if_not_l4(skb);
+	skb_set_queue_mapping(skb, 0);
+	skb_scrub_packet(skb, !net_eq(mtun->net, dev_net(mtun->dev)));
+	dev_sw_netstats_rx_add(mtun->dev, skb->len);
+	gro_cells_receive(&mtun->cells, skb);
+}
+
+static void mtun_decap_path_count(struct mtun_path *path, unsigned int octets)
+{
+	struct pcpu_sw_netstats *stats = this_cpu_ptr(path->stats);
+
+	u64_stats_update_begin(&stats->syncp);
+	u64_stats_inc(&stats->rx_packets);
+	u64_stats_add(&stats->rx_bytes, octets);
+	u64_stats_update_end(&stats->syncp);
+}
+
+/* What the lookup of one received packet found. */
+struct mtun_decap_answer {
+	struct mtun_path *path;		/* that admits it, or by which it came */
+	struct mtun_flow *flow;
+	enum mtun_reason reason;	/* IN_HIT, or why it goes up */
+	bool ours;			/* a path has these outer addresses */
+};
+
+/* Asks all paths between two outer addresses. Under RCU. */
+static void mtun_decap_ask(struct mtun_net *mn, const struct in6_addr *local,
+			   const struct in6_addr *remote, u8 encapsulation,
+			   const struct mtun_key *key, struct mtun_decap_answer *answer)
+{
+	struct mtun_path_entry *entry = NULL;
+
+	memset(answer, 0, sizeof(*answer));
+	while ((entry = mtun_path_by_outer(mn, local, remote, entry))) {
+		struct mtun_path *path = entry->path;
+		struct mtun_flow_table *table;
+		enum mtun_reason reason;
+		struct mtun_flow *flow;
+
+		if (entry->encapsulation != encapsulation)
+			continue;
+		table = rcu_dereference(path->mtun->table);
+		if (!table)
+			continue;
+		flow = key ? mtun_flow_lookup(table, MTUN_DIRECTION_IN, key, path) : NULL;
+		reason = mtun_flow_judge(flow);
+		if (reason == MTUN_REASON_OUT_HIT)
+			reason = MTUN_REASON_IN_HIT;
+		/* A reason that tells more than "miss" is kept. */
+		if (!answer->ours || reason == MTUN_REASON_IN_HIT ||
+		    answer->reason == MTUN_REASON_MISS) {
+			answer->path = path;
+			answer->flow = flow;
+			answer->reason = reason;
+		}
+		answer->ours = true;
+		if (reason == MTUN_REASON_IN_HIT)
+			return;
+	}
+}
+
+/* Up with the outer header, which the stack has passed already. */
+static void mtun_decap_up(struct mtun_path *path, struct sk_buff *skb, enum mtun_reason reason)
+{
+	skb_push(skb, skb->data - skb_network_header(skb));
+	mtun_miss_enqueue(path->mtun, skb, MTUN_DIRECTION_IN, reason, path->id);
+}
+
+static void mtun_decap_drop(struct mtun_device *mtun, struct sk_buff *skb,
+			    enum mtun_reason reason)
+{
+	mtun_count(mtun, reason);
+	DEV_STATS_INC(mtun->dev, rx_dropped);
+	kfree_skb(skb);
+}
+
+/* Writes the congestion that the outer header reports into the inner one. */
+static int mtun_decap_congestion(struct sk_buff *skb, u8 outer, u8 inner)
+{
+	int ecn = mtun_header_ecn(outer, inner);
+
+	if (ecn < 0)
+		return MTUN_REASON_CONGESTION;
+	if (ecn == (inner & 3))
+		return 0;
+	if (skb_ensure_writable(skb, MTUN_IPV6_HEADER))
+		return MTUN_REASON_NO_MEMORY;
+	/* The traffic class straddles two octets; its lowest bits are bits 4 and 5 of the second. */
+	skb->data[1] = (skb->data[1] & 0xcf) | ecn << 4;
+	return 0;
+}
+
+/*
+ * A superpacket that is itself a tunnel packet stays one: taking off one tunnel level has taken
+ * off the mark by which it will be segmented. The inner offsets are those of the innermost.
+ */
+static void mtun_decap_nested(struct sk_buff *skb, const struct mtun_inner *inner)
+{
+	if (!inner->tunnelled || !skb_is_gso(skb))
+		return;
+	skb_shinfo(skb)->gso_type |= SKB_GSO_IPXIP6;
+	skb->encapsulation = 1;
+}
+
+static int mtun_decap_tunnel(struct sk_buff *skb)
+{
+	struct mtun_net *mn = mtun_net(dev_net(skb->dev));
+	const struct ipv6hdr *outer = ipv6_hdr(skb);
+	struct mtun_decap_answer answer;
+	struct mtun_inner inner;
+	enum mtun_parse parse;
+	struct mtun_device *mtun;
+	unsigned int octets = skb->len;
+	int drop;
+
+	if (!mtun_path_by_outer(mn, &outer->daddr, &outer->saddr, NULL))
+		return 1;
+	parse = mtun_encap_parse(skb, &inner);
+	outer = ipv6_hdr(skb);
+	mtun_decap_ask(mn, &outer->daddr, &outer->saddr, MTUN_ENCAPSULATION_TUNNEL,
+		       parse == MTUN_PARSE_OK ? &inner.key : NULL, &answer);
+	if (!answer.ours)
+		return 1;
+	if (parse != MTUN_PARSE_OK)
+		answer.reason = mtun_encap_parse_reason(parse);
+	if (answer.reason != MTUN_REASON_IN_HIT) {
+		mtun_decap_up(answer.path, skb, answer.reason);
+		return 0;
+	}
+	mtun = answer.path->mtun;
+	drop = mtun_decap_congestion(skb, ipv6_get_dsfield(outer), inner.traffic_class);
+	if (!drop && iptunnel_pull_header(skb, 0, htons(ETH_P_IPV6),
+					  !net_eq(mtun->net, dev_net(mtun->dev))))
+		drop = MTUN_REASON_NO_MEMORY;
+	if (drop) {
+		mtun_decap_drop(mtun, skb, drop);
+		return 0;
+	}
+	mtun_decap_nested(skb, &inner);
+	mtun_flow_touch(answer.flow, octets);
+	mtun_decap_path_count(answer.path, octets);
+	mtun_count(mtun, MTUN_REASON_IN_HIT);
+	mtun_decap_deliver(mtun, skb);
+	return 0;
+}
+
+static int mtun_decap_unknown(struct sk_buff *skb)
+{
+	struct mtun_net *mn = mtun_net(dev_net(skb->dev));
+	struct mtun_path_entry *entry = mtun_path_by_local(mn, &ipv6_hdr(skb)->daddr);
+
+	if (!entry || !READ_ONCE(entry->path->mtun->listener))
+		return 1;
+	mtun_decap_up(entry->path, skb, MTUN_REASON_OUTER);
+	return 0;
+}
+
+/* Errors about our packets are for user space to judge, which hears ICMPv6 itself. */
+static int mtun_decap_error(struct sk_buff *skb, struct inet6_skb_parm *opt, u8 type, u8 code,
+			    int offset, __be32 info)
+{
+	return -ENOENT;
+}
+
+static struct xfrm6_tunnel mtun_decap_tunnel_handler __read_mostly = {
+	.handler = mtun_decap_tunnel,
+	.err_handler = mtun_decap_error,
+	.priority = 0,
+};
+
+static struct xfrm6_tunnel mtun_decap_unknown_handler __read_mostly = {
+	.handler = mtun_decap_unknown,
+	.err_handler = mtun_decap_error,
+	.priority = 255,
+};
+
+int mtun_decap_register(void)
+{
+	int err = xfrm6_tunnel_register(&mtun_decap_tunnel_handler, AF_INET6);
+
+	if (err)
+		return err;
+	err = xfrm6_tunnel_register(&mtun_decap_unknown_handler, AF_INET6);
+	if (err)
+		xfrm6_tunnel_deregister(&mtun_decap_tunnel_handler, AF_INET6);
+	return err;
+}
+
+void mtun_decap_unregister(void)
+{
+	xfrm6_tunnel_deregister(&mtun_decap_unknown_handler, AF_INET6);
+	xfrm6_tunnel_deregister(&mtun_decap_tunnel_handler, AF_INET6);
+}

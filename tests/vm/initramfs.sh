@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Makes the root file system of a test boot.
+#
+# usage: initramfs.sh IMAGE VERSION MODULE MTUNCTL GUEST OUT
+set -euo pipefail
+image="$1" version="$2" module="$3" mtunctl="$4" guest="$5" out="$6"
+tree="$(mktemp -d)"
+trap 'rm -rf "$tree"' EXIT
+mkdir -p "$tree"/{bin,sbin,proc,sys,dev,run,tmp,etc,root,lib/x86_64-linux-gnu,lib64}
+modules="lib/modules/$version"
+mkdir -p "$tree/$modules/extra"
+
+cp /bin/busybox "$tree/bin/"
+for applet in cat cut date dd dmesg env grep head kill ls mkdir mount poweroff rm sed seq sh sleep \
+    sort stat tail timeout touch tr true uname wc; do
+    ln -s busybox "$tree/bin/$applet"
+done
+for program in bash ip ping iperf3 ethtool tcpdump kmod; do
+    path="$(PATH="$PATH:/sbin:/usr/sbin" command -v "$program")"
+    cp -L "$path" "$tree/bin/$program"
+    ldd "$path" | grep -o '/[^ ]*' | while read -r library; do
+        mkdir -p "$tree/$(dirname "$library")"
+        cp -Ln "$library" "$tree/$library"
+    done
+done
+# Loaded by name when a thread ends; no dependency shows it.
+cp -L /lib/x86_64-linux-gnu/libgcc_s.so.1 "$tree/lib/x86_64-linux-gnu/"
+for link in modprobe insmod rmmod lsmod modinfo; do
+    ln -s kmod "$tree/bin/$link"
+done
+ln -s ../bin/kmod "$tree/sbin/modprobe"
+cp "$mtunctl" "$tree/bin/mtunctl"
+cp "$guest" "$tree/guest.sh"
+
+if [ ! -e "$image/$modules/modules.dep" ]; then
+    depmod -b "$image" "$version"
+fi
+for name in veth dummy ip6_tunnel sch_netem; do
+    modprobe -d "$image" -S "$version" -D "$name" | awk '$1 == "insmod" { print $2 }'
+done | sort -u | while read -r file; do
+    target="$tree/$modules/extra/$(basename "${file%.xz}")"
+    case "$file" in
+    *.xz) xz -dc "$file" >"$target" ;;
+    *) cp "$file" "$target" ;;
+    esac
+done
+cp "$module" "$tree/$modules/extra/"
+strip -g "$tree/$modules/extra/mtun.ko"
+cp "$image/$modules"/modules.{order,builtin,builtin.modinfo} "$tree/$modules/"
+depmod -b "$tree" "$version"
+
+echo 'root:x:0:0:root:/root:/bin/bash' >"$tree/etc/passwd"
+echo 'root:x:0:' >"$tree/etc/group"
+printf '127.0.0.1 localhost\n::1 localhost\n' >"$tree/etc/hosts"
+cat >"$tree/init" <<'INIT'
+#!/bin/bash
+umask 022
+export PATH=/bin:/sbin HOME=/root TERM=dumb
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mount -t tmpfs tmp /tmp
+mkdir -p /run/netns
+ip link set lo up
+echo "note booted $(uname -r) after $(cut -d' ' -f1 /proc/uptime) s"
+bash /guest.sh
+echo "RC=$?"
+poweroff -f
+INIT
+chmod +x "$tree/init"
+(cd "$tree" && find . | cpio -o -H newc --quiet | zstd -q -3 >"$out")

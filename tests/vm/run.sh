@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Builds kmod-mtun for Debian's kernels, boots each under emulation and tries the module there.
+#
+#   tests/vm/run.sh              6.1 and 6.12
+#   tests/vm/run.sh 6.1          one of them
+#
+# Needs Debian 12 (amd64) and root for apt; what is missing is installed, kernels are downloaded
+# into the target directory and never installed. No KVM: emulation only, so that the outcome does
+# not depend on the host. Each boot has a limit, VM_LIMIT seconds (default 420).
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+root="$(cd "$here/../.." && pwd)"
+work="${MTUN_VM_DIR:-${CARGO_TARGET_DIR:-$root/target}/vm}"
+limit="${VM_LIMIT:-420}"
+[ $# -gt 0 ] || set -- 6.1 6.12
+mkdir -p "$work"
+
+say() { printf '== %s\n' "$*"; }
+
+packages=(qemu-system-x86 busybox-static cpio zstd kmod xz-utils iproute2 iperf3 iputils-ping
+    ethtool tcpdump sparse dwarves linux-headers-amd64 gcc-12 make libc6-dev python3)
+missing=()
+for package in "${packages[@]}"; do
+    dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
+        missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    say "installing ${missing[*]}"
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+# The exact version that a meta-package stands for at present.
+version_of() { # version_of 6.1|6.12
+    local meta=linux-image-amd64
+    [ "$1" = 6.1 ] || meta="linux-image-$1-amd64"
+    apt-cache depends "$meta" | sed -n 's/.*Depends: linux-image-//p' | head -n 1
+}
+
+fetch() { # fetch PACKAGE DIRECTORY: unpacks it there, once
+    [ -e "$2/.$1" ] && return
+    say "fetching $1"
+    mkdir -p "$2" "$work/deb"
+    (cd "$work/deb" && apt-get download -qq "$1" 2>/dev/null)
+    dpkg-deb -x "$work/deb/$1"_*.deb "$2"
+    rm -f "$work/deb/$1"_*.deb
+    touch "$2/.$1"
+}
+
+# The headers, outside of /usr/src: those of 6.12 would pull an image in if installed.
+headers() { # headers VERSION -> directory
+    local version="$1" tree="$work/headers-$1" base="${1%-amd64}"
+    fetch "linux-headers-$version" "$tree" >&2
+    fetch "linux-headers-$base-common" "$tree" >&2
+    local kbuild="linux-kbuild-$base"
+    apt-cache show "$kbuild" >/dev/null 2>&1 || kbuild="linux-kbuild-$2"
+    fetch "$kbuild" "$tree" >&2
+    local makefile="$tree/usr/src/linux-headers-$version/Makefile"
+    sed -i "s#include /usr/src/#include $tree/usr/src/#" "$makefile"
+    echo "$tree/usr/src/linux-headers-$version"
+}
+
+# Warnings count as failures; sparse reads every file.
+build() { # build VERSION HEADERS -> mtun.ko
+    local tree="$work/build-$1"
+    rm -rf "$tree"
+    mkdir -p "$tree"
+    cp -r "$root"/kmod-mtun/{*.c,*.h,Kbuild,Makefile,uapi} "$tree"
+    if ! make -C "$2" M="$tree" W=1 C=2 modules >"$tree/log" 2>&1; then
+        cat "$tree/log" >&2
+        return 1
+    fi
+    if grep -E 'warning:|error:' "$tree/log" >&2; then
+        echo "the build has warnings" >&2
+        return 1
+    fi
+    echo "$tree/mtun.ko"
+}
+
+say "the pure parts, in user space under sanitizers"
+make -s -C "$root/kmod-mtun/selftest" OUT="$work" check
+
+failures=0
+for series in "$@"; do
+    version="$(version_of "$series")"
+    [ -n "$version" ] || { echo "no kernel $series in the package sources" >&2; exit 1; }
+    began=$(date +%s)
+    say "kernel $version"
+    image="$work/image-$version"
+    fetch "linux-image-$version" "$image"
+    module="$(build "$version" "$(headers "$version" "$series")")"
+    make -s -C "$root/kmod-mtun/selftest" OUT="$work" "$work/mtunctl"
+    [ -e "$image/vmlinux" ] || python3 "$here/vmlinux.py" "$image/boot/vmlinuz-$version" \
+        "$image/vmlinux"
+    "$here/initramfs.sh" "$image" "$version" "$module" "$work/mtunctl" "$here/guest.sh" \
+        "$work/initramfs-$series.zst"
+    built=$(date +%s)
+
+    console="$work/console-$series.log"
+    timeout --foreground -k 5 "$limit" qemu-system-x86_64 \
+        -M q35 -accel tcg,thread=multi,tb-size=512 -cpu max,-la57 -smp 2 -m 1024 \
+        -display none -serial stdio -monitor none -no-reboot -nic none -vga none \
+        -kernel "$image/vmlinux" -initrd "$work/initramfs-$series.zst" \
+        -append "console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off audit=0 tsc=reliable" \
+        </dev/null >"$console" 2>&1 || true
+    grep -aE '^(ok|not ok|goal|note) ' "$console" || true
+    verdict=passed
+    # What the guest says last, and nothing bad from the kernel. Its exit code says nothing.
+    grep -aq '^RC=0' "$console" || verdict=failed
+    if grep -aE 'BUG|WARNING|Oops|Call Trace|unregister_netdevice: waiting' "$console" >&2; then
+        verdict=failed
+    fi
+    if [ "$verdict" = failed ]; then
+        failures=$((failures + 1))
+        tail -n 60 "$console" >&2
+    fi
+    say "kernel $version $verdict: build $((built - began)) s, run $(($(date +%s) - built)) s," \
+        "$(grep -ac '^ok ' "$console") ok, $(grep -ac '^not ok ' "$console") not ok"
+done
+[ "$failures" = 0 ]
