@@ -10,7 +10,8 @@
 //!
 //! [`MobileNode`] keeps the care-of addresses of a mobile node or mobile router registered,
 //! [`HomeAgent`] decides what to accept and remembers it. A [`Correspondent`] does the same for
-//! mobiles that it knows nothing of but what return routability shows.
+//! mobiles that it knows nothing of but what return routability shows, and [`RouteOptimization`]
+//! is the mobile's side of that: it keeps care-of addresses registered at correspondents.
 //!
 //! All are machines ([`machine`]): they open no socket, read no clock and draw no random number.
 //! Events, time and seeds ([`seed`]) come in as arguments, outputs leave through one ordered
@@ -47,6 +48,10 @@ pub use correspondent::{
 };
 pub use error::{Answer, DecodeError, EncodeError};
 pub use machine::{Envelope, Machine, Transmit};
+pub use mobile::route_optimization::{
+    CorrespondentBinding, Route, RouteOptimization, RouteOptimizationConfig,
+    RouteOptimizationEvent, RouteOptimizationNotice, RouteOptimizationOutput,
+};
 pub use mobile::{MobileConfig, MobileEvent, MobileNode, MobileNotice, MobileOutput};
 pub use registration::{Phase, UnboundReason};
 pub use seed::Seed;

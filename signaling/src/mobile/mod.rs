@@ -26,6 +26,7 @@ mod clock;
 mod notice;
 mod pace;
 mod plan;
+pub mod route_optimization;
 mod update;
 
 use std::collections::{BTreeMap, VecDeque};

@@ -5,7 +5,8 @@ use std::time::Duration;
 /// Most updates in one second, over all BIDs (MAX_UPDATE_RATE, RFC 6275 §11.8, §12).
 pub const MAX_UPDATE_RATE: usize = 3;
 
-const WINDOW: Duration = Duration::from_secs(1);
+/// What the rate is measured in.
+pub(crate) const PACE_WINDOW: Duration = Duration::from_secs(1);
 
 /// When the last updates left.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,7 +17,7 @@ pub(crate) struct Pace {
 impl Pace {
     /// From when on the next update may leave.
     pub(crate) fn ready_at(&self) -> Duration {
-        self.sent[0].map_or(Duration::ZERO, |oldest| oldest + WINDOW)
+        self.sent[0].map_or(Duration::ZERO, |oldest| oldest + PACE_WINDOW)
     }
 
     /// Notes an update that leaves at `now`.

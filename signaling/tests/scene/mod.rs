@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "every test program uses another part of it")]
 
 pub mod arithmetic;
+pub mod by_hand;
 pub mod route;
+pub mod route_world;
 pub mod script;
 pub mod settings;
 pub mod text;

@@ -1,28 +1,32 @@
-//! A correspondent in virtual time, and a mobile's half of return routability done by hand.
+//! Transcripts of route optimization: a correspondent alone, a mobile alone, or both.
 
-use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use mtun_policy::HomeAddress;
+use mtun_policy::{Bid, HomeAddress};
 use mtun_signaling::return_routability::Tested;
-use mtun_signaling::wire::option::{BindingAuthorizationData, BindingIdentifier, NonceIndices};
+use mtun_signaling::wire::iana::mh;
+use mtun_signaling::wire::option::{BindingAuthorizationData, BindingIdentifier};
 use mtun_signaling::wire::{
-    self, BindingUpdate, CareOfTestInit, HomeTestInit, Message, MobilityOption, Options,
+    self, CareOfTest, CareOfTestInit, HomeTest, HomeTestInit, Message, Options,
 };
 use mtun_signaling::{
-    Correspondent, CorrespondentConfig, CorrespondentEvent, CorrespondentOutput, Envelope, Machine,
-    Pair, Seed,
+    CorrespondentConfig, CorrespondentEvent, Envelope, Pair, RouteOptimizationConfig,
+    RouteOptimizationEvent,
 };
 
+use super::by_hand::{Numbering, Signed};
+use super::route_world::RouteWorld;
 use super::script::Stage;
-use super::text::{self, parse_update, value};
-use super::{EPOCH, HOME_ADDRESS, address, arithmetic, at, home};
+use super::text::{parse_acknowledgement, parse_other, value};
+use super::{HOME_ADDRESS, address, arithmetic, bid, care_of, home};
 
 /// The correspondent of every test.
 pub const CORRESPONDENT: &str = "2001:db8:9::9";
 /// Its other address.
 pub const OTHER_CORRESPONDENT: &str = "2001:db8:9::a";
+/// One way of every link.
+const DELAY: Duration = Duration::from_millis(20);
 
 pub fn correspondent_config() -> CorrespondentConfig {
     CorrespondentConfig {
@@ -34,165 +38,12 @@ pub fn correspondent_config() -> CorrespondentConfig {
     }
 }
 
-/// Nonce indices as a reader counts them: the first one seen is 1.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Numbering {
-    first: u16,
-    begun: bool,
-}
-
-impl Numbering {
-    pub fn show(&mut self, index: u16) -> u16 {
-        if !self.begun {
-            *self = Self { first: index, begun: true };
-        }
-        index.wrapping_sub(self.first).wrapping_add(1)
-    }
-
-    pub fn index(&self, shown: u16) -> u16 {
-        self.first.wrapping_add(shown).wrapping_sub(1)
-    }
-
-    /// The next one seen is 1 again; until then the old ones can be named.
-    pub fn restart(&mut self) {
-        self.begun = false;
-    }
-}
-
-/// A key, and the care-of address it goes with.
-pub type Signed = ([u8; 20], Ipv6Addr);
-
-/// The tokens of a mobile that does everything by hand.
-#[derive(Debug, Default)]
-pub struct ByHand {
-    pub numbering: Numbering,
-    /// By what was tested, where, and nonce index.
-    tokens: BTreeMap<(Tested, Ipv6Addr, Ipv6Addr, u16), [u8; 8]>,
-    latest: BTreeMap<(Tested, Ipv6Addr, Ipv6Addr), u16>,
-    /// What the last update was signed with: to check its answer.
-    pub signed: Option<Signed>,
-}
-
-impl ByHand {
-    /// Notes the token of a test.
-    pub fn take(&mut self, envelope: &Envelope, message: &Message) {
-        let (tested, index, token) = match message {
-            Message::HomeTest(test) => (Tested::Home, test.nonce_index, test.token),
-            Message::CareOfTest(test) => (Tested::CareOf, test.nonce_index, test.token),
-            _ => return,
-        };
-        let at = (tested, envelope.source, envelope.destination);
-        self.tokens.insert((at.0, at.1, at.2, index), token);
-        self.latest.insert(at, index);
-    }
-
-    /// The token for `asked`, by the index that the words ask for or by the latest.
-    fn token(
-        &self,
-        words: &[&str],
-        key: &str,
-        asked: (Tested, Ipv6Addr, Ipv6Addr),
-    ) -> (u16, [u8; 8]) {
-        let index = match value(words, key) {
-            Some(shown) => self.numbering.index(shown.parse().expect("a number")),
-            None => self.latest.get(&asked).copied().unwrap_or(0),
-        };
-        let token = self.tokens.get(&(asked.0, asked.1, asked.2, index));
-        (index, token.copied().unwrap_or_default())
-    }
-
-    /// A Binding Update to a correspondent from its line.
-    pub fn update(&mut self, words: &[&str]) -> (Envelope, Vec<u8>) {
-        let mut words = words.to_vec();
-        let to = format!("to={CORRESPONDENT}");
-        if value(&words, "to").is_none() {
-            words.push(&to);
-        }
-        let has = |word: &str| words.contains(&word);
-        let (envelope, mut update) = parse_update(&words);
-        let correspondent = envelope.destination;
-        let home_address = envelope.upper_source();
-        let care_of = registered(&update, &envelope);
-        let deregisters = update.lifetime.is_zero() || care_of == home_address;
-        let (home_index, mut home_token) =
-            self.token(&words, "home-nonce", (Tested::Home, correspondent, home_address));
-        let (care_of_index, mut care_of_token) =
-            self.token(&words, "care-of-nonce", (Tested::CareOf, correspondent, care_of));
-        home_token[0] ^= u8::from(has("wrong-home-token"));
-        care_of_token[0] ^= u8::from(has("wrong-care-of-token"));
-        if !has("without-nonces") {
-            let indices = NonceIndices { home: home_index, care_of: care_of_index };
-            let mut options: Vec<MobilityOption> = vec![indices.into()];
-            options.extend(update.options.iter().cloned());
-            update.options = options.into();
-        }
-        if !has("without-authenticator") {
-            let length = if has("short-authenticator") { 4 } else { 12 };
-            update.options.push(BindingAuthorizationData { authenticator: vec![0; length] });
-        }
-        if has("not-last") {
-            update.options.push(BindingIdentifier::new(super::bid(9)));
-        }
-        let care_of = if deregisters { home_address } else { care_of };
-        let kbm = if deregisters {
-            arithmetic::deregistering(&home_token)
-        } else {
-            arithmetic::registering(&home_token, &care_of_token)
-        };
-        self.signed = Some((kbm, care_of));
-        let message = Message::BindingUpdate(update);
-        let mut message = wire::emit(&message, &envelope).expect("it fits");
-        if has("misaligned") {
-            // The nonce indices one octet later, between two octets of padding.
-            assert_eq!(message[12..18][..2], [4, 4]);
-            message.splice(12..12, [0; 3]);
-            message.splice(21..21, [0; 5]);
-            message[1] += 1;
-        }
-        if !has("without-authenticator") && !has("not-last") && !has("short-authenticator") {
-            let start = message.len() - 12;
-            let made = arithmetic::authenticator(&kbm, care_of, correspondent, &message);
-            message[start..].copy_from_slice(&made);
-            message[start] ^= u8::from(has("wrong-authenticator"));
-        }
-        fill_checksum(&envelope, &mut message);
-        (envelope, message)
-    }
-
-    /// What is to be said of the authenticator of an answer to the last update.
-    fn judge(&self, correspondent: Ipv6Addr, octets: &[u8], message: &Message) -> &'static str {
-        let Message::BindingAcknowledgement(acknowledgement) = message else { return "" };
-        let Some(data) = acknowledgement.options.authorization() else { return "" };
-        let Some((kbm, care_of)) = self.signed else { return " unexpected-authenticator" };
-        let want = arithmetic::authenticator(&kbm, care_of, correspondent, octets);
-        if data.authenticator == want { "" } else { " wrong-authenticator" }
-    }
-
-    /// A message of a correspondent as a line.
-    pub fn describe(&mut self, envelope: &Envelope, octets: &[u8]) -> String {
-        let message = wire::receive(envelope, octets).expect("a message of our own");
-        let bids = text::options(message.options());
-        let mut line = match &message {
-            Message::HomeTest(test) => {
-                let nonce = self.numbering.show(test.nonce_index);
-                format!("HomeTest nonce={nonce} to={}{bids}", envelope.destination)
-            }
-            Message::CareOfTest(test) => {
-                let nonce = self.numbering.show(test.nonce_index);
-                format!("CareOfTest nonce={nonce} to={}{bids}", envelope.destination)
-            }
-            Message::BindingRefreshRequest(_) => {
-                format!("BindingRefreshRequest to={}{bids}", envelope.destination)
-            }
-            _ => text::message(envelope, octets),
-        };
-        if let Some(home) = envelope.routing_header {
-            line += &format!(" rh2={home}");
-        }
-        if envelope.source == address(OTHER_CORRESPONDENT) {
-            line += &format!(" by={OTHER_CORRESPONDENT}");
-        }
-        line + self.judge(envelope.source, octets, &message)
+pub fn optimizer_config() -> RouteOptimizationConfig {
+    RouteOptimizationConfig {
+        home_address: home(),
+        lifetime: Duration::from_secs(420),
+        multiple_coa: true,
+        max_correspondents: 3,
     }
 }
 
@@ -200,15 +51,6 @@ pub fn fill_checksum(envelope: &Envelope, message: &mut [u8]) {
     let (source, destination) = (envelope.upper_source(), envelope.upper_destination());
     let sum = wire::checksum(source, destination, message);
     message[4..6].copy_from_slice(&sum.to_be_bytes());
-}
-
-/// The address that an update registers.
-fn registered(update: &BindingUpdate, envelope: &Envelope) -> Ipv6Addr {
-    let named = update.options.bids().next().and_then(|bid| bid.care_of);
-    match named.map(|care_of| care_of.0) {
-        Some(std::net::IpAddr::V6(address)) => address,
-        _ => update.options.alternate_care_of().unwrap_or(envelope.source),
-    }
 }
 
 /// A test of a mobile by hand, from its line; the cookie says who asks.
@@ -219,7 +61,7 @@ fn test_init(words: &[&str], tested: Tested) -> (Envelope, Vec<u8>) {
         envelope.home_address = Some(HomeAddress(address(home)));
     }
     let options: Options = value(words, "bid")
-        .map(|bid| BindingIdentifier::new(super::bid(bid.parse().expect("a BID"))).into())
+        .map(|number| BindingIdentifier::new(uplink(number)).into())
         .into_iter()
         .collect();
     let cookie = *b"whoasks?";
@@ -230,152 +72,49 @@ fn test_init(words: &[&str], tested: Tested) -> (Envelope, Vec<u8>) {
     (envelope, wire::emit(&message, &envelope).expect("it fits"))
 }
 
-/// A correspondent, alone.
+fn uplink(word: &str) -> Bid {
+    bid(word.parse().expect("a BID"))
+}
+
+/// What plays in these transcripts.
 pub struct RouteOptimizing {
-    now: Duration,
-    config: CorrespondentConfig,
-    correspondent: Option<Correspondent>,
-    lives: u8,
-    by_hand: ByHand,
+    world: RouteWorld,
+    correspondent: CorrespondentConfig,
+    optimizer: RouteOptimizationConfig,
+    with_correspondent: bool,
+    with_optimizer: bool,
+    begun: bool,
     recorded: Option<(Envelope, Vec<u8>, Option<Signed>)>,
     last: Option<(Envelope, Vec<u8>)>,
-    trace: Vec<(Duration, String)>,
 }
 
 impl RouteOptimizing {
     pub fn new() -> Self {
         Self {
-            now: Duration::ZERO,
-            config: correspondent_config(),
-            correspondent: None,
-            lives: 0,
-            by_hand: ByHand::default(),
+            world: RouteWorld::new(Box::new(|| vec![DELAY])),
+            correspondent: correspondent_config(),
+            optimizer: optimizer_config(),
+            with_correspondent: false,
+            with_optimizer: false,
+            begun: false,
             recorded: None,
             last: None,
-            trace: Vec::new(),
         }
-    }
-
-    fn start_correspondent(&mut self) {
-        self.lives += 1;
-        self.by_hand.numbering.restart();
-        let seed = Seed::new([self.lives; 32]);
-        self.correspondent = Some(Correspondent::new(self.config.clone(), seed));
-    }
-
-    fn correspondent_event(&mut self, event: CorrespondentEvent) {
-        let now = at(self.now, EPOCH);
-        self.correspondent.as_mut().expect("a correspondent").handle(now, event);
-        self.drain();
     }
 
     fn hand_over(&mut self, (envelope, message): (Envelope, Vec<u8>)) {
         self.last = Some((envelope, message.clone()));
-        self.correspondent_event(CorrespondentEvent::Received { envelope, message });
+        self.world.correspondent_event(CorrespondentEvent::Received { envelope, message });
     }
 
-    fn drain(&mut self) {
-        while let Some(output) = self.correspondent.as_mut().and_then(Machine::poll) {
-            let line = match &output {
-                CorrespondentOutput::Transmit(transmit) => {
-                    let (envelope, octets) = (&transmit.envelope, &transmit.message);
-                    let message = wire::receive(envelope, octets).expect("a message of our own");
-                    self.by_hand.take(envelope, &message);
-                    format!("send {}", self.by_hand.describe(envelope, octets))
-                }
-                CorrespondentOutput::Changed { pair, effective } => self.changed(*pair, *effective),
-                CorrespondentOutput::Notice(notice) => format!("notice: {notice}"),
-            };
-            self.trace.push((self.now, line));
-        }
-    }
-
-    fn changed(&self, pair: Pair, effective: bool) -> String {
-        let mut line = format!("cache {}", pair.home_address);
-        if pair.correspondent == address(OTHER_CORRESPONDENT) {
-            line += &format!(" by={OTHER_CORRESPONDENT}");
-        }
-        if !effective {
-            return line + " prolonged";
-        }
-        let entry = self.correspondent.as_ref().and_then(|correspondent| correspondent.get(pair));
-        let Some(entry) = entry else { return line + " empty" };
-        for binding in &entry.bindings {
-            line += &match binding.bid {
-                Some(bid) => format!(" [bid={bid} {}]", binding.care_of),
-                None => format!(" [plain {}]", binding.care_of),
-            };
-        }
-        line
-    }
-}
-
-fn pair(words: &[&str]) -> Pair {
-    Pair {
-        correspondent: address(value(words, "to").unwrap_or(CORRESPONDENT)),
-        home_address: value(words, "home").map_or(home(), |home| HomeAddress(address(home))),
-    }
-}
-
-pub fn set_correspondent(config: &mut CorrespondentConfig, words: &[&str]) {
-    let number = |key| value(words, key).map(|text| text.parse::<u64>().expect("a number"));
-    if let Some(seconds) = number("lifetime") {
-        config.max_lifetime = Duration::from_secs(seconds);
-    }
-    if let Some(most) = number("mobiles") {
-        config.max_mobiles = most as usize;
-    }
-    if let Some(most) = number("bindings") {
-        config.max_bindings = most as u16;
-    }
-    match value(words, "multiple-coa") {
-        None => {}
-        Some("yes") => config.multiple_coa = true,
-        Some("no") => config.multiple_coa = false,
-        Some(other) => panic!("multiple-coa={other}: neither yes nor no"),
-    }
-    if let Some(addresses) = value(words, "addresses") {
-        config.addresses = addresses.split(',').map(address).collect();
-    }
-}
-
-impl Stage for RouteOptimizing {
-    fn set(&mut self, words: &[&str]) -> bool {
+    fn correspondent_event(&mut self, words: &[&str]) -> bool {
         match words {
-            ["roles", ..] => {}
-            ["correspondent", rest @ ..] => set_correspondent(&mut self.config, rest),
-            _ => return false,
-        }
-        true
-    }
-
-    fn run_until(&mut self, end: Duration) {
-        if self.correspondent.is_none() {
-            self.start_correspondent();
-        }
-        loop {
-            let next = self.correspondent.as_ref().and_then(Machine::deadline);
-            let Some(next) = next.filter(|next| *next <= end) else { break };
-            self.now = self.now.max(next);
-            let now = at(self.now, EPOCH);
-            let correspondent = self.correspondent.as_mut().expect("it had a deadline");
-            correspondent.handle_deadline(now);
-            let later = correspondent.deadline();
-            assert!(later.is_none_or(|later| later > self.now), "a deadline that does not move");
-            self.drain();
-        }
-        self.now = end;
-    }
-
-    fn event(&mut self, words: &[&str]) {
-        match words {
-            ["wait"] => {}
             ["recv", "HomeTestInit", rest @ ..] => self.hand_over(test_init(rest, Tested::Home)),
             ["recv", "CareOfTestInit", rest @ ..] => {
                 self.hand_over(test_init(rest, Tested::CareOf));
             }
             ["recv", "BindingUpdate", rest @ ..] => {
-                let update = self.by_hand.update(rest);
+                let update = self.world.by_hand.update(rest);
                 self.hand_over(update);
             }
             ["recv", "type", number, rest @ ..] => {
@@ -386,11 +125,11 @@ impl Stage for RouteOptimizing {
             }
             ["record"] => {
                 let (envelope, message) = self.last.clone().expect("a message");
-                self.recorded = Some((envelope, message, self.by_hand.signed));
+                self.recorded = Some((envelope, message, self.world.by_hand.signed));
             }
             ["replay"] => {
                 let (envelope, message, signed) = self.recorded.clone().expect("a record");
-                self.by_hand.signed = signed;
+                self.world.by_hand.signed = signed;
                 self.hand_over((envelope, message));
             }
             ["unknown-binding", rest @ ..] => {
@@ -398,28 +137,254 @@ impl Stage for RouteOptimizing {
                 let Pair { correspondent: destination, home_address } = pair(rest);
                 let event =
                     CorrespondentEvent::UnknownBinding { source, destination, home_address };
-                self.correspondent_event(event);
+                self.world.correspondent_event(event);
             }
             ["used", rest @ ..] => {
-                let bid = value(rest, "bid").map(|bid| super::bid(bid.parse().expect("a BID")));
-                self.correspondent_event(CorrespondentEvent::Used { pair: pair(rest), bid });
+                let event = CorrespondentEvent::Used {
+                    pair: pair(rest),
+                    bid: value(rest, "bid").map(uplink),
+                };
+                self.world.correspondent_event(event);
             }
-            ["unreachable", care_of, rest @ ..] => {
-                let care_of = super::care_of(care_of);
+            ["unreachable", address, rest @ ..] => {
+                let care_of = care_of(address);
                 let event = CorrespondentEvent::Unreachable { pair: pair(rest), care_of };
-                self.correspondent_event(event);
+                self.world.correspondent_event(event);
             }
-            ["restart", "correspondent"] => self.start_correspondent(),
+            ["restart", "correspondent", rest @ ..] => {
+                set_correspondent(&mut self.correspondent, rest);
+                self.world.start_correspondent(&self.correspondent);
+            }
             ["reconfigure", "correspondent", rest @ ..] => {
-                set_correspondent(&mut self.config, rest);
-                self.correspondent_event(CorrespondentEvent::Reconfigure(self.config.clone()));
+                set_correspondent(&mut self.correspondent, rest);
+                let event = CorrespondentEvent::Reconfigure(self.correspondent.clone());
+                self.world.correspondent_event(event);
             }
-            ["stop", "correspondent"] => self.correspondent_event(CorrespondentEvent::Stop),
-            other => panic!("no event is called {other:?}"),
+            ["stop", "correspondent"] => self.world.correspondent_event(CorrespondentEvent::Stop),
+            _ => return false,
+        }
+        true
+    }
+
+    fn optimizer_event(&mut self, words: &[&str]) -> bool {
+        let to = |rest: &[&str]| address(value(rest, "to").unwrap_or(CORRESPONDENT));
+        let world = &mut self.world;
+        let event = match words {
+            ["want", rest @ ..] => RouteOptimizationEvent::Wanted { correspondent: to(rest) },
+            ["unwant", rest @ ..] => RouteOptimizationEvent::Unwanted { correspondent: to(rest) },
+            ["care-of", number, address, rest @ ..] => {
+                let seconds = |text: &str| Duration::from_secs(text.parse().expect("seconds"));
+                RouteOptimizationEvent::CareOf {
+                    bid: uplink(number),
+                    priority: value(rest, "pri").map_or(10, |pri| pri.parse().expect("a number")),
+                    care_of: care_of(address),
+                    expires: value(rest, "until").map_or(Duration::from_secs(100_000), seconds),
+                }
+            }
+            ["gone", number] => RouteOptimizationEvent::CareOfGone { bid: uplink(number) },
+            ["home"] => RouteOptimizationEvent::ReturnedHome,
+            ["headers-eaten", number, rest @ ..] => RouteOptimizationEvent::HeadersEaten {
+                correspondent: to(rest),
+                bid: uplink(number),
+            },
+            ["unsupported", rest @ ..] => {
+                RouteOptimizationEvent::Unsupported { correspondent: to(rest) }
+            }
+            ["stop", "optimizer"] => RouteOptimizationEvent::Stop,
+            ["silence", number] => return world.silent.insert(uplink(number)),
+            ["hear", number] => return world.silent.remove(&uplink(number)),
+            ["eat", number] => return world.eating.insert(uplink(number)),
+            ["let-pass", number] => return world.eating.remove(&uplink(number)),
+            ["restart", "optimizer"] => {
+                world.start_optimizer(&self.optimizer);
+                return true;
+            }
+            ["recv", rest @ ..] => {
+                self.say(rest);
+                return true;
+            }
+            _ => return false,
+        };
+        world.optimizer_event(event);
+        true
+    }
+
+    /// What a correspondent that is not there says to the mobile.
+    fn say(&mut self, words: &[&str]) {
+        let world = &mut self.world;
+        let has = |word: &str| words.contains(&word);
+        let source = address(value(words, "from").unwrap_or(CORRESPONDENT));
+        let to = |otherwise| address(value(words, "to").unwrap_or(otherwise));
+        let nonce = value(words, "nonce").map_or(1, |nonce| nonce.parse().expect("a number"));
+        let cookie = |mh_type, destination| {
+            let asked = world.last_sent.get(&(mh_type, destination));
+            let message = asked.map(|(_, octets)| octets[8..16].to_vec());
+            let mut cookie: [u8; 8] = message.and_then(|c| c.try_into().ok()).unwrap_or_default();
+            cookie[0] ^= u8::from(has("wrong-cookie"));
+            cookie
+        };
+        let tunneled = !has("not-tunneled") && !world.at_home;
+        match words[0] {
+            "HomeTest" => {
+                let envelope = Envelope::plain(source, to(HOME_ADDRESS));
+                let message = Message::HomeTest(HomeTest {
+                    nonce_index: nonce,
+                    cookie: cookie(mh::HOME_TEST_INIT, home().0),
+                    token: [nonce as u8; 8],
+                    options: Options::new(),
+                });
+                let octets = wire::emit(&message, &envelope).expect("it fits");
+                world.say(envelope, &message, octets, tunneled);
+            }
+            "CareOfTest" => {
+                let envelope = Envelope::plain(source, to("2001:db8:1::7"));
+                let asked = value(words, "asked").map_or(envelope.destination, address);
+                let message = Message::CareOfTest(CareOfTest {
+                    nonce_index: nonce,
+                    cookie: cookie(mh::CARE_OF_TEST_INIT, asked),
+                    token: [0x80 | nonce as u8; 8],
+                    options: Options::new(),
+                });
+                let octets = wire::emit(&message, &envelope).expect("it fits");
+                world.say(envelope, &message, octets, false);
+            }
+            "BindingAck" => {
+                let (envelope, message, octets) = self.acknowledgement(words, source);
+                self.world.say(envelope, &message, octets, false);
+            }
+            _ => {
+                let envelope = Envelope::plain(source, to(HOME_ADDRESS));
+                let message = parse_other(words);
+                let octets = wire::emit(&message, &envelope).expect("it fits");
+                world.say(envelope, &message, octets, tunneled);
+            }
         }
     }
 
+    /// An acknowledgement for the last update, as its correspondent would write it.
+    fn acknowledgement(&self, words: &[&str], source: Ipv6Addr) -> (Envelope, Message, Vec<u8>) {
+        let has = |word: &str| words.contains(&word);
+        let updates =
+            self.world.last_sent.iter().filter(|((mh_type, _), _)| *mh_type == mh::BINDING_UPDATE);
+        let sent = updates.map(|(_, sent)| sent);
+        let (to, octets) = sent
+            .max_by_key(|(_, octets)| u16::from_be_bytes([octets[6], octets[7]]))
+            .expect("an update to answer");
+        let sequence = u16::from_be_bytes([octets[6], octets[7]]);
+        let destination = value(words, "to").map_or(to.source, address);
+        let away = destination != home().0 && !has("without-routing-header");
+        let envelope = Envelope {
+            routing_header: away.then_some(home()),
+            ..Envelope::plain(source, destination)
+        };
+        let mut acknowledgement = parse_acknowledgement(words, sequence);
+        if let Some(more) = value(words, "seq+") {
+            let more: u16 = more.parse().expect("a number");
+            acknowledgement.sequence = sequence.wrapping_add(more);
+        }
+        if !has("without-authenticator") {
+            let data = BindingAuthorizationData { authenticator: vec![0; 12] };
+            acknowledgement.options.push(data);
+        }
+        if has("not-last") {
+            acknowledgement.options.push(BindingIdentifier::new(bid(9)));
+        }
+        let message = Message::BindingAcknowledgement(acknowledgement);
+        let mut octets = wire::emit(&message, &envelope).expect("it fits");
+        if !has("without-authenticator") && !has("not-last") {
+            let (kbm, care_of) = self.world.by_hand.signed.expect("an update with tokens");
+            let made = arithmetic::authenticator(&kbm, care_of, source, &octets);
+            let start = octets.len() - 12;
+            octets[start..].copy_from_slice(&made);
+            octets[start] ^= u8::from(has("wrong-authenticator"));
+            fill_checksum(&envelope, &mut octets);
+        }
+        (envelope, message, octets)
+    }
+}
+
+fn pair(words: &[&str]) -> Pair {
+    Pair {
+        correspondent: address(value(words, "to").unwrap_or(CORRESPONDENT)),
+        home_address: value(words, "home").map_or(home(), |home| HomeAddress(address(home))),
+    }
+}
+
+fn number(words: &[&str], key: &str) -> Option<u64> {
+    value(words, key).map(|text| text.parse().expect("a number"))
+}
+
+fn yes(words: &[&str], key: &str, otherwise: bool) -> bool {
+    match value(words, key) {
+        None => otherwise,
+        Some("yes") => true,
+        Some("no") => false,
+        Some(other) => panic!("{key}={other}: neither yes nor no"),
+    }
+}
+
+fn set_correspondent(config: &mut CorrespondentConfig, words: &[&str]) {
+    if let Some(seconds) = number(words, "lifetime") {
+        config.max_lifetime = Duration::from_secs(seconds);
+    }
+    if let Some(most) = number(words, "mobiles") {
+        config.max_mobiles = most as usize;
+    }
+    if let Some(most) = number(words, "bindings") {
+        config.max_bindings = most as u16;
+    }
+    config.multiple_coa = yes(words, "multiple-coa", config.multiple_coa);
+    if let Some(addresses) = value(words, "addresses") {
+        config.addresses = addresses.split(',').map(address).collect();
+    }
+}
+
+fn set_optimizer(config: &mut RouteOptimizationConfig, words: &[&str]) {
+    if let Some(seconds) = number(words, "lifetime") {
+        config.lifetime = Duration::from_secs(seconds);
+    }
+    if let Some(most) = number(words, "correspondents") {
+        config.max_correspondents = most as usize;
+    }
+    config.multiple_coa = yes(words, "multiple-coa", config.multiple_coa);
+}
+
+impl Stage for RouteOptimizing {
+    fn set(&mut self, words: &[&str]) -> bool {
+        match words {
+            ["roles", roles @ ..] => {
+                self.with_correspondent = roles.contains(&"correspondent");
+                self.with_optimizer = roles.contains(&"optimizer");
+            }
+            ["correspondent", rest @ ..] => set_correspondent(&mut self.correspondent, rest),
+            ["optimizer", rest @ ..] => set_optimizer(&mut self.optimizer, rest),
+            _ => return false,
+        }
+        true
+    }
+
+    fn run_until(&mut self, end: Duration) {
+        if !std::mem::replace(&mut self.begun, true) {
+            if self.with_correspondent {
+                self.world.start_correspondent(&self.correspondent);
+            } else {
+                self.world.by_hand.numbering = Numbering::from_one();
+            }
+            if self.with_optimizer {
+                self.world.start_optimizer(&self.optimizer);
+            }
+        }
+        self.world.run_until(end);
+    }
+
+    fn event(&mut self, words: &[&str]) {
+        let known = matches!(words, ["wait"])
+            || self.with_correspondent && self.correspondent_event(words)
+            || self.with_optimizer && self.optimizer_event(words);
+        assert!(known, "no event is called {words:?}");
+    }
+
     fn trace(&self) -> &[(Duration, String)] {
-        &self.trace
+        &self.world.trace
     }
 }
