@@ -130,7 +130,6 @@ impl Meter {
     /// The date is known.
     pub fn roll(&mut self, today: Day) {
         self.state.roll(today.period_start(self.quota.per, self.quota.starts));
-        self.told = self.told.min(self.level());
     }
 
     pub fn next_period(&self, today: Day) -> Day {

@@ -1,5 +1,9 @@
 //! Steering under a virtual clock: decision tables of the verbs, the link machine, the simulator.
 
+mod flows;
 mod home;
 mod links;
+mod memory;
+mod properties;
+mod simulator;
 mod verbs;
