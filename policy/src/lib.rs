@@ -58,6 +58,7 @@ mod check;
 mod classifier;
 mod compile;
 mod diagnostic;
+mod diff;
 pub mod document;
 mod effective;
 mod explain;
@@ -86,6 +87,9 @@ pub mod verb;
 mod words;
 
 pub use diagnostic::{Code, Diagnostic, Faults, Severity};
+pub use diff::{
+    FlowMove, FlowsDiff, LiveFlow, RulesDiff, Way, diff_flows, diff_offline, diff_rules,
+};
 pub use effective::{
     BlockReply, Buckets, Choice, Effective, Origin, Otherwise, Outcome, RuleHead, RuleTable,
     Ruling, Says, Usable,

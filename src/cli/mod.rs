@@ -158,7 +158,7 @@ enum Command {
     Explain(explain::Command),
     /// Send flows by a link for a time, before all rules
     Steer(steer::Command),
-    /// Check, test, apply or show a policy
+    /// Check, format, test, compare, apply, take back or show policies
     #[command(subcommand)]
     Policy(policy::Command),
     /// One line per event until interrupted
@@ -186,7 +186,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Flows(command)) => flows::run(&command, &daemon, screen),
         Some(Command::Explain(command)) => explain::run(&command, &daemon, screen),
         Some(Command::Steer(command)) => steer::run(&command, &daemon, screen),
-        Some(Command::Policy(command)) => policy::run(&command, &daemon, screen),
+        Some(Command::Policy(command)) => policy::run(&command, &daemon, screen, json),
         Some(Command::Monitor) => return end(monitor::run(&daemon, screen, json), json, color),
         Some(Command::Key(command)) => key::run(&command, screen),
         Some(Command::Demo(command)) => demo::run(&command, screen, json),

@@ -1,17 +1,22 @@
-//! `mtun policy check|fmt|test|apply|show`.
+//! `mtun policy …`: one file for each thing that is done with policies.
 
+mod change;
+mod check;
+mod diff;
 mod fmt;
+mod history;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Subcommand;
-use mtun_policy::{Policy, Role};
-use serde::Serialize;
+use mtun_policy::Policy;
 
 use super::Answer;
 use super::daemon::{Daemon, unexpected};
-use super::screen::{Cell, Page, Screen, Tone};
-use crate::control::documents::{FaultDocument, PolicyAppliedDocument, PolicyDocument};
+use super::duration;
+use super::screen::{Cell, Page, Screen};
+use crate::control::documents::PolicyDocument;
 use crate::control::protocol::PolicySource;
 use crate::control::{ControlError, ErrorCode, Request, Response};
 
@@ -37,11 +42,25 @@ pub(super) enum Command {
         /// The policy file
         file: PathBuf,
     },
+    /// What a file would change for the rules and the flows there are; nothing is put in force
+    Diff(diff::Command),
     /// Have the daemon put a file in force, or refuse it whole
     Apply {
         /// The policy file
         file: PathBuf,
+        /// Take it back unless it is confirmed within this time, such as 60s
+        #[arg(long, value_parser = duration::parse, value_name = "TIME")]
+        confirm: Option<Duration>,
     },
+    /// Keep the policy that was applied with --confirm
+    Confirm,
+    /// Put an earlier policy in force again
+    Rollback {
+        /// Its number in `mtun policy history` [default: the one before the present]
+        entry: Option<u64>,
+    },
+    /// The last policies that were in force
+    History(history::Command),
     /// The policy in force
     Show,
 }
@@ -50,114 +69,20 @@ pub(super) fn run(
     command: &Command,
     daemon: &Daemon,
     screen: Screen,
+    json: bool,
 ) -> Result<Answer, ControlError> {
-    let mut page = Page::new(screen);
-    let request = match command {
-        Command::Check { file } => return check(file, page),
-        Command::Fmt { check, files } => return fmt::run(files, *check, page),
-        Command::Test { file } => return test(file, page),
-        Command::Apply { file } => {
-            // The daemon runs in another directory.
-            let file = std::path::absolute(file).map_err(|error| {
-                let message = format!("{} is no path of a file: {error}", file.display());
-                ControlError::new(ErrorCode::Usage, message)
-            })?;
-            Request::PolicyApply { source: PolicySource::File(file), confirm_seconds: None }
-        }
-        Command::Show => Request::PolicyShow {},
-    };
-    let response = daemon.ask(request)?;
-    match &response {
-        Response::PolicyApplied(document) => applied(document, &mut page),
-        Response::Policy(document) => show(document, &mut page),
-        _ => return Err(unexpected()),
+    let page = Page::new(screen);
+    match command {
+        Command::Check { file } => check::check(file, page),
+        Command::Fmt { check, files } => fmt::run(files, *check, page),
+        Command::Test { file } => check::test(file, page),
+        Command::Diff(command) => diff::run(command, daemon, page),
+        Command::Apply { file, confirm } => change::apply(file, *confirm, daemon, page, json),
+        Command::Confirm => change::confirm(daemon, page),
+        Command::Rollback { entry } => change::rollback(*entry, daemon, page),
+        Command::History(command) => history::run(command, daemon, page),
+        Command::Show => show(daemon, page),
     }
-    Ok(Answer::new(&response, page))
-}
-
-/// A file without faults, its tests passed.
-#[derive(Serialize)]
-struct CheckDocument {
-    kind: &'static str,
-    name: String,
-    role: Role,
-    /// Rules over all homes.
-    rules: usize,
-    /// Tests; all have passed.
-    tests: usize,
-    /// What is legal and deserves a look.
-    warnings: Vec<FaultDocument>,
-}
-
-/// The tests of a file.
-#[derive(Serialize)]
-struct TestDocument {
-    kind: &'static str,
-    name: String,
-    passed: usize,
-    failed: usize,
-    tests: Vec<TestResult>,
-}
-
-#[derive(Serialize)]
-struct TestResult {
-    name: String,
-    file: String,
-    line: usize,
-    expectations: usize,
-    passed: bool,
-    failures: Vec<FaultDocument>,
-}
-
-fn check(file: &Path, mut page: Page) -> Result<Answer, ControlError> {
-    let policy = load(file)?;
-    mtun_policy::check_tests(&policy)?;
-    let rules = policy.homes.iter().map(|home| home.rules.rules.len()).sum();
-    let (name, role, tests) = (policy.name, policy.role, policy.tests.len());
-    let warnings: Vec<_> = policy.warnings.into_iter().map(FaultDocument::from).collect();
-    for warning in &warnings {
-        super::describe_fault(warning, &mut page);
-    }
-    let text = format!("{name} ({role}) has no faults: {rules} rules, {tests} tests passed");
-    page.sentence(Tone::Good, "policy", &text);
-    Ok(Answer::new(
-        &CheckDocument { kind: "policy-check", name, role, rules, tests, warnings },
-        page,
-    ))
-}
-
-fn test(file: &Path, mut page: Page) -> Result<Answer, ControlError> {
-    let policy = load(file)?;
-    let outcomes = mtun_policy::run_tests(&policy);
-    let tests: Vec<TestResult> = outcomes
-        .into_iter()
-        .map(|outcome| TestResult {
-            passed: outcome.passed(),
-            name: outcome.name,
-            file: outcome.file,
-            line: outcome.line,
-            expectations: outcome.expectations,
-            failures: outcome.failures.into_iter().map(FaultDocument::from).collect(),
-        })
-        .collect();
-    for fault in tests.iter().flat_map(|test| &test.failures) {
-        super::describe_fault(fault, &mut page);
-    }
-    for test in &tests {
-        let (tone, word) = if test.passed { (Tone::Good, "passed") } else { (Tone::Bad, "FAILED") };
-        page.sentence(tone, word, &format!("{} ({}:{})", test.name, test.file, test.line));
-    }
-    let passed = tests.iter().filter(|test| test.passed).count();
-    let failed = tests.len() - passed;
-    page.line(&format!("{passed} passed, {failed} failed"));
-    let name = policy.name;
-    let document = TestDocument { kind: "policy-test", name, passed, failed, tests };
-    let answer = Answer::new(&document, page);
-    if failed == 0 {
-        return Ok(answer);
-    }
-    let message = format!("{failed} of {} tests failed", passed + failed);
-    Ok(answer.failed(ControlError::new(ErrorCode::PolicyFaults, message)))
 }
 
 /// Reads a policy file; all its faults at once.
@@ -170,17 +95,23 @@ pub(super) fn load(file: &Path) -> Result<Policy, ControlError> {
     Ok(mtun_policy::load(file)?)
 }
 
-fn applied(document: &PolicyAppliedDocument, page: &mut Page) {
-    let PolicyAppliedDocument { name, rules, tests, generation, changed, .. } = document;
-    let effect = match changed {
-        true => format!("decisions changed, generation {generation}"),
-        false => format!("no decision changed, still generation {generation}"),
-    };
-    let text = format!("{name} is in force: {rules} rules, {tests} tests passed, {effect}");
-    page.sentence(Tone::Good, "policy", &text);
+/// The file as the daemon, which runs in another directory, finds it.
+fn source(file: &Path) -> Result<PolicySource, ControlError> {
+    let file = std::path::absolute(file).map_err(|error| {
+        let message = format!("{} is no path of a file: {error}", file.display());
+        ControlError::new(ErrorCode::Usage, message)
+    })?;
+    Ok(PolicySource::File(file))
 }
 
-fn show(document: &PolicyDocument, page: &mut Page) {
+fn show(daemon: &Daemon, mut page: Page) -> Result<Answer, ControlError> {
+    let response = daemon.ask(Request::PolicyShow {})?;
+    let Response::Policy(document) = &response else { return Err(unexpected()) };
+    describe(document, &mut page);
+    Ok(Answer::new(&response, page))
+}
+
+fn describe(document: &PolicyDocument, page: &mut Page) {
     let file = document.file.as_ref().map(|file| file.display());
     page.facts(&[
         ("policy", Cell::new(&document.name)),

@@ -125,7 +125,9 @@ impl Page {
     pub(super) fn sentence(&mut self, tone: Tone, word: &str, text: &str) {
         self.toned(tone, &printable(word));
         // A message of several lines keeps them.
-        let lines: Vec<String> = text.lines().map(printable).collect();
+        let room = self.screen.width.map(|width| width.saturating_sub(word.chars().count() + 2));
+        let lines: Vec<String> =
+            text.lines().flat_map(|line| broken(&printable(line), room)).collect();
         writeln!(self.text, ": {}", lines.join("\n  ")).expect("a String takes everything");
     }
 
@@ -263,6 +265,13 @@ mod tests {
         let mut page = Page::new(Screen { width: Some(16), color: false });
         page.facts(&[("why", Cell::new("one two three")), ("how", Cell::new("averyverylongword"))]);
         assert_eq!(page.into_text(), "why  one two\n     three\nhow  averyverylongword\n");
+    }
+
+    #[test]
+    fn long_sentences_are_broken_too() {
+        let mut page = Page::new(Screen { width: Some(20), color: false });
+        page.sentence(Tone::Good, "policy", "one two three four\nfive");
+        assert_eq!(page.into_text(), "policy: one two\n  three four\n  five\n");
     }
 
     #[test]

@@ -83,6 +83,19 @@ fn every_command_has_its_document() {
         (&["policy", "check", policy], OK, "policy-check", "/name", "figure-11".into()),
         (&["policy", "test", policy], OK, "policy-test", "/failed", 0.into()),
         (&["policy", "apply", policy], OK, "policy-applied", "/rules", 3.into()),
+        (
+            &["policy", "apply", policy, "--confirm", "42s"],
+            OK,
+            "policy-applied",
+            "/confirm_within_seconds",
+            42.into(),
+        ),
+        (&["policy", "confirm"], OK, "policy-confirmed", "/confirmed/entry", 4.into()),
+        (&["policy", "rollback"], OK, "policy-rolled-back", "/restored/entry", 3.into()),
+        (&["policy", "history"], OK, "policy-history", "/entries/2/state", "rolled-back".into()),
+        (&["policy", "history", "show", "3"], OK, "policy-history", "/entries/0/entry", 3.into()),
+        (&["policy", "diff", policy], OK, "policy-diff", "/moves/0/to/via", "wlan0".into()),
+        (&["policy", "diff", policy, "--from", policy], OK, "policy-diff", "/kept", 3.into()),
         (&["policy", "show"], OK, "policy", "/rules/0/line", 44.into()),
     ];
     for (words, exit, kind, pointer, want) in cases {
@@ -169,6 +182,17 @@ fn what_cannot_be_done_says_why_in_both_forms() {
         (&["policy", "apply", broken], REFUSED, "policy-faults", "foo"),
         (&["policy", "check", failed], REFUSED, "policy-faults", "expects"),
         (&["policy", "test", failed], REFUSED, "policy-faults", "failed"),
+        (&["policy", "rollback", "9"], REFUSED, "not-found", "policy 9"),
+        (&["policy", "history", "show", "9"], REFUSED, "not-found", "policy 9"),
+        (&["policy", "apply", "x.kdl", "--confirm", "60"], USAGE, "usage", "unit"),
+        (&["policy", "diff", "x.kdl", "--state", "y"], USAGE, "usage", "--from"),
+        (&["policy", "diff", broken, "--from", failed], REFUSED, "policy-faults", "foo"),
+        (
+            &["policy", "diff", failed, "--from", failed, "--state", broken],
+            USAGE,
+            "usage",
+            "no flows",
+        ),
         (&["policy"], USAGE, "usage", "check"),
         (&["key", "new"], USAGE, "usage", "--out"),
         (&["key", "new", "--out", "x", "--spi", "255"], USAGE, "usage", "256"),
@@ -213,6 +237,10 @@ fn without_a_daemon_every_question_says_what_to_start() {
         &["steer", "list"],
         &["steer", "undo", "1"],
         &["policy", "apply", "x.kdl"],
+        &["policy", "confirm"],
+        &["policy", "rollback"],
+        &["policy", "history"],
+        &["policy", "diff", "x.kdl"],
         &["policy", "show"],
         &["monitor"],
     ];
@@ -251,6 +279,11 @@ fn the_texts() {
         ("explain", &mobile, &["explain", "x"], OK),
         ("steer-list", &mobile, &["steer", "list"], OK),
         ("policy-show", &mobile, &["policy", "show"], OK),
+        ("policy-history", &mobile, &["policy", "history"], OK),
+        ("policy-history-show", &mobile, &["policy", "history", "show", "3"], OK),
+        ("policy-diff", &mobile, &["policy", "diff", "x.kdl"], OK),
+        ("policy-confirm", &mobile, &["policy", "confirm"], OK),
+        ("policy-rollback", &mobile, &["policy", "rollback"], OK),
     ];
     for (name, owner, words, exit) in texts {
         let (code, wide, stderr) = people(&owner.socket(), words);

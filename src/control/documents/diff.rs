@@ -1,6 +1,6 @@
 //! What `mtun policy diff` shows.
 
-use mtun_policy::{End, HomeName, RuleName};
+use mtun_policy::{End, FlowsDiff, Home, HomeName, Policy, RuleId, RuleName, diff_rules};
 use serde::{Deserialize, Serialize};
 
 use super::explain::RuleReference;
@@ -52,4 +52,74 @@ pub struct DiffMoveDocument {
     pub bytes_per_second: Option<u64>,
     /// The flow that carries most of them.
     pub example: FlowKeyDocument,
+}
+
+impl PolicyDiffDocument {
+    /// What `other` would change in the rules of `present`; the flows come with
+    /// [`add_flows`](Self::add_flows), home by home.
+    pub fn new(present: &Policy, other: &Policy) -> Self {
+        let mut document = Self {
+            from: present.name.clone(),
+            to: other.name.clone(),
+            added: Vec::new(),
+            removed: Vec::new(),
+            changed: Vec::new(),
+            kept: 0,
+            flows: 0,
+            moving: 0,
+            moving_bytes_per_second: None,
+            other_rule: 0,
+            moves: Vec::new(),
+        };
+        for home in &other.homes {
+            let Some(before) = present.home(home.name.as_str()) else {
+                document.added.extend(home.rules.rules.iter().map(RuleReference::from));
+                continue;
+            };
+            let diff = diff_rules(&before.rules, &home.rules);
+            document.added.extend(references(home, &diff.added));
+            document.changed.extend(references(home, &diff.changed));
+            document.removed.extend(references(before, &diff.removed));
+            document.kept += diff.kept;
+        }
+        let gone = present.homes.iter().filter(|home| other.home(home.name.as_str()).is_none());
+        let gone = gone.flat_map(|home| &home.rules.rules);
+        document.removed.extend(gone.map(RuleReference::from));
+        document
+    }
+
+    /// Adds what would become of a home's flows; `present` and `other` name its links.
+    pub fn add_flows(
+        &mut self,
+        home: &HomeName,
+        diff: FlowsDiff,
+        present: &Policy,
+        other: &Policy,
+    ) {
+        self.flows += diff.flows;
+        self.moving += diff.moving;
+        self.other_rule += diff.other_rule;
+        if let Some(rate) = diff.moving_bytes_per_second {
+            let sum = self.moving_bytes_per_second.unwrap_or(0).saturating_add(rate);
+            self.moving_bytes_per_second = Some(sum);
+        }
+        self.moves.extend(diff.moves.into_iter().map(|moved| {
+            let ingress = present.ingresses.name(moved.example.ingress).to_owned();
+            DiffMoveDocument {
+                home: home.clone(),
+                rule_before: moved.rule_before,
+                rule: moved.rule,
+                from: moved.from.end(present),
+                to: moved.to.end(other),
+                flows: moved.flows,
+                bytes_per_second: moved.bytes_per_second,
+                example: FlowKeyDocument::new(&moved.example, ingress),
+            }
+        }));
+        self.moves.sort_by_key(|moved| std::cmp::Reverse((moved.bytes_per_second, moved.flows)));
+    }
+}
+
+fn references(home: &Home, rules: &[RuleId]) -> impl Iterator<Item = RuleReference> {
+    rules.iter().filter_map(|id| home.rules.get(*id)).map(RuleReference::from)
 }

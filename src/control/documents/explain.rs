@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use mtun_policy::{
     Bid, BlockReply, Candidate, CandidateVerdict, CareOfAddress, End, Explanation, Field, HomeName,
-    InterfaceName, LinkState, Mismatch, Policy, RuleName, Verdict,
+    InterfaceName, LinkState, Mismatch, Policy, Rule, RuleName, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,13 @@ pub struct RuleReference {
     pub file: Option<String>,
     /// The line, counted from 1; `null` for overrides.
     pub line: Option<usize>,
+}
+
+impl From<&Rule> for RuleReference {
+    fn from(rule: &Rule) -> Self {
+        let (name, file, line) = (rule.name().clone(), rule.file.clone(), rule.line);
+        Self { name, file: Some(file), line: Some(line) }
+    }
 }
 
 impl fmt::Display for RuleReference {
