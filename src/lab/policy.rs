@@ -34,8 +34,8 @@ impl PolicyText {
         let third = "interface \"wwan1\" { bid 3; priority 30; }\n\nhome \"acme\" {";
         self.mobile = changed(&self.mobile, "home \"acme\" {", third);
         // The file's own tests are right to notice that there is one more way out.
-        let none = "given wwan0=down wlan0=down;";
-        self.mobile = changed(&self.mobile, none, "given wwan0=down wlan0=down wwan1=down;");
+        let none = "given wwan0=down wlan0=down }";
+        self.mobile = changed(&self.mobile, none, "given wwan0=down wlan0=down wwan1=down }");
         self
     }
 
