@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -24,15 +24,19 @@ use mtun_dataplane::backend::{
     VnetHeader, Waker, wait,
 };
 use mtun_dataplane::{Engine, PathId, Verdict, wire};
-use mtun_policy::{HomeAddress, Ingress};
+use mtun_policy::{FieldSet, HomeAddress, Ingress};
 use mtun_signaling::machine::Envelope;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::edge::clock::Clock;
 
 /// Packets that one wake-up of a thread handles before it looks for others: a batch keeps the
 /// thread from sleeping under load, its end keeps it from never looking at the waker.
 const BATCH: usize = 64;
+
+/// The fields of a packet that rules may look at here: the tunnel interface tells all of them, the
+/// user of a local flow included.
+pub const TOLD: FieldSet = FieldSet::ALL;
 
 /// What packet threads hand to the owner loop.
 #[derive(Debug)]
@@ -57,47 +61,106 @@ pub enum Arrived {
     },
 }
 
-/// Where outer packets leave, by path, and where packets leave outside the tunnel. One writer, the
-/// owner loop.
+/// Octets of outer packets that one path carried, headers included. They rise for as long as the
+/// daemon runs, also when the path is closed and opened again.
+#[derive(Debug, Default)]
+pub struct Octets {
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// Whether somebody wants to know of every further [`Octets::STEP`].
+    watched: AtomicBool,
+}
+
+impl Octets {
+    /// So many octets of a watched path, in either direction, wake who watches.
+    pub const STEP: u64 = 1 << 19;
+
+    /// Sent and received up to now.
+    pub fn read(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    /// Whether [`Paths::carried`] is told of every further [`Octets::STEP`].
+    pub fn watch(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Relaxed);
+    }
+
+    fn count(&self, counter: &AtomicU64, octets: usize, carried: &Notify) {
+        let before = counter.fetch_add(octets as u64, Ordering::Relaxed);
+        let stepped = before / Self::STEP != (before + octets as u64) / Self::STEP;
+        if stepped && self.watched.load(Ordering::Relaxed) {
+            carried.notify_one();
+        }
+    }
+}
+
+/// The way out of one path, inside the tunnel and past it.
+#[derive(Debug)]
+struct Way {
+    uplink: Uplink,
+    past: Option<BreakoutLink>,
+    octets: Arc<Octets>,
+}
+
+/// Where outer packets leave, by path. One writer, the owner loop.
 #[derive(Debug, Default)]
 pub struct Paths {
-    uplinks: ArcSwap<BTreeMap<PathId, Arc<Uplink>>>,
-    breakouts: ArcSwap<BTreeMap<PathId, Arc<BreakoutLink>>>,
+    ways: ArcSwap<BTreeMap<PathId, Arc<Way>>>,
+    octets: Mutex<BTreeMap<PathId, Arc<Octets>>>,
+    /// Told when a watched path has carried a further [`Octets::STEP`].
+    pub carried: Notify,
 }
 
 impl Paths {
-    /// The way out of this path, if it is open.
-    pub fn get(&self, path: PathId) -> Option<Arc<Uplink>> {
-        self.uplinks.load().get(&path).cloned()
-    }
-
-    /// The way out of this path outside the tunnel, if it is open.
-    pub fn breakout(&self, path: PathId) -> Option<Arc<BreakoutLink>> {
-        self.breakouts.load().get(&path).cloned()
-    }
-
-    /// Opens or replaces a path.
-    pub fn open(&self, path: PathId, uplink: Uplink) {
-        let mut paths = BTreeMap::clone(&self.uplinks.load());
-        paths.insert(path, Arc::new(uplink));
-        self.uplinks.store(Arc::new(paths));
-    }
-
-    /// Opens or replaces the way outside the tunnel.
-    pub fn open_breakout(&self, path: PathId, link: BreakoutLink) {
-        let mut paths = BTreeMap::clone(&self.breakouts.load());
-        paths.insert(path, Arc::new(link));
-        self.breakouts.store(Arc::new(paths));
+    /// Opens or replaces a path; `past` is its way outside the tunnel, if it has one.
+    pub fn open(&self, path: PathId, uplink: Uplink, past: Option<BreakoutLink>) {
+        let mut ways = BTreeMap::clone(&self.ways.load());
+        ways.insert(path, Arc::new(Way { uplink, past, octets: self.octets(path) }));
+        self.ways.store(Arc::new(ways));
     }
 
     /// Closes a path, inside the tunnel and outside.
     pub fn close(&self, path: PathId) {
-        let mut uplinks = BTreeMap::clone(&self.uplinks.load());
-        uplinks.remove(&path);
-        self.uplinks.store(Arc::new(uplinks));
-        let mut breakouts = BTreeMap::clone(&self.breakouts.load());
-        breakouts.remove(&path);
-        self.breakouts.store(Arc::new(breakouts));
+        let mut ways = BTreeMap::clone(&self.ways.load());
+        ways.remove(&path);
+        self.ways.store(Arc::new(ways));
+    }
+
+    /// What a path carried.
+    pub fn octets(&self, path: PathId) -> Arc<Octets> {
+        let mut octets = self.octets.lock().unwrap_or_else(PoisonError::into_inner);
+        octets.entry(path).or_default().clone()
+    }
+
+    /// Sends one outer packet; `None` if the path is not open.
+    pub fn send(&self, path: PathId, packet: &[u8]) -> Option<Result<(), SendError>> {
+        let ways = self.ways.load();
+        let way = ways.get(&path)?;
+        let sent = way.uplink.send(packet);
+        if sent.is_ok() {
+            way.octets.count(&way.octets.sent, packet.len(), &self.carried);
+        }
+        Some(sent)
+    }
+
+    /// Sends one packet outside the tunnel; `None` if the path has no such way.
+    pub fn send_past(
+        &self,
+        path: PathId,
+        packet: &[u8],
+        translate: bool,
+    ) -> Option<Result<(), SendError>> {
+        let ways = self.ways.load();
+        let way = ways.get(&path)?;
+        let sent = way.past.as_ref()?.send(packet, translate);
+        if sent.is_ok() {
+            way.octets.count(&way.octets.sent, packet.len(), &self.carried);
+        }
+        Some(sent)
+    }
+
+    fn received(&self, octets: &Octets, packet: &[u8]) {
+        octets.count(&octets.received, packet.len(), &self.carried);
     }
 }
 
@@ -269,6 +332,7 @@ pub fn inbound(
     path: PathId,
 ) -> Result<PacketThread, PacketSocketError> {
     let socket = PacketSocket::open(interface)?;
+    let octets = shared.paths.octets(path);
     let name = format!("in-{interface}");
     let thread = spawn(name, move |stop, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];
@@ -279,7 +343,9 @@ pub fn inbound(
                 match socket.recv(&mut buffer) {
                     Ok(Some(received)) => {
                         let packet = &buffer[received.packet];
-                        arrive(&shared, path, packet, received.header, interface, &mut out);
+                        if arrive(&shared, path, packet, received.header, interface, &mut out) {
+                            shared.paths.received(&octets, packet);
+                        }
                     }
                     Ok(None) => break,
                     // Told once when the interface goes down; the socket hears it come back.
@@ -294,6 +360,7 @@ pub fn inbound(
     thread.map_err(|error| PacketSocketError::Os { step: "thread", error })
 }
 
+/// Takes an outer packet; whether it was one of a home.
 fn arrive(
     shared: &Shared,
     path: PathId,
@@ -301,7 +368,7 @@ fn arrive(
     header: VnetHeader,
     interface: u32,
     out: &mut Vec<u8>,
-) {
+) -> bool {
     let now = shared.clock.monotonic();
     let lanes = shared.lanes.load();
     let ends = packet.get(8..40).map(|ends| {
@@ -310,7 +377,7 @@ fn arrive(
         };
         (address(&ends[..16]), address(&ends[16..]))
     });
-    let Some((source, destination)) = ends else { return };
+    let Some((source, destination)) = ends else { return false };
     // Every tunnelled packet has its home's agent at one end. What has none (errors of routers on
     // the way) is shown to each home; at most one knows what it quotes.
     let named = lanes.iter().find(|lane| lane.agent == source || lane.agent == destination);
@@ -328,18 +395,25 @@ fn arrive(
             None => shared.failures.count_tunnel(),
         }
         if settled {
-            return;
+            return true;
         }
     }
+    false
 }
 
 /// Sends the outer packets of one path.
 fn send(shared: &Shared, path: PathId, out: &[u8]) {
-    let Some(uplink) = shared.paths.get(path) else { return shared.failures.count_no_path() };
     for packet in wire::packets(out) {
-        if let Err(error) = uplink.send(packet) {
-            shared.failures.count(error);
-        }
+        left(shared, shared.paths.send(path, packet));
+    }
+}
+
+/// Counts what did not leave.
+fn left(shared: &Shared, sent: Option<Result<(), SendError>>) {
+    match sent {
+        Some(Ok(())) => {}
+        Some(Err(error)) => shared.failures.count(error),
+        None => shared.failures.count_no_path(),
     }
 }
 
@@ -362,14 +436,9 @@ fn carry(
         Verdict::Replicate(sends) => {
             sends.parts(out).for_each(|(path, part)| send(shared, path, part));
         }
-        Verdict::Breakout { path, translate } => match shared.paths.breakout(path) {
-            Some(link) => {
-                if let Err(error) = link.send(out, translate) {
-                    shared.failures.count(error);
-                }
-            }
-            None => shared.failures.count_no_path(),
-        },
+        Verdict::Breakout { path, translate } => {
+            left(shared, shared.paths.send_past(path, out, translate));
+        }
         Verdict::Deliver | Verdict::Answer(_) => {
             if lane.queue.send_with(header, out).is_err() {
                 shared.failures.count_tunnel();

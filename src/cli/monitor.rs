@@ -35,9 +35,12 @@ pub(super) fn run(daemon: &Daemon, screen: Screen, json: bool) -> Result<Exit, C
 
 fn line(document: &EventDocument, screen: Screen) -> String {
     let tone = match &document.event {
-        Event::LinkUp { .. } | Event::Bound { .. } => Tone::Good,
+        Event::LinkUp { .. } | Event::Bound { .. } | Event::PolicyConfirmed { .. } => Tone::Good,
         Event::LinkDown { .. } | Event::Unbound { .. } | Event::PolicyRefused { .. } => Tone::Bad,
-        Event::Notice { severity: Severity::Warning, .. } | Event::Lost { .. } => Tone::Warning,
+        Event::Notice { severity: Severity::Warning, .. }
+        | Event::Lost { .. }
+        | Event::PolicyOnTrial { .. }
+        | Event::PolicyTakenBack { .. } => Tone::Warning,
         Event::MobileChanged { .. }
         | Event::Published { .. }
         | Event::Steered { .. }

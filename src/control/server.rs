@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
+use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::documents::EventDocument;
@@ -33,6 +33,8 @@ pub struct ControlRequest {
     pub peer: Peer,
     /// Takes the answer. It is gone when the client left; that is no fault of the owner's.
     pub reply: oneshot::Sender<Result<Response, ControlError>>,
+    /// Ends when the client's connection has ended. Nothing is ever sent.
+    pub left: watch::Receiver<()>,
 }
 
 /// Where to listen, and to whom.
@@ -190,6 +192,7 @@ impl Shared {
             shared: self.clone(),
             requests: requests.clone(),
             events: events.clone(),
+            here: watch::Sender::new(()),
             _place: place,
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use super::documents::{Event, EventDocument};
@@ -50,13 +50,15 @@ pub(super) struct Session {
     pub(super) shared: Shared,
     pub(super) requests: mpsc::Sender<ControlRequest>,
     pub(super) events: broadcast::Sender<EventDocument>,
+    /// Dropped with the connection: who waits for this client then knows that it has left.
+    pub(super) here: watch::Sender<()>,
     pub(super) _place: OwnedSemaphorePermit,
 }
 
 impl Session {
     /// Answers until the client leaves, stalls or becomes a monitor that leaves.
     pub(super) async fn serve(mut self) {
-        let Limits { idle, half_request, .. } = self.shared.limits;
+        let Limits { mut idle, half_request, .. } = self.shared.limits;
         loop {
             let line = match self.lines.next(idle, half_request).await {
                 Ok(line) => line,
@@ -82,6 +84,12 @@ impl Session {
                 Ok(()) => self.ask(request).await,
                 Err(error) => Err(error),
             };
+            // Who has put a policy on trial may think it over: its connection vouches for it.
+            if let Ok(Response::PolicyApplied(applied)) = &answer
+                && let Some(seconds) = applied.confirm_within_seconds
+            {
+                idle = idle.max(self.shared.limits.idle + Duration::from_secs(seconds));
+            }
             if self.send(&ReplyLine::new(id, answer)).await.is_err() {
                 return;
             }
@@ -141,7 +149,8 @@ impl Session {
         let stopping =
             || ControlError::new(ErrorCode::Internal, "the daemon is stopping and answers no more");
         let asked = async {
-            let request = ControlRequest { request, peer: self.peer.clone(), reply };
+            let left = self.here.subscribe();
+            let request = ControlRequest { request, peer: self.peer.clone(), reply, left };
             self.requests.send(request).await.map_err(|_| stopping())?;
             answer.await.map_err(|_| stopping())?
         };

@@ -6,15 +6,15 @@ use mtun_policy::{
     Bid, Filter, InterfaceName, Override, Policy, RuleId, RuleName, TrafficSelector,
 };
 
+use super::apply::{Candidate, Purpose, Wanted};
 use super::home::MobileHome;
 use super::owner::Owner;
 use super::report;
 use crate::control::documents::{
     BindingsDocument, Event, FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument,
-    OverrideDocument, PolicyAppliedDocument, PolicyDocument, SteerDocument, SteerListDocument,
-    SteerUndoDocument,
+    OverrideDocument, PolicyDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
+    TakenBack,
 };
-use crate::control::protocol::PolicySource;
 use crate::control::{ControlError, ControlRequest, ErrorCode, Request, Response};
 
 /// Overrides at a time: each is a rule that every first packet of a flow is held against.
@@ -38,7 +38,7 @@ pub(super) fn file_tests(policy: &Policy) -> Result<usize, String> {
 impl Owner {
     /// Answers one request of a control client.
     pub(super) async fn answer(&mut self, request: ControlRequest) {
-        let ControlRequest { request, peer, reply } = request;
+        let ControlRequest { request, peer, reply, left } = request;
         let uid = Some(peer.uid);
         let answer = match request {
             Request::Status {} => Ok(Response::Status(self.status())),
@@ -55,19 +55,30 @@ impl Owner {
                 Ok(Response::SteerList(SteerListDocument { overrides: self.override_documents() }))
             }
             Request::SteerUndo { id } => self.steer_undo(id).map(Response::SteerUndo),
-            Request::PolicyApply { confirm_seconds: Some(_), .. }
-            | Request::PolicyRollback { .. }
-            | Request::PolicyDiff { .. }
-            | Request::PolicyHistory { .. } => Err(ControlError::new(
-                ErrorCode::Refused,
-                "this daemon keeps no earlier policies and compares none",
-            )
-            .help("apply without --confirm; `mtun policy diff --state` compares offline")),
-            Request::PolicyConfirm {} => {
-                Err(ControlError::new(ErrorCode::NotFound, "no policy waits for being confirmed"))
+            Request::PolicyApply { source, confirm_seconds } => {
+                let confirm = confirm_seconds.map(Duration::from_secs);
+                let purpose = Purpose::Apply(Wanted { uid, confirm, left });
+                let read = move || Candidate::read(&source);
+                return self.prepare_policy(purpose, Some(reply), read);
             }
-            Request::PolicyApply { source, confirm_seconds: None } => {
-                self.apply(source).await.map(Response::PolicyApplied)
+            Request::PolicyConfirm {} => self.confirm().map(Response::PolicyConfirmed),
+            Request::PolicyRollback { entry: None } if self.trial.is_some() => {
+                self.end_trial(TakenBack::ByHand, uid).await.map(Response::PolicyRolledBack)
+            }
+            Request::PolicyRollback { entry } => match self.texts_to_restore(entry) {
+                Ok((entry, texts)) => {
+                    let purpose = Purpose::Restore { entry, uid };
+                    let read = move || Candidate::again(texts);
+                    return self.prepare_policy(purpose, Some(reply), read);
+                }
+                Err(error) => Err(error),
+            },
+            Request::PolicyHistory { entry } => {
+                self.policy_history(entry).map(Response::PolicyHistory)
+            }
+            Request::PolicyDiff { .. } => {
+                Err(ControlError::new(ErrorCode::Refused, "this daemon compares no policies")
+                    .help("`mtun policy diff --state` compares offline"))
             }
             Request::PolicyShow {} => Ok(Response::Policy(self.policy_document())),
             Request::Metrics {} => Ok(Response::Metrics(self.metrics_input())),
@@ -281,66 +292,6 @@ impl Owner {
     }
 
     // ---- policy --------------------------------------------------------------------------------
-
-    /// Puts a policy in force, or refuses it whole.
-    pub(super) async fn apply(
-        &mut self,
-        source: PolicySource,
-    ) -> Result<PolicyAppliedDocument, ControlError> {
-        let applied = self.try_apply(source).await;
-        match &applied {
-            Ok(applied) => {
-                self.refused = None;
-                self.tell(Event::PolicyApplied { name: applied.name.clone() });
-            }
-            Err(error) => {
-                self.refused = Some(error.message.clone());
-                self.tell(Event::PolicyRefused { message: error.message.clone() });
-            }
-        }
-        applied
-    }
-
-    async fn try_apply(
-        &mut self,
-        source: PolicySource,
-    ) -> Result<PolicyAppliedDocument, ControlError> {
-        let loaded = match &source {
-            PolicySource::File(path) => mtun_policy::load(path),
-            PolicySource::Text(text) => mtun_policy::parse("policy", text, &mtun_policy::NoFiles),
-        };
-        let policy = loaded?;
-        let tests = file_tests(&policy).map_err(|failures| {
-            let error = format!("the policy fails its own tests: {failures}");
-            ControlError::new(ErrorCode::Refused, error)
-                .help("`mtun policy test FILE` shows each; nothing was changed")
-        })?;
-        report::same_structure(&self.policy, &policy)?;
-        let changed = policy.text_digest != self.policy.text_digest;
-        let rules = policy.homes.iter().map(|home| home.rules.rules.len()).sum();
-        let name = policy.name.clone();
-        for (home, new) in self.homes.iter_mut().zip(&policy.homes) {
-            home.home = new.clone();
-            if let Err(error) = home.tunnel.widen(&policy.ingresses) {
-                return Err(ControlError::new(ErrorCode::Refused, format!("{error:#}")));
-            }
-        }
-        self.policy = std::sync::Arc::new(policy);
-        self.in_force = source;
-        self.find_ingresses().await;
-        for home in 0..self.homes.len() {
-            self.publish_home(home);
-        }
-        Ok(PolicyAppliedDocument {
-            name,
-            rules,
-            tests,
-            generation: self.generation(),
-            changed,
-            entry: None,
-            confirm_within_seconds: None,
-        })
-    }
 
     fn policy_document(&self) -> PolicyDocument {
         report::policy_document(self)

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use mtun_dataplane::PathId;
-use mtun_dataplane::backend::Uplink;
+use mtun_dataplane::backend::{BreakoutLink, Uplink};
 use mtun_policy::{CareOfAddress, InterfaceName, Role};
 use mtun_signaling::mobile::MobileEvent;
 
@@ -96,8 +96,10 @@ impl Owner {
             tracing::warn!(%error, "neighbours on this uplink may learn late of its address");
         }
         if path != PathId::ROUTED {
-            match Uplink::open(Some(index)) {
-                Ok(uplink) => self.shared.paths.open(path, uplink),
+            let ways = Uplink::open(Some(index))
+                .and_then(|uplink| Ok((uplink, BreakoutLink::open(index)?)));
+            match ways {
+                Ok((uplink, past)) => self.shared.paths.open(path, uplink, Some(past)),
                 Err(error) => {
                     tracing::error!(%name, %error, "cannot send by this interface");
                     return;

@@ -12,7 +12,10 @@
 //! uplink it publishes first and tidies rules and routes afterwards.
 
 mod answers;
+mod apply;
+mod chosen;
 mod figures;
+mod history;
 mod home;
 mod key_store;
 mod links;
@@ -21,6 +24,7 @@ mod report;
 mod served;
 mod signaling;
 mod start;
+mod texts;
 mod tunnel;
 
 use std::net::SocketAddr;

@@ -12,18 +12,20 @@ use mtun_signaling::agent::AgentEvent;
 use mtun_signaling::mobile::MobileEvent;
 use mtun_signaling::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::Options;
+use super::apply::{Candidate, InForce, Prepared, Purpose, Trial, Wanted, client_left};
+use super::history::History;
 use super::home::MobileHome;
 use super::served::AgentHome;
 use crate::control::ControlRequest;
-use crate::control::documents::{Event, EventDocument};
+use crate::control::documents::{Event, EventDocument, TakenBack};
 use crate::control::protocol::PolicySource;
 use crate::edge::movement::{Attachment, DownReason};
 use crate::edge::netlink::Netlink;
-use crate::edge::nft::Firewall;
+use crate::edge::nft::{Firewall, Guarded};
 use crate::edge::routes::{AgentRoutes, Desired, HomeRoutes, MobileRoutes, PathRoutes};
 use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
@@ -69,8 +71,14 @@ pub struct SignalingCounts {
 pub struct Owner {
     pub(super) options: Options,
     pub(super) policy: Arc<Policy>,
-    /// Where the policy in force came from.
-    pub(super) in_force: PolicySource,
+    /// The same with its texts and its place in the history.
+    pub(super) in_force: InForce,
+    pub(super) history: History,
+    /// The policy in force, if it has to be confirmed.
+    pub(super) trial: Option<Trial>,
+    /// Where policies go that were read in threads of their own, and where they come from.
+    pub(super) preparing: mpsc::Sender<Prepared>,
+    pub(super) ready: mpsc::Receiver<Prepared>,
     /// The last policy that was refused, for the health line.
     pub(super) refused: Option<String>,
     pub(super) started: Duration,
@@ -135,8 +143,15 @@ impl Owner {
                 },
                 Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
                 Some(request) = self.requests.recv() => self.answer(request).await,
-                _ = tokio::time::sleep(sleep) => self.deadlines(),
-                _ = hangup.recv() => self.reload().await,
+                Some(prepared) = self.ready.recv() => self.prepared(prepared).await,
+                () = client_left(self.trial.as_mut()) => {
+                    self.trial_over(TakenBack::ClientLeft).await;
+                }
+                _ = tokio::time::sleep(sleep) => {
+                    self.deadlines();
+                    self.trial_deadline().await;
+                }
+                _ = hangup.recv() => self.reload(),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
@@ -167,7 +182,8 @@ impl Owner {
         let now = self.now().monotonic;
         let homes = self.homes.iter().filter_map(|home| home.deadline(now));
         let served = self.served.iter().filter_map(AgentHome::deadline);
-        let next = homes.chain(served).min();
+        let trial = self.trial.as_ref().map(|trial| trial.until);
+        let next = homes.chain(served).chain(trial).min();
         next.map_or(Duration::from_secs(3600), |next| next.saturating_sub(now))
     }
 
@@ -249,11 +265,24 @@ impl Owner {
                 }
             }
         }
-        let listening = self.access.keys().cloned();
-        let guarded = super::start::guarded(&self.policy, listening, &self.own_addresses());
+        let guarded = self.guarded();
         if let Err(error) = self.firewall.update(guarded) {
             tracing::error!(%error, "the firewall could not be changed");
         }
+    }
+
+    fn guarded(&self) -> Guarded {
+        let listening = self.access.keys().cloned();
+        super::start::guarded(&self.policy, listening, &self.own_addresses())
+    }
+
+    /// Has the firewall translate what a policy that is about to come wants translated; what the
+    /// present one needs stays.
+    pub(super) fn translate_for(&mut self, policy: &Policy) -> anyhow::Result<()> {
+        let (mut guarded, coming) = (self.guarded(), super::start::guarded(policy, [], &[]));
+        guarded.translates |= coming.translates;
+        guarded.also.extend(coming.also);
+        self.firewall.update(guarded).context("the firewall could not be changed")
     }
 
     pub(super) fn desired(&self) -> Desired {
@@ -295,6 +324,12 @@ impl Owner {
 
     /// De-registers, within the deadline, and puts the machine back as it was.
     async fn stop(mut self) {
+        if let Some(trial) = self.trial.take() {
+            // Nobody has confirmed it, so the next run starts with the one before.
+            if let Err(error) = self.history.take_back(trial.entry) {
+                tracing::error!(%error, "the history of policies could not be written");
+            }
+        }
         let now = self.now();
         let deadline = now.monotonic + self.options.stop_deadline;
         for home in 0..self.homes.len() {
@@ -337,11 +372,12 @@ impl Owner {
         tracing::info!("stopped");
     }
 
-    pub(super) async fn reload(&mut self) {
+    fn reload(&mut self) {
         let file: PathBuf = self.options.policy.clone();
         tracing::info!(file = %file.display(), "SIGHUP: reading the policy again");
-        if let Err(error) = self.apply(PolicySource::File(file)).await {
-            tracing::error!("{error}");
-        }
+        // Nobody leaves: there is no client.
+        let left = watch::Sender::new(()).subscribe();
+        let purpose = Purpose::Apply(Wanted { uid: None, confirm: None, left });
+        self.prepare_policy(purpose, None, move || Candidate::read(&PolicySource::File(file)));
     }
 }

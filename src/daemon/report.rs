@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use mtun_dataplane::{DropReason, Encapsulation, Explained, Fate, PathId, Registration};
-use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, Policy, SecurityName, Usable};
+use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, SecurityName, Usable};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
@@ -15,8 +15,6 @@ use crate::control::documents::{
     HealthReason, HomeDocument, LinkDocument, LinkState, MobileDocument, PolicyDocument,
     RuleDocument, RuleReference, StatusCode, StatusDocument, TunnelDocument,
 };
-use crate::control::protocol::PolicySource;
-use crate::control::{ControlError, ErrorCode};
 
 impl Owner {
     /// The whole state.
@@ -175,37 +173,6 @@ impl Owner {
     }
 }
 
-/// What may not change while the daemon runs, because bindings, keys or the tunnel hang on it.
-pub(super) fn same_structure(old: &Policy, new: &Policy) -> Result<(), ControlError> {
-    let mut differs = Vec::new();
-    let mut compare = |what: &str, same: bool| {
-        if !same {
-            differs.push(what.to_owned());
-        }
-    };
-    compare("role", old.role == new.role);
-    compare("interface", old.interfaces == new.interfaces);
-    compare("security", old.securities == new.securities);
-    compare("served home", old.served == new.served);
-    let fixed = |policy: &Policy| -> Vec<_> {
-        let of = |home: &mtun_policy::Home| {
-            (
-                (home.name.clone(), home.tunnel.clone(), home.agent, home.address),
-                (home.mobile_networks.clone(), home.prefix_mode),
-                (home.register.clone(), home.security.clone()),
-            )
-        };
-        policy.homes.iter().map(of).collect()
-    };
-    compare("home", fixed(old) == fixed(new));
-    if differs.is_empty() {
-        return Ok(());
-    }
-    let error = format!("the new policy changes more than rules: {}", differs.join(", "));
-    Err(ControlError::new(ErrorCode::Refused, error)
-        .help("restart mtund with the new file; flows of registered homes come back by themselves"))
-}
-
 /// A home's bindings with the states that somebody supposes.
 struct Supposed<'r> {
     registration: &'r Registration,
@@ -339,10 +306,8 @@ pub(super) fn policy_document(owner: &Owner) -> PolicyDocument {
             });
         }
     }
-    let (file, text) = match &owner.in_force {
-        PolicySource::File(path) => (Some(path.clone()), std::fs::read_to_string(path).ok()),
-        PolicySource::Text(text) => (None, Some(text.clone())),
-    };
+    let texts = &owner.in_force.texts;
+    let (file, text) = (texts.file.clone(), Some(texts.text.clone()));
     let (name, role) = (owner.policy.name.clone(), owner.policy.role);
     PolicyDocument { name, role, file, text, rules }
 }

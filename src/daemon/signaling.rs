@@ -185,12 +185,11 @@ impl Owner {
             message,
         );
         let path = path.map_or(PathId::ROUTED, |bid| PathId(bid.get()));
-        match self.shared.paths.get(path) {
-            Some(uplink) => {
-                if let Err(error) = uplink.send(&packet) {
-                    // It will be sent again; a lasting fault shows as retries in `mtun status`.
-                    tracing::debug!(%error, ?path, "signaling could not be sent");
-                }
+        match self.shared.paths.send(path, &packet) {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                // It will be sent again; a lasting fault shows as retries in `mtun status`.
+                tracing::debug!(%error, ?path, "signaling could not be sent");
             }
             None => tracing::debug!(?path, "signaling for a path that is closed"),
         }

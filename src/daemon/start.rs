@@ -9,21 +9,23 @@ use ipnet::Ipv6Net;
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
 use mtun_policy::{
-    AllowedMobile, Fallback, Faults, Home, InterfaceName, Policy, Role, ServedHome, Verb,
+    AllowedMobile, Fallback, Faults, FieldSet, Home, InterfaceName, Policy, Role, ServedHome, Verb,
 };
 use mtun_signaling::agent::{AgentConfig, AgentMobile};
 use mtun_signaling::mobile::MobileConfig;
 use tokio::sync::{broadcast, mpsc};
 
 use super::Options;
+use super::apply::InForce;
+use super::chosen::Chosen;
+use super::history::History;
 use super::home::MobileHome;
 use super::key_store::{KeyError, KeyStore};
 use super::owner::{Owner, SignalingCounts};
 use super::served::AgentHome;
 use super::tunnel::{Plan, Tunnel};
-use crate::control::protocol::PolicySource;
 use crate::control::server::{EVENTS_WAITING, Limits, Server, Settings};
-use crate::control::{Access, BindError};
+use crate::control::{Access, BindError, ControlError, ErrorCode};
 use crate::edge::clock::Clock;
 use crate::edge::netlink::Netlink;
 use crate::edge::nft::{Firewall, Guarded};
@@ -33,7 +35,7 @@ use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
 
 use crate::metrics::{Metrics, Scrapes};
-use crate::packets::Shared;
+use crate::packets::{Shared, TOLD};
 use crate::publish;
 
 /// Mobility Headers that wait for the owner loop before further ones are dropped.
@@ -56,6 +58,9 @@ pub enum StartError {
     /// The file's own tests fail.
     #[error("the policy fails its own tests:\n{0}")]
     Tests(String),
+    /// Its rules look at something that no packet path here can tell.
+    #[error("{0}")]
+    Fields(String),
     /// A role that this daemon does not have.
     #[error("role {0} has nothing to do here: mtund serves mobile-node, mobile-router, home-agent")]
     Role(Role),
@@ -81,18 +86,21 @@ pub enum StartError {
 impl Owner {
     /// Reads the policy, prepares the machine and registers nothing yet.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let policy = mtun_policy::load(&options.policy).map_err(StartError::Policy)?;
-        super::answers::file_tests(&policy).map_err(StartError::Tests)?;
+        let mut history = History::open(&options.state);
+        let chosen = Chosen::at_start(&options.policy, &history)?;
+        let policy = &*chosen.policy;
+        super::answers::file_tests(policy).map_err(StartError::Tests)?;
+        fields_can_be_told(policy).map_err(|error| StartError::Fields(error.message))?;
         if policy.role == Role::Correspondent {
             return Err(StartError::Role(policy.role));
         }
-        let keys = KeyStore::read(&policy)?;
+        let keys = KeyStore::read(policy)?;
         std::fs::create_dir_all(&options.state)
             .map_err(|error| StartError::State { path: options.state.clone(), error })?;
         for warning in &policy.warnings {
             tracing::warn!("{warning}");
         }
-        warn_unprotected(&policy);
+        warn_unprotected(policy);
         let server = Server::bind(Settings {
             path: options.socket.clone(),
             access: Access { read_group: options.read_group, write_group: options.write_group },
@@ -100,15 +108,20 @@ impl Owner {
             limits: Limits::default(),
         })
         .await?;
-        Ok(Self::prepare(options, policy, keys, server).await?)
+        let (refused, in_force) = chosen.note(&mut history);
+        let mut owner = Self::prepare(options, in_force, history, keys, server).await?;
+        owner.refused = refused;
+        Ok(owner)
     }
 
     async fn prepare(
         options: Options,
-        policy: Policy,
+        in_force: InForce,
+        history: History,
         keys: KeyStore,
         server: Server,
     ) -> anyhow::Result<Self> {
+        let policy = in_force.policy.clone();
         let clock = Clock::start().shifted(options.clock_offset);
         let now = clock.now();
         let netlink = Arc::new(Netlink::open()?);
@@ -118,7 +131,7 @@ impl Owner {
         let firewall = Firewall::install(guarded(&policy, [], &[]))?;
         let (arrivals, arrived) = mpsc::channel(ARRIVALS);
         let shared = Arc::new(Shared::new(clock, arrivals));
-        shared.paths.open(PathId::ROUTED, Uplink::open(None)?);
+        shared.paths.open(PathId::ROUTED, Uplink::open(None)?, None);
 
         if policy.role != Role::MobileNode {
             for interface in policy.interfaces.iter().filter(|it| it.bid.is_some()) {
@@ -167,11 +180,15 @@ impl Owner {
             Some(address) => Some(Scrapes::bind(address).await?),
             None => None,
         };
-        let in_force = PolicySource::File(options.policy.clone());
+        let (preparing, ready) = mpsc::channel(REQUESTS);
         let mut owner = Self {
             options,
-            policy: Arc::new(policy),
+            policy,
             in_force,
+            history,
+            trial: None,
+            preparing,
+            ready,
             refused: None,
             started: now.monotonic,
             shared,
@@ -231,6 +248,24 @@ pub(super) fn guarded(
         also: policy.homes.iter().flat_map(|it| &it.also).map(|also| also.from.clone()).collect(),
         translates: policy.homes.iter().any(translates),
     }
+}
+
+/// Refuses rules that look at what the packet path cannot tell, each with its place.
+pub(super) fn fields_can_be_told(policy: &Policy) -> Result<(), ControlError> {
+    let mut untold = Vec::new();
+    for rule in policy.homes.iter().flat_map(|home| &home.rules.rules) {
+        let selectors = rule.head.selectors.iter().chain(&rule.head.exclude);
+        let fields = selectors.fold(FieldSet::NONE, |all, one| all.union(one.fields()));
+        for field in fields.iter().filter(|field| !TOLD.contains(*field)) {
+            let (file, line, name) = (&rule.file, rule.line, rule.name());
+            untold.push(format!("{file}:{line}: rule {name} looks at {}", field.word()));
+        }
+    }
+    if untold.is_empty() {
+        return Ok(());
+    }
+    let error = format!("this daemon's packet path cannot tell: {}", untold.join("; "));
+    Err(ControlError::new(ErrorCode::Refused, error).help("take these conditions out"))
 }
 
 /// Whether some rule breaks out with translation.

@@ -41,10 +41,10 @@
 //!         iifname @also ip6 daddr != @home fib daddr type unicast notrack
 //!     }
 //!     chain marked {                      output, priority raw
-//!         meta mark 0x6d74756e oifname @uplinks ct original zone set 28020
+//!         meta mark 0x6d740002 oifname @uplinks ct original zone set 28020
 //!     }
 //!     chain translating {                 postrouting, srcnat
-//!         meta mark 0x6d74756e oifname @uplinks masquerade
+//!         meta mark 0x6d740002 oifname @uplinks masquerade
 //!     }
 //! ```
 //!
@@ -54,6 +54,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
+use mtun_dataplane::backend::MARK_TRANSLATED;
 use mtun_policy::InterfaceName;
 use nftables::helper::{self, DEFAULT_ARGS, DEFAULT_NFT, NftablesError};
 use serde_json::{Value, json};
@@ -67,9 +68,7 @@ const LAST: i32 = 300;
 /// `srcnat`: where sources are translated.
 const TRANSLATION: i32 = 100;
 
-/// Marks packets that leave outside the tunnel with the uplink's own address as their source.
-pub const TRANSLATED: u32 = 0x6d74_756e;
-/// Where their connections are tracked.
+/// Where the connections of packets that leave translated are tracked.
 const ZONE: u16 = 0x6d74;
 /// The chains that exist only while something is translated.
 const TRANSLATORS: [&str; 3] = ["untracked", "marked", "translating"];
@@ -185,7 +184,7 @@ fn meta(key: &str) -> Value {
 
 /// The chains that translate; the sets exist already.
 fn translators() -> Vec<Value> {
-    let marked = || is(meta("mark"), json!(TRANSLATED));
+    let marked = || is(meta("mark"), json!(MARK_TRANSLATED));
     let by_uplink = || is(meta("oifname"), json!("@uplinks"));
     let elsewhere = json!({ "match": { "op": "!=", "left": header("daddr"), "right": "@home" } });
     let kind = json!({ "fib": { "result": "type", "flags": ["daddr"] } });

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -137,7 +137,9 @@ async fn answer(mut stream: TcpStream, metrics: &Metrics, requests: &mpsc::Sende
 
 async fn scrape(metrics: &Metrics, requests: &mpsc::Sender<ControlRequest>) -> Reply {
     let (reply, figures) = oneshot::channel();
-    let request = ControlRequest { request: Request::Metrics {}, peer: Peer::daemon(), reply };
+    let left = watch::Sender::new(()).subscribe();
+    let (request, peer) = (Request::Metrics {}, Peer::daemon());
+    let request = ControlRequest { request, peer, reply, left };
     let asked = async {
         requests.send(request).await.ok()?;
         figures.await.ok()?.ok()

@@ -3,10 +3,10 @@
 use std::net::UdpSocket;
 
 use mtun::edge::netlink::Netlink;
-use mtun::edge::nft::{Firewall, Guarded, TRANSLATED};
+use mtun::edge::nft::{Firewall, Guarded};
 use mtun::edge::routes::{HomeRoutes, MobileRoutes, PathRoutes};
 use mtun::edge::sysctl::Sysctls;
-use mtun_dataplane::backend::{RECEIVE_BUFFER, Tun, Uplink};
+use mtun_dataplane::backend::{BreakoutLink, RECEIVE_BUFFER, Tun, Uplink};
 use mtun_policy::{HomeAddress, MobileNetworkPrefix};
 
 use crate::world::*;
@@ -77,7 +77,7 @@ fn what_is_marked_leaves_translated_and_its_answers_come_back() {
     assert!(!world.mobile.shell("nft list ruleset").contains("masquerade"), "nobody asked for it");
     world.mobile.run(|| firewall.update(guarded(true)).unwrap());
     let index = world.mobile.index("wlan0");
-    let past = world.mobile.run(|| Uplink::open(Some(index)).unwrap().marked(TRANSLATED).unwrap());
+    let past = world.mobile.run(|| BreakoutLink::open(index).unwrap());
     let far = world.access.run(|| UdpSocket::bind((FAR, 7)).unwrap());
     far.set_nonblocking(true).unwrap();
     // A link that has just been switched on loses what is sent by it for a while.
@@ -99,7 +99,7 @@ fn what_is_marked_leaves_translated_and_its_answers_come_back() {
             socket.send_to(&[round], (FAR, 7)).unwrap();
             let packet = entered(&tun);
             assert_eq!(source(&packet).to_string(), origin, "the tunnel interface sees its source");
-            past.send(&packet).unwrap();
+            past.send(&packet, true).unwrap();
             let mut octet = [0];
             let mut arrived = far.recv_from(&mut octet).unwrap();
             // Some of those that tried the link may come late.

@@ -10,6 +10,7 @@ mod leftovers;
 mod security;
 mod several;
 mod sockets;
+mod trial;
 mod world;
 
 #[path = "../support/skip.rs"]

@@ -79,13 +79,6 @@ impl Uplink {
         Ok(Self { socket, interface })
     }
 
-    /// The same way out for packets that the firewall shall know by this mark.
-    pub fn marked(self, mark: u32) -> io::Result<Self> {
-        let fd = self.socket.as_fd();
-        sys::set_option(fd, libc::SOL_SOCKET, libc::SO_MARK, mark.cast_signed())?;
-        Ok(self)
-    }
-
     /// The interface that packets leave by, if only one.
     pub fn interface(&self) -> Option<u32> {
         self.interface

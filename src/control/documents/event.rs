@@ -46,6 +46,28 @@ pub enum Severity {
     Warning,
 }
 
+/// Why a policy was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TakenBack {
+    /// Nobody confirmed it in time.
+    TimeOver,
+    /// Whoever applied it left without confirming it.
+    ClientLeft,
+    /// Somebody asked for it.
+    ByHand,
+}
+
+impl fmt::Display for TakenBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::TimeOver => "nobody confirmed it in time",
+            Self::ClientLeft => "who applied it left without confirming it",
+            Self::ByHand => "by hand",
+        })
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -135,6 +157,27 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// A policy is in force for as long as nobody has confirmed it.
+    PolicyOnTrial {
+        /// Its name.
+        name: String,
+        /// So many seconds; then it is taken back.
+        seconds: u64,
+    },
+    /// A policy on trial stays.
+    PolicyConfirmed {
+        /// Its name.
+        name: String,
+    },
+    /// A policy was taken back, and an earlier one is in force again.
+    PolicyTakenBack {
+        /// Its name; empty if the history does not know it.
+        name: String,
+        /// The one in force.
+        restored: String,
+        /// Why.
+        why: TakenBack,
+    },
     /// A policy was refused; the one before stays in force.
     PolicyRefused {
         /// The first of its faults.
@@ -203,6 +246,13 @@ impl fmt::Display for Event {
             Self::SteerEnded { id, expired: true } => write!(f, "override {id} expired"),
             Self::SteerEnded { id, expired: false } => write!(f, "override {id} undone"),
             Self::PolicyApplied { name } => write!(f, "policy {name} is in force"),
+            Self::PolicyOnTrial { name, seconds } => {
+                write!(f, "policy {name} is on trial: taken back in {seconds} s unless confirmed")
+            }
+            Self::PolicyConfirmed { name } => write!(f, "policy {name} is confirmed"),
+            Self::PolicyTakenBack { name, restored, why } => {
+                write!(f, "policy {name} is taken back ({why}); in force is {restored} again")
+            }
             Self::PolicyRefused { message } => write!(f, "policy refused: {message}"),
             Self::Notice { severity: Severity::Info, text, .. } => f.write_str(text),
             Self::Notice { severity: Severity::Warning, text, .. } => write!(f, "warning: {text}"),

@@ -17,7 +17,7 @@ mod status;
 mod steer;
 
 pub use diff::{DiffMoveDocument, PolicyDiffDocument};
-pub use event::{Event, EventDocument, Severity};
+pub use event::{Event, EventDocument, Severity, TakenBack};
 pub use explain::{
     CandidateDocument, ExplainDocument, ExplainVerdict, LinkFactDocument, PassedRuleDocument,
     RuleReference,
