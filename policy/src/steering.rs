@@ -39,7 +39,8 @@
 //!   were born elsewhere go back to it as `failback` says.
 //! - `fastest a b margin="10%"`: the leader first. A challenger becomes leader when its smoothed
 //!   round trip time has been lower by the margin (at least 5 ms) for 5 s; a leader that cannot
-//!   be used is replaced at once. Flows follow the leader as `failback` says.
+//!   be used is replaced at once. While nothing is measured the order counts instead. Flows
+//!   follow the leader as `failback` says.
 //! - `cheapest a b sla=voice`: those that are in the class, by cost; equal ones in this order.
 //!   Unmetered links without `cost` cost nothing, metered ones more than any that is known.
 //! - `duplicate a b copies=2 cap=…`: a copy by each of the first links. When further copies on

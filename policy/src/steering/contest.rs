@@ -30,7 +30,8 @@ pub(super) struct Race {
 
 impl Race {
     /// Judges the links that may be used, in the order of the rule. A leader that may not be used
-    /// is replaced at once. A link without a round trip time loses against one with.
+    /// is replaced at once. A link without a round trip time loses against one with, and against
+    /// an earlier one without.
     pub fn judge(
         &mut self,
         now: Duration,
@@ -50,10 +51,14 @@ impl Race {
                 challenger.checked_add(margin).is_some_and(|needed| needed <= leader)
             }
             (Some(_), None) => true,
-            (None, _) => false,
+            (None, Some(_)) => false,
+            // Nobody measures: the order of the rule.
+            (None, None) => racing.iter().find(|link| [bid, leader].contains(link)) == Some(&bid),
         };
-        self.winning_since.retain(|bid, _| racing.contains(bid) && wins(*bid));
-        for bid in racing.iter().copied().filter(|bid| *bid != leader && wins(*bid)) {
+        let challengers: Vec<Bid> =
+            racing.iter().copied().filter(|bid| *bid != leader && wins(*bid)).collect();
+        self.winning_since.retain(|bid, _| challengers.contains(bid));
+        for bid in challengers {
             self.winning_since.entry(bid).or_insert(now);
         }
         let ripe = |bid: &Bid| {

@@ -72,6 +72,16 @@ pub enum QuotaLevel {
     Reached,
 }
 
+impl std::fmt::Display for QuotaLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Free => "free",
+            Self::Warned => "at its warning",
+            Self::Reached => "used up",
+        })
+    }
+}
+
 /// A quota, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct QuotaReport {

@@ -5,5 +5,6 @@ mod home;
 mod links;
 mod memory;
 mod properties;
+mod recordings;
 mod simulator;
 mod verbs;

@@ -114,6 +114,19 @@ fn a_challenger_wins_by_the_margin_for_five_seconds() {
 }
 
 #[test]
+fn without_measurements_the_first_link_leads_again() {
+    let verb = Verb::Fastest { links: vec![WLAN0, WWAN0], margin: Ratio::percent(10) };
+    let mut steering = registered(&single(rule(0, 0, verb, Fallback::NextRule)));
+    steering.handle(s(10), Fact::Attached { bid: WLAN0, attached: false });
+    assert_eq!(order(&steering), [WWAN0]);
+    steering.handle(s(20), Fact::Attached { bid: WLAN0, attached: true });
+    steering.handle_deadline(s(50));
+    assert_eq!(order(&steering), [WWAN0, WLAN0]);
+    steering.handle_deadline(s(55));
+    assert_eq!(order(&steering), [WLAN0, WWAN0], "nobody is left on the metered link");
+}
+
+#[test]
 fn equal_races_are_one() {
     let fastest =
         |margin| Verb::Fastest { links: vec![WLAN0, WWAN0], margin: Ratio::percent(margin) };
