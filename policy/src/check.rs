@@ -156,7 +156,9 @@ impl Check<'_> {
             ];
             for (_, part) in parts.iter().filter(|(missing, _)| *missing) {
                 let word = part.split('=').next().unwrap_or_default();
-                if !self.named_before(security.name.span, word) {
+                // A credential stands for the file.
+                let written = if word == "key-file" { "key-" } else { word };
+                if !self.named_before(security.name.span, written) {
                     self.missing(
                         security.name.span,
                         format!("security `{name}` has no {word}"),

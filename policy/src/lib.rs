@@ -68,6 +68,7 @@ mod fmt;
 mod guard;
 mod key;
 pub mod link;
+mod lints;
 mod load;
 mod measure;
 mod policy;

@@ -8,7 +8,7 @@ use crate::files::{Directory, Files, gather, not_utf8, read_regular};
 use crate::policy::Policy;
 use crate::source::{Sink, Sources};
 use crate::suite::check_tests;
-use crate::{check, compile, read, sets, shadow, words};
+use crate::{check, compile, lints, read, sets, shadow, words};
 
 /// Reads a policy file and what it includes.
 ///
@@ -61,6 +61,7 @@ pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Policy, Faults
     let mut policy = compile::compile(&document, &sources, &mut sink);
     if !sink.has_errors() {
         shadow::check(&document, &policy, &mut sink);
+        lints::check(&document, &policy, &mut sink);
     }
     policy.warnings = sink.finish(&sources)?;
     Ok(policy)

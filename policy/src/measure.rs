@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::diagnostic::Code;
 use crate::link::Ratio;
-use crate::value::{Problem, Read, duration};
+use crate::value::{Problem, Read, article, duration};
 use crate::verb::{Days, SpeedBound, TimeSpan};
 use crate::words::nearest;
 
@@ -17,6 +17,8 @@ struct Kind {
     what: &'static str,
     /// The units.
     units: &'static [(&'static str, u64)],
+    /// The unit that a bare number most likely lacks.
+    usual: &'static str,
     /// A good value.
     example: &'static str,
     /// The largest value, in the smallest unit.
@@ -28,6 +30,7 @@ struct Kind {
 const RATE: Kind = Kind {
     what: "rate",
     units: &[("bit/s", 1), ("kbit/s", 1_000), ("Mbit/s", 1_000_000), ("Gbit/s", 1_000_000_000)],
+    usual: "Mbit/s",
     example: "50Mbit/s",
     most: 1_000_000_000_000,
     most_words: "at most \"1000Gbit/s\"",
@@ -46,6 +49,7 @@ const OCTETS: Kind = Kind {
         ("GiB", 1 << 30),
         ("TiB", 1 << 40),
     ],
+    usual: "GB",
     example: "20GB",
     most: 1_000_000_000_000_000,
     most_words: "at most \"1000TB\"",
@@ -55,6 +59,7 @@ const OCTETS: Kind = Kind {
 const SHARE: Kind = Kind {
     what: "share",
     units: &[("%", 100)],
+    usual: "%",
     example: "85%",
     most: 10_000,
     most_words: "at most \"100%\"",
@@ -65,6 +70,7 @@ const SHARE: Kind = Kind {
 const SPEED: Kind = Kind {
     what: "speed",
     units: &[("km/h", 277_778), ("m/s", 1_000_000), ("mph", 447_040), ("kn", 514_444)],
+    usual: "km/h",
     example: "5km/h",
     most: 500_000_000,
     most_words: "at most \"500m/s\"",
@@ -74,12 +80,16 @@ impl Kind {
     fn problem(&self, code: Code, message: String) -> Problem {
         let units: Vec<&str> = self.units.iter().map(|(unit, _)| *unit).collect();
         let help = format!(
-            "a {} is a number and its unit, as in \"{}\"; the units are {}",
-            self.what,
+            "{} is a number and its unit, as in \"{}\"; the units are {}",
+            self.with_article(),
             self.example,
             units.join(", ")
         );
         Problem::new(code, message, help)
+    }
+
+    fn with_article(&self) -> String {
+        format!("{} {}", article(self.what), self.what)
     }
 
     /// The value in the smallest unit.
@@ -91,10 +101,12 @@ impl Kind {
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         if !digits(whole) || !digits(fraction) {
-            return Err(self.problem(Code::Value, format!("`{text}` is not a {}", self.what)));
+            return Err(
+                self.problem(Code::Value, format!("`{text}` is not {}", self.with_article()))
+            );
         }
         if unit.is_empty() {
-            let (usual, _) = self.units[self.units.len().min(3) - 1];
+            let usual = self.usual;
             let mut problem = self.problem(Code::Unit, format!("`{text}` has no unit"));
             problem.help = format!("write \"{text}{usual}\" if {usual} is meant; {}", problem.help);
             return Err(problem);
@@ -103,8 +115,8 @@ impl Kind {
             let folded = |known: &&str| known.eq_ignore_ascii_case(unit);
             let known = self.units.iter().map(|(known, _)| *known);
             let near = known.clone().find(folded).or_else(|| nearest(unit, known));
-            let mut problem =
-                self.problem(Code::Unit, format!("`{unit}` is not a unit of a {}", self.what));
+            let mut problem = self
+                .problem(Code::Unit, format!("`{unit}` is not a unit of {}", self.with_article()));
             if let Some(near) = near {
                 problem.help = format!("did you mean \"{number}{near}\"?");
             }

@@ -143,6 +143,11 @@ impl Sink {
         }
     }
 
+    /// Whether further errors are only counted, so that nobody would read their help.
+    pub(crate) fn is_full(&self) -> bool {
+        self.errors >= MOST
+    }
+
     /// Whether anything was found for which the file is refused.
     pub(crate) fn has_errors(&self) -> bool {
         self.errors > 0

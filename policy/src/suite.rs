@@ -1,10 +1,8 @@
 //! The policy file's own tests.
 //!
 //! Each expectation is judged by [`Effective::choose`](crate::Effective::choose) over the list
-//! that [`evaluate`] makes of the home's rules and the states under `given`: the same walk that
+//! that [`suppose`] makes of the home's rules and of what stands under `given`: the same walk that
 //! packets take.
-
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
 use crate::effective::{Choice, Origin, Usable};
 use crate::key::FlowKey;
 use crate::policy::{Interface, Policy};
-use crate::steering::{PathFacts, StatedLink as LinkState, evaluate};
+use crate::steering::{Given, PathFacts, StatedLink as LinkState, suppose};
 use crate::terms::{Bid, HomeName, InterfaceName, RuleName};
 
 /// A place in a text with the line around it, ready to become a [`Diagnostic`].
@@ -88,8 +86,8 @@ pub struct TestCase {
 pub struct Expectation {
     /// Where it stands.
     pub place: Place,
-    /// The states under `given`.
-    pub given: PathFacts,
+    /// What stands under `given`.
+    pub given: Given,
     /// The rule that must decide.
     pub rule: Option<RuleName>,
     /// How it must end; `None` if only the rule matters.
@@ -198,10 +196,9 @@ fn run_test(policy: &Policy, test: &TestCase) -> TestOutcome {
 
 fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Diagnostic> {
     let home = policy.home(test.home.as_str())?;
-    let links = GivenLinks { interfaces: &policy.interfaces, facts: &expect.given };
-    let effective = evaluate(&home.rules, &[], &expect.given, Duration::ZERO);
-    let (rule, end) =
-        ending(policy, &links, effective.choose(&test.key, test.origin, &links, None));
+    let supposed = suppose(policy, home, &expect.given);
+    let choice = supposed.effective.choose(&test.key, test.origin, &supposed, None);
+    let (rule, end) = ending(policy, &supposed, choice);
     let rule_holds = expect.rule.as_ref().is_none_or(|wanted| rule.as_ref() == Some(wanted));
     let end_holds = expect.end.as_ref().is_none_or(|wanted| *wanted == end);
     if rule_holds && end_holds {

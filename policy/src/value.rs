@@ -348,6 +348,13 @@ pub(crate) fn dscp(text: &str) -> Read<u8> {
     })
 }
 
+/// The article of a word.
+pub(crate) fn article(word: &str) -> &'static str {
+    // SPI and the like are spelt out.
+    let vowel = word.starts_with(['a', 'e', 'i', 'o', 'I', 'S']);
+    if vowel { "an" } else { "a" }
+}
+
 /// A number or a range of numbers up to `most`, `1000-1999`; hexadecimal behind `0x`.
 pub(crate) fn numbers(text: &str, what: &str, most: u32) -> Read<RangeInclusive<u32>> {
     let number = |text: &str| {
@@ -362,14 +369,14 @@ pub(crate) fn numbers(text: &str, what: &str, most: u32) -> Read<RangeInclusive<
             let text: String = text.chars().take(64).collect();
             return Err(Problem::new(
                 code,
-                format!("`{text}` is not a {what}"),
+                format!("`{text}` is not {} {what}", article(what)),
                 format!("write numbers from 0 to {most}, or ranges of them"),
             ));
         };
         u32::try_from(number).ok().filter(|number| *number <= most).ok_or_else(|| {
             Problem::new(
                 Code::Range,
-                format!("`{text}` is not a {what}"),
+                format!("`{text}` is not {} {what}", article(what)),
                 format!("from 0 to {most}"),
             )
         })
@@ -423,12 +430,15 @@ pub(crate) fn icmp_type(text: &str, protocol: u8) -> Read<RangeInclusive<u8>> {
     if let Some((_, number)) = names.iter().find(|(name, _)| *name == text) {
         return Ok(*number..=*number);
     }
-    let range = numbers(text, "ICMP type", 255).map_err(|problem| {
-        match nearest(text, names.iter().map(|(name, _)| *name)) {
-            Some(near) => Problem { help: format!("did you mean `{near}`?"), ..problem },
-            None => problem,
-        }
-    })?;
+    if text.starts_with(|c: char| c.is_ascii_alphabetic()) {
+        let help = match nearest(text, names.iter().map(|(name, _)| *name)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => "echo-request, packet-too-big and so on, or a number from 0 to 255".to_owned(),
+        };
+        let shown: String = text.chars().take(64).collect();
+        return Err(Problem::new(Code::Value, format!("`{shown}` is not an ICMP type"), help));
+    }
+    let range = numbers(text, "ICMP type", 255)?;
     let small = |number: &u32| u8::try_from(*number).expect("at most 255");
     Ok(small(range.start())..=small(range.end()))
 }

@@ -35,6 +35,8 @@ pub(crate) struct Word {
 pub(crate) enum Arguments {
     /// Nothing.
     None,
+    /// Whatever the reader of the node makes of it.
+    Any,
     /// At most one word.
     Perhaps(&'static str),
     /// Exactly one.
@@ -124,7 +126,7 @@ words! {
     EXCLUDE = "exclude" Nothing, properties: MATCH_FIELDS, many: true;
     WHEN = "when" Nothing, properties: &["speed", "time", "days"], many: true;
     PREFER = "prefer" AtLeastOne("a link");
-    BALANCE = "balance" Nothing, free: true;
+    BALANCE = "balance" Arguments::Any, free: true;
     OVERFLOW = "overflow" AtLeastOne("a link"), properties: &["full"];
     FASTEST = "fastest" AtLeastOne("a link"), properties: &["margin"];
     CHEAPEST = "cheapest" AtLeastOne("a link"), properties: &["sla"];
@@ -218,6 +220,7 @@ fn conform(word: &Word, node: &Node, sink: &mut Sink) {
 fn arguments_conform(word: &Word, node: &Node, sink: &mut Sink) {
     let (wanted, least, most) = match word.arguments {
         Arguments::None => ("nothing", 0, 0),
+        Arguments::Any => ("", 0, usize::MAX),
         Arguments::Perhaps(what) => (what, 0, 1),
         Arguments::One(what) => (what, 1, 1),
         Arguments::Some(what) => (what, 1, usize::MAX),

@@ -76,7 +76,8 @@ impl<'c> Compiler<'c> {
         known: impl Iterator<Item = &'n str> + Clone,
     ) {
         let plural = format!("{what}s");
-        let help = advice(name, known, &plural);
+        // Comparing a name with thousands of others takes its time.
+        let help = if self.sink.is_full() { plural } else { advice(name, known, &plural) };
         self.sink.error(span, Code::UnknownRef, format!("there is no {what} `{name}`"), help);
     }
 

@@ -7,7 +7,7 @@ use crate::effective::Origin;
 use crate::key::{FlowKey, Ingress};
 use crate::policy::{Home, Ingresses};
 use crate::source::{Span, diagnose};
-use crate::steering::PathFacts;
+use crate::steering::{Given, GivenLink};
 use crate::suite::{End, Expectation, Place, TestCase};
 use crate::terms::{InterfaceName, RuleName};
 
@@ -86,11 +86,30 @@ impl Compiler<'_> {
         for via in &node.via {
             self.link(&via.value, via.span);
         }
-        let mut given = PathFacts::new();
-        for (name, state) in &node.given.links {
-            if let Some(bid) = self.link(&name.value, name.span) {
-                given.set(bid, *state);
+        let mut given = Given {
+            speed: node.given.speed,
+            minute: node.given.minute,
+            weekday: node.given.weekday,
+            ..Given::default()
+        };
+        for (name, stated) in &node.given.links {
+            let Some(bid) = self.link(&name.value, name.span) else { continue };
+            let known = given.links.entry(bid).or_default();
+            if known.state.is_some() && stated.state.is_some() {
+                self.sink.error(
+                    name.span,
+                    Code::Duplicate,
+                    format!("the state of `{}` is stated twice", name.value),
+                    "keep one of them",
+                );
             }
+            *known = GivenLink {
+                state: stated.state.or(known.state),
+                rtt: stated.rtt.or(known.rtt),
+                jitter: stated.jitter.or(known.jitter),
+                loss: stated.loss.or(known.loss),
+                load: stated.load.or(known.load),
+            };
         }
         let via: Vec<InterfaceName> =
             node.via.iter().map(|via| InterfaceName::new(via.value.as_str())).collect();

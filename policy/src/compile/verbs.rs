@@ -145,7 +145,7 @@ impl<'c> Compiler<'c> {
         for bid in links {
             let link = self.interface(*bid);
             match (&link.cost, priced.and_then(|first| first.cost.as_ref())) {
-                (Some(cost), Some(first)) if cost.currency != first.currency => {
+                (Some(cost), Some(first)) if cost.currency != first.currency && !cost.currency.is_empty() => {
                     self.sink.error(
                         span,
                         Code::Conflict,
@@ -156,6 +156,7 @@ impl<'c> Compiler<'c> {
                         "write all costs in one currency",
                     );
                 }
+                (Some(cost), _) if cost.currency.is_empty() => {}
                 (Some(_), _) => priced = Some(link),
                 (None, _) if link.metered => self.sink.error(
                     span,

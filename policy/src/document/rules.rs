@@ -9,7 +9,7 @@ use super::{Term, Terms};
 use crate::effective::BlockReply;
 use crate::link::Ratio;
 use crate::source::{Span, Spanned};
-use crate::steering::StatedLink as LinkState;
+use crate::steering::GivenLink;
 use crate::verb::{Failback, Sticky, When};
 
 /// `rules home=… { … }`.
@@ -198,6 +198,12 @@ pub struct ExpectNode {
 /// All `given` of an expectation.
 #[derive(Clone, Debug, Default)]
 pub struct GivenNode {
-    /// Links and their states.
-    pub links: Vec<(Spanned<String>, LinkState)>,
+    /// Links and what is supposed of them.
+    pub links: Vec<(Spanned<String>, GivenLink)>,
+    /// `speed=…`, in hundredths of a metre per second.
+    pub speed: Option<u32>,
+    /// `time=…`, as the minute of the day.
+    pub minute: Option<u16>,
+    /// `day=…`, 0 for Monday.
+    pub weekday: Option<u8>,
 }

@@ -39,10 +39,16 @@ impl Reader<'_> {
             priority: priority.map(|priority| priority.map(|priority| priority as u8)),
             class: class.map(|class| class.value),
             metered,
-            cost: node.child("cost").and_then(|cost| self.cost(cost)),
+            cost: node.child("cost").map(|cost| {
+                let span = cost.span();
+                // One that cannot be read is kept, so that what needs a cost is not named too.
+                let unread = Cost { micros_per_gigabyte: 0, currency: String::new() };
+                self.cost(cost).unwrap_or_else(|| Spanned::new(unread, span))
+            }),
             quota: node.child("quota").and_then(|quota| self.quota(quota)),
-            rate: node.child("rate").and_then(|rate| {
-                self.argument(rate, |value| quantity(value, "Mbit/s", measure::rate))
+            rate: node.child("rate").map(|rate| {
+                let read = self.argument(rate, |value| quantity(value, "Mbit/s", measure::rate));
+                read.unwrap_or_else(|| Spanned::new(1, rate.span()))
             }),
             usable: node
                 .child("usable")

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 
 use super::Reader;
-use super::plain::{choice, given, interface, one, text, whole};
+use super::plain::{choice, given, interface, one, quantity, text, whole};
 use crate::diagnostic::Code;
 use crate::document::*;
-use crate::reader::Node;
+use crate::measure;
+use crate::reader::{Node, Value};
 use crate::source::Spanned;
-use crate::steering::StatedLink as LinkState;
-use crate::value::{self, Problem};
+use crate::steering::{GivenLink, GivenState};
+use crate::value::{self, Problem, Read};
 
 impl Reader<'_> {
     pub(super) fn test(&mut self, node: &Node) -> Option<TestNode> {
@@ -112,22 +113,9 @@ impl Reader<'_> {
             other => Err(choice(other, "expectation", &["blocked", "unreachable", "breakout"])),
         });
         let word = word.map(|word| word.value);
-        let mut given_links = Vec::new();
+        let mut given_node = GivenNode::default();
         for (name, value) in node.each("given").flat_map(|given| &given.properties) {
-            let state = self.value(value, |value| {
-                let word = text(value)?;
-                LinkState::from_word(word).ok_or_else(|| match word {
-                    "over-quota" | "degraded" | "recovering" => Problem::new(
-                        Code::NotSupported,
-                        format!("the state `{word}` is not carried out by this version"),
-                        "up, down and drained are",
-                    ),
-                    _ => choice(word, "state of a link", &["up", "down", "drained"]),
-                })
-            });
-            if let Some(state) = state {
-                given_links.push((name.clone(), state.value));
-            }
+            self.supposed(name, value, &mut given_node);
         }
         let via = self.values(node, "via", |name| value::interface_name(name).map(str::to_owned));
         let expect = ExpectNode {
@@ -137,7 +125,7 @@ impl Reader<'_> {
             breakout: word.as_deref() == Some("breakout"),
             blocked: word.as_deref() == Some("blocked"),
             unreachable: word.as_deref() == Some("unreachable"),
-            given: GivenNode { links: given_links },
+            given: given_node,
         };
         if node.arguments.is_empty() && node.properties.is_empty() {
             self.sink.error(
@@ -170,4 +158,54 @@ impl Reader<'_> {
         }
         expect
     }
+
+    /// One property of `given`: a state or a figure of a link, or a fact of the vehicle.
+    fn supposed(&mut self, name: &Spanned<String>, value: &Spanned<Value>, given: &mut GivenNode) {
+        match name.value.as_str() {
+            "speed" => {
+                let speed = self.value(value, |value| quantity(value, "km/h", measure::speed));
+                given.speed = speed.map(|speed| speed.value);
+            }
+            "time" => {
+                let minute = self.value(value, |value| match measure::time_of_day(text(value)?)? {
+                    1440 => Err(Problem::new(
+                        Code::Range,
+                        "the last minute of a day is 23:59",
+                        "write time=\"00:00\" and the next day",
+                    )),
+                    minute => Ok(minute),
+                });
+                given.minute = minute.map(|minute| minute.value);
+            }
+            "day" => {
+                let day = self.value(value, |value| measure::weekday(text(value)?));
+                given.weekday = day.map(|day| day.value);
+            }
+            _ => {
+                let mut link = GivenLink::default();
+                let time = |value: &Value| quantity(value, "ms", measure::measured_time);
+                let share = |value: &Value| quantity(value, "%", measure::share);
+                let (interface, figure) = match name.value.rsplit_once('.') {
+                    Some((interface, figure @ ("rtt" | "jitter" | "loss" | "load"))) => {
+                        (interface, figure)
+                    }
+                    _ => (name.value.as_str(), ""),
+                };
+                match figure {
+                    "rtt" => link.rtt = self.value(value, time).map(|rtt| rtt.value),
+                    "jitter" => link.jitter = self.value(value, time).map(|jitter| jitter.value),
+                    "loss" => link.loss = self.value(value, share).map(|loss| loss.value),
+                    "load" => link.load = self.value(value, share).map(|load| load.value),
+                    _ => link.state = self.value(value, state).map(|state| state.value),
+                }
+                given.links.push((Spanned::new(interface.to_owned(), name.span), link));
+            }
+        }
+    }
+}
+
+fn state(value: &Value) -> Read<GivenState> {
+    let word = text(value)?;
+    GivenState::from_word(word)
+        .ok_or_else(|| choice(word, "state of a link", &GivenState::ALL.map(GivenState::word)))
 }

@@ -75,7 +75,12 @@ impl Reader<'_> {
                 VerbNode::Duplicate {
                     links: self.links(arguments),
                     copies: copies.map_or(COPIES, |copies| copies.value as u8),
-                    cap: self.property(node, "cap", |value| quantity(value, "MB", measure::octets)),
+                    cap: node.property("cap").map(|value| {
+                        let read = |value: &Value| quantity(value, "MB", measure::octets);
+                        let cap = self.property(node, "cap", read);
+                        // What cannot be read is there all the same.
+                        cap.unwrap_or_else(|| Spanned::new(1, value.span))
+                    }),
                 }
             }
             "breakout" => VerbNode::Breakout {
@@ -172,7 +177,7 @@ impl Reader<'_> {
             words::property_conforms(verb, name, self.sink);
         }
         match verb.arguments {
-            words::Arguments::None if !verb.free => self.nothing_behind(&first, behind),
+            words::Arguments::None => self.nothing_behind(&first, behind),
             words::Arguments::Some(_) if behind.is_empty() => {
                 self.sink.error(
                     first.span,

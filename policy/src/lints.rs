@@ -1,0 +1,183 @@
+//! What is legal and deserves a look: defaults that cost money, and what a home agent cannot be
+//! told.
+//!
+//! Downlink: with `flow-bindings=#true` the rules are told to the home agent (RFC 6089), in the
+//! words of RFC 6088. Those words are fewer than ours. For each rule that says more, a warning
+//! tells what the agent does instead, so that nobody finds it out on the road.
+
+use crate::diagnostic::Code;
+use crate::document::{Document, MatchNode, RuleNode, RuleSetNode, Term};
+use crate::policy::{Home, Policy, Rule};
+use crate::source::{Sink, Spanned};
+use crate::terms::Bid;
+use crate::verb::{FailbackMode, Fallback, Scope, Verb};
+
+/// Gives the warnings of a policy that has no fault.
+pub(crate) fn check(document: &Document, policy: &Policy, sink: &mut Sink) {
+    for home in &policy.homes {
+        let rules = document.rule_sets.iter().find(|rules| match &rules.home {
+            Some(named) => named.value == home.name.as_str(),
+            None => true,
+        });
+        let Some(rules) = rules else { continue };
+        metered_default(policy, home, rules, sink);
+        let node = document.homes.iter().find(|node| node.name.value == home.name.as_str());
+        let asked = node.and_then(|node| node.register.as_ref()?.flow_bindings) == Some(true);
+        if asked {
+            downlink(document, home, rules, sink);
+            quotas(document, sink);
+        }
+    }
+}
+
+/// Warns if what no rule speaks of leads to a metered link though there is another.
+fn metered_default(policy: &Policy, home: &Home, rules: &RuleSetNode, sink: &mut Sink) {
+    let (Some(node), Some(rule)) = (&rules.default, home.rules.rules.last()) else { return };
+    let metered = |bid: Bid| policy.interface_of(bid).is_some_and(|link| link.metered);
+    if policy.interfaces.iter().all(|link| link.metered) {
+        return;
+    }
+    let dear = match &rule.verb {
+        Verb::Prefer(links) | Verb::Overflow { links, .. } => {
+            links.first().copied().filter(|bid| metered(*bid))
+        }
+        Verb::Balance(_) | Verb::Fastest { .. } | Verb::Duplicate { .. } => {
+            rule.verb.links().into_iter().find(|bid| metered(*bid))
+        }
+        Verb::Cheapest { links, .. } => {
+            let all = links.iter().all(|bid| metered(*bid));
+            links.first().copied().filter(|_| all)
+        }
+        Verb::Breakout { .. } | Verb::Block(_) => None,
+    };
+    let Some(link) = dear.and_then(|bid| policy.interface_of(bid)) else { return };
+    let span = node.verb.as_ref().map_or(node.name.span, |verb| verb.span);
+    sink.warning(
+        span,
+        Code::MeteredDefault,
+        format!("what no rule speaks of takes `{}`, which is metered", link.name),
+        "put a link that is not metered first, and give a rule to what may cost money",
+    );
+}
+
+fn downlink(document: &Document, home: &Home, rules: &RuleSetNode, sink: &mut Sink) {
+    let nodes = rules.rules.iter().chain(&rules.default);
+    for (rule, node) in home.rules.rules.iter().zip(nodes) {
+        // What leaves outside the tunnel is answered outside the tunnel.
+        if matches!(rule.verb, Verb::Breakout { .. }) {
+            continue;
+        }
+        let (mut untold, mut instead) = (Vec::new(), Vec::new());
+        selectors(document, node, &mut untold, &mut instead);
+        says(rule, node, &mut untold, &mut instead);
+        if !untold.is_empty() {
+            let name = match node.name.value.as_str() {
+                "default" => "the default".to_owned(),
+                name => format!("rule `{name}`"),
+            };
+            sink.warning(
+                node.name.span,
+                Code::Downlink,
+                format!("{name}: the home agent cannot be told {}", untold.join(", ")),
+                instead.join("; "),
+            );
+        }
+    }
+}
+
+/// Fields and sets that are not told.
+fn selectors(
+    document: &Document,
+    node: &RuleNode,
+    untold: &mut Vec<&'static str>,
+    instead: &mut Vec<&'static str>,
+) {
+    let lines = node.matches.iter().chain(&node.excludes);
+    let fields: Vec<Vec<&'static str>> = lines.map(|line| untold_of(document, line)).collect();
+    let mut all: Vec<&'static str> = fields.iter().flatten().copied().collect();
+    if all.is_empty() {
+        return;
+    }
+    all.sort_unstable();
+    all.dedup();
+    untold.append(&mut all);
+    // Excludes stand behind the matches.
+    instead.push(if fields.iter().take(node.matches.len()).any(Vec::is_empty) {
+        "answers to such lines follow the rules behind this one"
+    } else {
+        "answers to its flows follow the rules behind it"
+    });
+}
+
+/// What one line looks at and is not told.
+fn untold_of(document: &Document, line: &MatchNode) -> Vec<&'static str> {
+    let is_set = |name: &str| document.sets.iter().any(|set| set.name.value == name);
+    let sets = line.sources.iter().chain(&line.destinations).any(|term| match &term.value {
+        Term::Group(name) => is_set(name),
+        Term::Literal(_) => false,
+    });
+    let kinds = [
+        ("a set", sets),
+        ("`in`", !line.ingresses.is_empty()),
+        ("`uid`", !line.uids.is_empty()),
+        ("`icmp-type`", !line.icmp_types.is_empty()),
+        ("`flow-label`", !line.flow_labels.is_empty()),
+        ("`spi`", !line.spis.is_empty()),
+    ];
+    kinds.into_iter().filter(|(_, looks)| *looks).map(|(word, _)| word).collect()
+}
+
+/// Conditions, verbs and words about flows that are not told.
+fn says(
+    rule: &Rule,
+    node: &RuleNode,
+    untold: &mut Vec<&'static str>,
+    instead: &mut Vec<&'static str>,
+) {
+    let mut say = |word, then| {
+        untold.push(word);
+        if !instead.contains(&then) {
+            instead.push(then);
+        }
+    };
+    let present = "it is told the present choice, again at every change, at most once a second";
+    if !rule.when.is_empty() {
+        say("`when`", present);
+    }
+    let otherwise = match &rule.otherwise {
+        Fallback::Then(verb) => Some(verb),
+        Fallback::NextRule | Fallback::Any => None,
+    };
+    for verb in [Some(&rule.verb), otherwise].into_iter().flatten() {
+        match verb {
+            Verb::Fastest { .. } => say("`fastest`", present),
+            Verb::Cheapest { .. } => say("`cheapest`", present),
+            Verb::Overflow { .. } => say("`overflow`", present),
+            Verb::Block(_) => say("`block`", "what is refused here it sends by the rules behind"),
+            Verb::Prefer(_) | Verb::Balance(_) | Verb::Duplicate { .. } | Verb::Breakout { .. } => {
+            }
+        }
+    }
+    if node.sticky.is_some() && matches!(rule.sticky.scope, Scope::Pair | Scope::Host) {
+        say("`sticky`", "answers of all its flows move together with a new choice");
+    }
+    if node.together.is_some() {
+        say("`together`", "answers of all its flows move together with a new choice");
+    }
+    if node.failback.is_some() && rule.failback.mode != FailbackMode::Now {
+        say("`failback`", "answers go back at once, when it is told");
+    }
+}
+
+fn quotas(document: &Document, sink: &mut Sink) {
+    for link in &document.interfaces {
+        if let Some(Spanned { span, .. }) = &link.quota {
+            sink.warning(
+                *span,
+                Code::Downlink,
+                format!("the home agent cannot be told the quota of `{}`", link.name.value),
+                "it sends by this link until it is told another order, when the quota is used up",
+            );
+        }
+    }
+}
