@@ -257,7 +257,8 @@ impl Steering {
             }
             Fact::Steer(steer) => {
                 self.end_overrides(OverrideEnd::Replaced, |known| known.id == steer.id);
-                self.overrides.push(*steer);
+                // The newest counts first.
+                self.overrides.insert(0, *steer);
                 self.steered = true;
             }
             Fact::Unsteer(id) => self.end_overrides(OverrideEnd::TakenBack, |steer| steer.id == id),

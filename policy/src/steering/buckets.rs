@@ -26,7 +26,7 @@ pub(super) fn assign(weights: &[(Bid, u16)], present: &[Bid]) -> Buckets {
         owner.and_then(|(bid, _)| present.iter().position(|there| there == bid))
     };
     let place = |bucket: u64| {
-        if total == 0 {
+        if total == 0 || present.len() < 2 {
             return 0;
         }
         let draw = |draw: u64| match draw {

@@ -158,6 +158,10 @@ pub fn suppose(policy: &Policy, home: &Home, given: &Given) -> Supposed {
         steering.handle(now, Fact::Attached { bid, attached: true });
         steering.handle(now, Fact::Registered { bid, registered: true });
     }
+    // They have been up for ever: every flow may go back to them.
+    while let Some(at) = steering.deadline() {
+        steering.handle_deadline(at);
+    }
     steering.suppose(given)
 }
 

@@ -324,18 +324,23 @@ fn an_override_ends_by_itself() {
     let (first, second) = (steer(0, WWAN0, s(600)), steer(1, WWAN1, s(300)));
     steering.handle(s(10), Fact::Steer(first.clone()));
     steering.handle(s(11), Fact::Steer(second.clone()));
-    let effective = steering.effective();
-    let says: Vec<_> = effective.overrides.iter().map(|(_, says)| says).collect();
-    assert_eq!(says[0].outcome, Outcome::Candidates(vec![WWAN0]));
-    assert_eq!(says[0].otherwise, Otherwise::NextRule);
+    let says = |steering: &Steering, number: u16| {
+        let effective = steering.effective();
+        let id = RuleId(RuleId::OVERRIDES + number);
+        effective.rule(id).expect("an override").says.clone()
+    };
+    let by = |bid: Option<Bid>| Outcome::Candidates(bid.into_iter().collect());
+    assert_eq!(says(&steering, 0).outcome, by(Some(WWAN0)));
+    assert_eq!(says(&steering, 0).otherwise, Otherwise::NextRule);
+    assert_eq!(steering.overrides(), [*second.clone(), *first.clone()], "the newest counts first");
     // Its link goes: the next rule.
     steering.handle(s(20), Fact::Attached { bid: WWAN0, attached: false });
-    assert_eq!(steering.effective().overrides[0].1.outcome, Outcome::Candidates(vec![]));
+    assert_eq!(says(&steering, 0).outcome, by(None));
     // It wins over an operator's own wish that the link run empty, but not over `held`.
     steering.handle(s(21), Fact::Admin { bid: WWAN1, admin: Admin::Drained });
-    assert_eq!(steering.effective().overrides[1].1.outcome, Outcome::Candidates(vec![WWAN1]));
+    assert_eq!(says(&steering, 1).outcome, by(Some(WWAN1)));
     steering.handle(s(22), Fact::Admin { bid: WWAN1, admin: Admin::Held });
-    assert_eq!(steering.effective().overrides[1].1.outcome, Outcome::Candidates(vec![]));
+    assert_eq!(says(&steering, 1).outcome, by(None));
     notices(&mut steering);
     assert_eq!(steering.deadline(), Some(s(300)));
     steering.handle_deadline(s(300));

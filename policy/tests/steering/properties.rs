@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtun_policy::steering::{
-    Admin, Bar, Day, Fact, LinkReport, LocalTime, Measurement, Notice, Override, ProbeResult,
+    Admin, Bar, Day, Fact, Given, GivenState, LinkReport, LocalTime, Measurement, Notice, Override,
+    ProbeResult, suppose,
 };
 use mtun_policy::{
     Band, Bid, BlockReply, Choice, Effective, Failback, FailbackMode, Fallback, Origin, Policy,
-    Ratio, Rule, RuleId, SpeedBound, Steering, TimeSpan, TrafficSelector, Verb, When,
+    Ratio, Rule, RuleId, SpeedBound, Steering, TimeSpan, TrafficSelector, Usable, Verb, When,
 };
 use proptest::prelude::*;
 
@@ -195,6 +196,45 @@ impl There {
         let there =
             |(registered, attached): &(bool, Option<bool>)| *registered && *attached != Some(false);
         self.0.iter().filter(move |(_, link)| there(link)).map(|(bid, _)| *bid)
+    }
+}
+
+/// Whatever may be supposed of links and can be brought about: both come to the same rules.
+#[test]
+fn a_question_is_answered_as_if_it_were_so() {
+    use GivenState::{Down, Drained, Held, OverQuota, Up};
+    let policy = everything();
+    let states = [Up, Down, Drained, Held, OverQuota];
+    for number in 0..states.len().pow(LINKS.len() as u32) {
+        let mut steering = registered(&policy);
+        let mut given = Given::default();
+        for (place, bid) in LINKS.into_iter().enumerate() {
+            let state = states[number / states.len().pow(place as u32) % states.len()];
+            let has_quota = bid == WWAN0 || bid == WWAN1;
+            if state == OverQuota && !has_quota {
+                continue;
+            }
+            given = given.with(bid, state);
+            match state {
+                Down => steering.handle(s(1), Fact::Attached { bid, attached: false }),
+                Drained => steering.handle(s(1), Fact::Admin { bid, admin: Admin::Drained }),
+                Held => steering.handle(s(1), Fact::Admin { bid, admin: Admin::Held }),
+                OverQuota => steering.handle(s(1), Fact::Carried { bid, octets: 1000 }),
+                _ => {}
+            }
+        }
+        // Long enough for every link to ripen and every race to end.
+        steering.handle_deadline(s(3600));
+        let supposed = suppose(&policy, home(&policy), &given);
+        assert_eq!(supposed.effective, steering.effective(), "{given:?}");
+        let usable = |links: &[LinkReport]| {
+            links.iter().map(|link| (link.bid, link.usable, link.bar)).collect::<Vec<_>>()
+        };
+        assert_eq!(usable(&supposed.links), usable(&steering.links()), "{given:?}");
+        // Asked of a daemon, it is the same again.
+        let live = registered(&policy).suppose(&given);
+        assert_eq!(usable(&live.links), usable(&supposed.links), "{given:?}");
+        assert_eq!(live.preferred(), supposed.preferred(), "{given:?}");
     }
 }
 

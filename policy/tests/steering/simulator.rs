@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mtun_policy::steering::moves::MOVE_BY;
 use mtun_policy::steering::{Fact, ProbeResult};
-use mtun_policy::{Bid, Failback, FailbackMode, Fallback, Policy, Rule, Steering, Verb};
+use mtun_policy::{Bid, Failback, FailbackMode, Fallback, Policy, Ratio, Rule, Steering, Verb};
 
 use crate::flows::{Flow, Why};
 use crate::home::*;
@@ -276,4 +276,59 @@ fn a_drained_link_runs_empty_whatever_failback_says() {
     let moves = &flow.moves;
     assert_eq!(moves.len(), 1);
     assert_eq!((moves[0].2, moves[0].3), (WWAN0, Why::LeftRule));
+}
+
+#[test]
+fn balanced_flows_stay_when_another_link_goes_and_comes() {
+    let verb = Verb::Balance(vec![(WLAN0, 3), (WWAN0, 2), (WWAN1, 1)]);
+    let policy = with_rules(policy(), vec![rule(0, 0, verb, Fallback::NextRule)]);
+    let mut steering = registered(&policy);
+    let mut flows: Vec<Flow> = (0..600).map(|number| Flow::new(flow(1000 + number))).collect();
+    let look = |flows: &mut Vec<Flow>, second, steering: &Steering| {
+        flows.iter_mut().for_each(|flow| flow.packet(s(second), steering));
+    };
+    look(&mut flows, 1, &steering);
+    let born: Vec<Option<Bid>> = flows.iter().map(|flow| flow.link).collect();
+    let share = |link| born.iter().filter(|born| **born == Some(link)).count();
+    println!("600 flows at 3:2:1: {} {} {}", share(WLAN0), share(WWAN0), share(WWAN1));
+    assert!(share(WLAN0).abs_diff(300) < 40 && share(WWAN0).abs_diff(200) < 40);
+    steering.handle(s(10), Fact::Attached { bid: WWAN0, attached: false });
+    look(&mut flows, 10, &steering);
+    for (flow, born) in flows.iter().zip(&born) {
+        assert_eq!(flow.link != *born, *born == Some(WWAN0), "only flows of the link that went");
+    }
+    steering.handle(s(20), Fact::Attached { bid: WWAN0, attached: true });
+    look(&mut flows, 49, &steering);
+    steering.handle_deadline(s(50));
+    for second in 50..53 {
+        look(&mut flows, second, &steering);
+    }
+    let now: Vec<Option<Bid>> = flows.iter().map(|flow| flow.link).collect();
+    assert_eq!(now, born, "each is back where it was");
+    assert!(flows.iter().all(|flow| flow.lost == 0 && flow.moves.len() <= 2));
+}
+
+#[test]
+fn a_full_link_keeps_its_flows_and_new_ones_come_back_from_the_dear_one() {
+    let full = Ratio::percent(85);
+    let verb = Verb::Overflow { links: vec![WLAN0, WWAN0], full };
+    let policy = with_rules(policy(), vec![rule(0, 0, verb, Fallback::NextRule)]);
+    let mut steering = registered(&policy);
+    let load = |percent| Fact::Load { bid: WLAN0, load: Ratio::percent(percent) };
+    let (mut old, mut new) = (Flow::new(flow(1)), Flow::new(flow(2)));
+    old.packet(s(1), &steering);
+    steering.handle(s(2), load(90));
+    for tick in 0..80 {
+        old.packet(s(3) + ms(100 * tick), &steering);
+        new.packet(s(3) + ms(100 * tick), &steering);
+    }
+    assert_eq!((old.link, new.link), (Some(WLAN0), Some(WWAN0)), "only new flows overflow");
+    steering.handle(ms(10_905), load(60));
+    for tick in 0..30 {
+        new.packet(ms(10_910 + 10 * tick), &steering);
+    }
+    assert_eq!(new.link, Some(WWAN0), "it waits for a gap");
+    new.packet(ms(11_250), &steering);
+    assert_eq!(new.link, Some(WLAN0));
+    assert_eq!((old.moves.len(), new.moves.len()), (0, 1));
 }
