@@ -241,10 +241,6 @@ impl RouteOptimization {
 
     fn received(&mut self, now: Duration, envelope: &Envelope, message: &[u8], tunneled: bool) {
         let correspondent = envelope.source;
-        // req MN-26, MN-29, R-MN-19 (RFC 6275 §11.3.6, §11.7.4): from strangers not even read.
-        if !self.peers.contains_key(&correspondent) {
-            return self.ignore(Ignored::NotFromCorrespondent);
-        }
         let read = match wire::receive(envelope, message) {
             Ok(read) => read,
             Err(error) => return self.ignore(Ignored::Undecodable(error)),
@@ -355,6 +351,12 @@ impl Machine for RouteOptimization {
         let now = now.monotonic;
         if self.aim == Aim::Nothing {
             return;
+        }
+        // req MN-26, MN-29, R-MN-19 (RFC 6275 §11.3.6, §11.7.4): from strangers not even read.
+        if let RouteOptimizationEvent::Received { envelope, .. } = &event
+            && !self.peers.contains_key(&envelope.source)
+        {
+            return self.ignore(Ignored::NotFromCorrespondent);
         }
         self.now = now;
         self.for_each_peer(|this, correspondent, peer| this.expire(now, correspondent, peer));
