@@ -12,6 +12,7 @@
 //! [`HomeAgent`] decides what to accept and remembers it. A [`Correspondent`] does the same for
 //! mobiles that it knows nothing of but what return routability shows, and [`RouteOptimization`]
 //! is the mobile's side of that: it keeps care-of addresses registered at correspondents.
+//! [`mobile::discovery`] finds home agents and the prefixes of the home link from abroad.
 //!
 //! All are machines ([`machine`]): they open no socket, read no clock and draw no random number.
 //! Events, time and seeds ([`seed`]) come in as arguments, outputs leave through one ordered

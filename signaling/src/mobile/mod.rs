@@ -23,6 +23,7 @@
 
 mod acknowledgement;
 mod clock;
+pub mod discovery;
 mod notice;
 mod pace;
 mod plan;

@@ -13,7 +13,19 @@ use crate::machine::Envelope;
 /// the final destination behind a routing header; [`Envelope`] knows both. A message too short to
 /// have the field is summed as it is.
 pub fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
-    let (before, after) = message.split_at(message.len().min(CHECKSUM));
+    internet_checksum(source, destination, NEXT_HEADER_MOBILITY, message, CHECKSUM)
+}
+
+/// The internet checksum of an upper-layer message whose field is at `field`, under the IPv6
+/// pseudo-header (RFC 8200 §8.1).
+pub(super) fn internet_checksum(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    next_header: u8,
+    message: &[u8],
+    field: usize,
+) -> u16 {
+    let (before, after) = message.split_at(message.len().min(field));
     // At most 2048 octets of message and 40 of pseudo-header: 32 bits cannot overflow.
     let sum =
         [&source.octets()[..], &destination.octets()[..], before, after.get(2..).unwrap_or(&[])]
@@ -21,7 +33,7 @@ pub fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 
             .map(words)
             .sum::<u64>()
             + message.len() as u64
-            + u64::from(NEXT_HEADER_MOBILITY);
+            + u64::from(next_header);
     !fold(sum)
 }
 
@@ -29,10 +41,14 @@ pub fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 
 pub fn verify_checksum(envelope: &Envelope, message: &[u8]) -> bool {
     let Some(&[.., c0, c1]) = message.first_chunk::<{ CHECKSUM + 2 }>() else { return false };
     let field = u16::from_be_bytes([c0, c1]);
-    // In one's complement zero has two forms, and a sender may have used either.
+    is_same(field, checksum(envelope.upper_source(), envelope.upper_destination(), message))
+}
+
+/// Whether two checksums are the same number: in one's complement zero has two forms, and a
+/// sender may have used either.
+pub(super) fn is_same(one: u16, other: u16) -> bool {
     let canonical = |value: u16| if value == u16::MAX { 0 } else { value };
-    canonical(field)
-        == canonical(checksum(envelope.upper_source(), envelope.upper_destination(), message))
+    canonical(one) == canonical(other)
 }
 
 /// Sum of the 16-bit words, an odd last octet taken as the upper half of its word.

@@ -148,6 +148,26 @@ pub mod identifier_subtype {
     pub const NAI: u8 = 1;
 }
 
+/// ICMPv6, as far as Mobile IPv6 has messages of its own in it.
+pub mod icmpv6 {
+    /// Next Header value of ICMPv6 (RFC 4443 §1).
+    pub const NEXT_HEADER: u8 = 58;
+    /// Home Agent Address Discovery Request (RFC 6275 §6.5).
+    pub const HOME_AGENT_ADDRESS_DISCOVERY_REQUEST: u8 = 144;
+    /// Home Agent Address Discovery Reply (RFC 6275 §6.6).
+    pub const HOME_AGENT_ADDRESS_DISCOVERY_REPLY: u8 = 145;
+    /// Mobile Prefix Solicitation (RFC 6275 §6.7).
+    pub const MOBILE_PREFIX_SOLICITATION: u8 = 146;
+    /// Mobile Prefix Advertisement (RFC 6275 §6.8).
+    pub const MOBILE_PREFIX_ADVERTISEMENT: u8 = 147;
+
+    /// Neighbour discovery options.
+    pub mod option {
+        /// Prefix Information (RFC 4861 §4.6.2, RFC 6275 §7.2).
+        pub const PREFIX_INFORMATION: u8 = 3;
+    }
+}
+
 /// Status values of the Binding Error message (RFC 6275 §6.1.9).
 pub mod binding_error {
     /// Home Address option without a binding.

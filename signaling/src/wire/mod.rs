@@ -5,7 +5,8 @@
 //! padding and checksum. `parse` and `emit` are each other's inverse. Reserved bits are ignored
 //! when read and zero when written. Nothing in here panics on any input or allocates more than a
 //! small multiple of the message's 2048 octets, and nothing decides whether a message is believed:
-//! see [`crate::auth`] and [`crate::return_routability`].
+//! see [`crate::auth`] and [`crate::return_routability`]. The few messages that Mobile IPv6 has in
+//! ICMPv6 are in [`icmpv6`].
 
 mod binding_acknowledgement;
 mod binding_error;
@@ -18,6 +19,7 @@ mod common;
 mod home_test;
 mod home_test_init;
 pub mod iana;
+pub mod icmpv6;
 pub mod option;
 mod status;
 
