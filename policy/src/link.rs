@@ -59,8 +59,8 @@ pub struct UsableWhen {
     pub loss: Option<Band<Ratio>>,
     /// The recover hold: how long a link that was down has to be good before it is used again.
     pub hold_up: Duration,
-    /// How long a limit has to be exceeded before the link counts as degraded or down. Events
-    /// (carrier, care-of address, refusal) do not wait.
+    /// How long a limit has to be exceeded before the link counts as down. Events (carrier,
+    /// care-of address, refusal) do not wait.
     pub hold_down: Duration,
 }
 

@@ -65,6 +65,7 @@ mod contest;
 mod facts;
 mod given;
 mod hold;
+mod link;
 mod link_state;
 pub mod moves;
 mod notice;

@@ -10,7 +10,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::facts::Admin;
-use super::link_state::{Cause, LinkReason, LinkState, Standing};
+use super::link::Standing;
+use super::link_state::{Cause, LinkReason, LinkState};
 use crate::link::AtLimit;
 use crate::terms::{Bid, ClassName};
 

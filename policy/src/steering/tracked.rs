@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::calendar::Day;
 use super::facts::{Admin, Fact};
-use super::link_state::{Link, LinkReason, LinkState};
+use super::link::Link;
+use super::link_state::{LinkReason, LinkState};
 use super::notice::{ClassReport, LinkReport, Notice};
 use super::quota::{Meter, QuotaLevel};
 use super::service::Service;
