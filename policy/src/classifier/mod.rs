@@ -13,12 +13,12 @@
 //!  the other fields - classes -- record --+
 //! ```
 //!
-//! A line that does not look at a row's fields passes that row with every packet. Such bits are
-//! kept once and not in the records, which are therefore short: for each 64 lines that hold any
-//! line of the record, one word. So that the many lines without a source do not bring every word
-//! into question for every packet, a summary counts a block of 64 lines only if both addresses
-//! have a line in it, or one has a line that does not look at the other (a *lone* one), or
-//! protocol and ports have a line that looks at neither.
+//! A line that does not look at a row's fields passes that row with every packet, and many others
+//! pass it with most. Such *usual* bits are kept once, and a record holds only the words that
+//! differ from them, so that it is short. And so that the many lines without a source do not bring
+//! every word into question for every packet, a summary counts a word of 64 lines only if both
+//! addresses have a line in it, or one has a line that does not look at the other (a *lone* one),
+//! or protocol and ports have a line that looks at neither.
 //!
 //! Rule sets can be made whose exact records would not fit in memory. Then neighbouring values
 //! share a record that lets pass what either does, and every candidate is compared with the rule
@@ -63,11 +63,12 @@ pub(crate) struct Classifier {
     rows: Vec<Row>,
     has_source: bool,
     has_destination: bool,
-    /// For each word of lines and each row, the lines that look at none of the row's fields.
-    any: Vec<u64>,
-    /// For each word of summary: which words hold lines without addresses; then, for each row
-    /// that is no row of addresses, which words of `any` are filled, and which of them by lines
-    /// without addresses.
+    /// For each word of lines and each row, the usual ones, among them those that look at none of
+    /// the row's fields.
+    usual: Vec<u64>,
+    /// For each block of 64 words: which of them hold lines without addresses; then, for each row
+    /// that is no row of addresses, which hold lines that look at none of its fields, and which
+    /// hold such lines without addresses.
     any_summary: Vec<u64>,
     /// The words of summary.
     blocks: usize,
@@ -106,7 +107,7 @@ impl Classifier {
 
     /// Octets of memory that it takes.
     pub(crate) fn octets(&self) -> usize {
-        let words = self.any.len() + self.any_summary.len() + self.compared.words.len();
+        let words = self.usual.len() + self.any_summary.len() + self.compared.words.len();
         let rows = self.rows.iter().map(Row::octets).sum::<usize>();
         rows + 8 * words + 4 * self.rules.len()
     }
@@ -168,11 +169,11 @@ impl Classifier {
         if drafts.iter().any(|(row, _)| !row.exact) {
             (0..selectors.len() as u32).for_each(|line| compared.add(line));
         }
+        let (rows, sets): (Vec<_>, Vec<_>) =
+            drafts.into_iter().map(|(row, lone)| row.finish(lone)).unzip();
         let words = 0..bare.words.len();
-        let any =
-            words.flat_map(|at| drafts.iter().map(move |(row, _)| row.any.words[at])).collect();
-        let rows = drafts.into_iter().map(|(row, lone)| row.finish(lone)).collect();
-        Self { rows, has_source, has_destination, any, any_summary, blocks, rules, compared }
+        let usual = words.flat_map(|at| sets.iter().map(move |set| set[at])).collect();
+        Self { rows, has_source, has_destination, usual, any_summary, blocks, rules, compared }
     }
 }
 

@@ -11,11 +11,23 @@ const MOST_COMBINATIONS: usize = 1 << 16;
 /// And the words that are looked at to find their sets.
 const MOST_COMBINING: usize = 1 << 24;
 
+/// Words that combinations of classes may take even if their fields alone would take fewer: they
+/// stay in the cache, and one row asks less than two.
+const SMALL: usize = 1 << 13;
+
+/// Words that a record has for each block, before its own: see [`Row`].
+pub(super) const HEADER: usize = 3;
+
 /// From some fields of a key to a record: which lines these fields let pass.
 ///
-/// A record is, for `n` words of summary, `n` words that tell which words of the set are not
-/// zero, `n` that tell the same of the set's *lone* lines, and then those words themselves. Lines
-/// that look at none of the row's fields are in no record; the classifier holds them once.
+/// Most lines of a row are let pass either by few of its records or by most of them. The row
+/// therefore has a *usual* set, and a record holds where its own set differs from that. For each
+/// block of 64 words of lines it begins with three words of 64 bits, one for each of the block's:
+/// which hold a line of the record's set, which hold a *lone* line of it, and which differ from
+/// the usual set. Then come those differences.
+///
+/// Lines that look at none of the row's fields are let pass by every record; they are usual, and
+/// no header speaks of them.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     axes: Vec<Axis>,
@@ -85,7 +97,7 @@ impl Draft {
                 any.add(line);
             }
         }
-        let overhead = 2 * any.summary.len();
+        let overhead = HEADER * any.summary.len();
         let bounds = Bounds { lines: selectors.len(), words: words_each, overhead };
         let (intervals, classes, exact) = sweep(values, bounds);
         let axes = vec![Axis::new(field, &intervals)];
@@ -104,7 +116,9 @@ impl Draft {
         any.assign((0..words).map(|at| drafts.iter().fold(!0, |all, d| all & d.any.words[at])));
         let (mut numbers, mut sets, mut set) =
             (Vec::new(), Classes::default(), LineSet::new(lines));
-        let overhead = 2 * set.summary.len();
+        let overhead = HEADER * set.summary.len();
+        let parts = drafts.iter().map(|draft| draft.classes[0].size(overhead)).sum::<usize>();
+        let most = words_each.min(parts.max(SMALL));
         for combination in 0..count {
             let mut rest = combination;
             let mut chosen = vec![0; full.len()];
@@ -117,7 +131,7 @@ impl Draft {
                 each.fold(!any.words[at], |all, (sets, class)| all & sets[*class][at])
             }));
             numbers.push(sets.add(&set));
-            if sets.size(overhead) > words_each {
+            if sets.size(overhead) > most {
                 return drafts;
             }
         }
@@ -147,30 +161,44 @@ impl Draft {
     }
 
     /// Writes the records; `lone` are the lines that this row alone can bring into question.
-    pub(super) fn finish(mut self, lone: &LineSet) -> Row {
+    /// Returns the row's usual set too.
+    pub(super) fn finish(mut self, lone: &LineSet) -> (Row, Vec<u64>) {
         let sizes: Vec<u32> = self.classes.iter().map(|classes| classes.len() as u32).collect();
         let single = self.combinations.is_none();
         let (numbers, sets) =
             self.combinations.take().unwrap_or_else(|| (Vec::new(), self.classes.remove(0)));
-        let blocks = lone.summary.len();
-        let mut records = Vec::with_capacity(sets.size(2 * blocks));
+        let often = sets.in_most(64 * lone.words.len());
+        let mut set = often.clone();
+        let mut records = Vec::new();
         let mut places = Vec::with_capacity(sets.len());
         for class in 0..sets.len() {
+            places.push(records.len() as u32);
+            set.assign_filled(sets.class(class));
             let from = records.len();
-            places.push(from as u32);
-            records.resize(from + 2 * blocks, 0);
-            for (at, word) in sets.class(class) {
-                let (block, bit) = (*at as usize / 64, at % 64);
-                records[from + block] |= 1 << bit;
-                let counts = word & lone.words[*at as usize] != 0;
-                records[from + blocks + block] |= u64::from(counts) << bit;
-                records.push(*word);
+            records.resize(from + HEADER * set.summary.len(), 0);
+            for (block, header) in set.summary.iter().enumerate() {
+                records[from + HEADER * block] = *header;
+                let words = block * 64..set.words.len().min(block * 64 + 64);
+                for (bit, at) in words.enumerate() {
+                    let loners = u64::from(set.words[at] & lone.words[at] != 0);
+                    records[from + HEADER * block + 1] |= loners << bit;
+                    let differs = set.words[at] ^ often.words[at];
+                    records[from + HEADER * block + 2] |= u64::from(differs != 0) << bit;
+                    if differs != 0 {
+                        records.push(differs);
+                    }
+                }
             }
         }
         if single {
             self.axes[0].renumber(&places);
         }
+        records.shrink_to_fit();
         let combined = numbers.iter().map(|class| places[*class as usize]).collect();
-        Row { axes: self.axes, sizes, combined, records }
+        let mut usual = self.any.words;
+        for (usual, often) in usual.iter_mut().zip(&often.words) {
+            *usual |= often;
+        }
+        (Row { axes: self.axes, sizes, combined, records }, usual)
     }
 }

@@ -57,6 +57,13 @@ impl LineSet {
         })
     }
 
+    /// The set of these words and no others.
+    pub(super) fn assign_filled(&mut self, filled: &[(u32, u64)]) {
+        let mut filled = filled.iter().copied().peekable();
+        let word = |at| filled.next_if(|(place, _)| *place as usize == at).map_or(0, |(_, w)| w);
+        self.assign((0..self.words.len()).map(word));
+    }
+
     /// The set of these words, which are as many as its own.
     pub(super) fn assign(&mut self, words: impl Iterator<Item = u64>) {
         self.summary.fill(0);
@@ -111,6 +118,23 @@ impl Classes {
     pub(super) fn class(&self, class: usize) -> &[(u32, u64)] {
         let to = self.from.get(class + 1).map_or(self.filled.len(), |to| *to as usize);
         &self.filled[self.from[class] as usize..to]
+    }
+
+    /// The lines that are in more than half of the classes.
+    pub(super) fn in_most(&self, lines: usize) -> LineSet {
+        let mut classes = vec![0_u32; lines];
+        for (at, word) in &self.filled {
+            for bit in Bits(*word) {
+                classes[(at * 64 + bit) as usize] += 1;
+            }
+        }
+        let mut most = LineSet::new(lines);
+        for (line, classes) in (0..).zip(classes) {
+            if classes as usize > self.len() / 2 {
+                most.add(line);
+            }
+        }
+        most
     }
 
     /// How many words all of it takes, with `overhead` for each class.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::row::HEADER;
 use super::{Classifier, MOST_ROWS};
 use crate::effective::RuleHead;
 use crate::key::FlowKey;
@@ -79,7 +80,7 @@ impl<'t, 'k> Walk<'t, 'k> {
         let mut words = [0; MOST_ROWS];
         for (at, row) in classifier.rows.iter().enumerate() {
             records[at] = row.record(key);
-            words[at] = records[at] + 2 * classifier.blocks as u32;
+            words[at] = records[at] + (HEADER * classifier.blocks) as u32;
         }
         let mut walk = Self {
             classifier,
@@ -97,12 +98,21 @@ impl<'t, 'k> Walk<'t, 'k> {
         walk
     }
 
-    /// The word of the row's summary for the present block, and the same of its lone lines.
+    /// Of the present block, which words hold lines that the row lets pass, and which lone ones.
     #[inline]
     fn summary(&self, row: usize) -> (u64, u64) {
-        let records = &self.classifier.rows[row].records;
-        let from = self.records[row] as usize + self.block;
-        (records[from], records[from + self.classifier.blocks])
+        let from = self.records[row] as usize + HEADER * self.block;
+        match self.classifier.rows[row].records[from..] {
+            [all, alone, ..] => (all, alone),
+            _ => unreachable!("every block has a header"),
+        }
+    }
+
+    /// Of the present block, the words in which the row differs from its usual set.
+    #[inline]
+    fn differing(&self, row: usize) -> u64 {
+        let from = self.records[row] as usize + HEADER * self.block;
+        self.classifier.rows[row].records[from + 2]
     }
 
     /// The words of the present block in which a line may match.
@@ -132,15 +142,15 @@ impl<'t, 'k> Walk<'t, 'k> {
     fn lines(&self) -> u64 {
         let classifier = self.classifier;
         let rows = classifier.rows.len();
-        let any = &classifier.any[self.at * rows..][..rows];
+        let usual = &classifier.usual[self.at * rows..][..rows];
         let bit = 1 << (self.at % 64);
         let mut lines = !0;
-        for (number, (row, any)) in classifier.rows.iter().zip(any).enumerate() {
-            let summary = row.records[self.records[number] as usize + self.block];
-            let mut pass = *any;
-            if summary & bit != 0 {
-                let before = (summary & (bit - 1)).count_ones();
-                pass |= row.records[(self.words[number] + before) as usize];
+        for (number, (row, usual)) in classifier.rows.iter().zip(usual).enumerate() {
+            let differing = self.differing(number);
+            let mut pass = *usual;
+            if differing & bit != 0 {
+                let before = (differing & (bit - 1)).count_ones();
+                pass ^= row.records[(self.words[number] + before) as usize];
             }
             lines &= pass;
         }
@@ -153,7 +163,7 @@ impl<'t, 'k> Walk<'t, 'k> {
             return false;
         }
         for row in 0..self.classifier.rows.len() {
-            self.words[row] += self.summary(row).0.count_ones();
+            self.words[row] += self.differing(row).count_ones();
         }
         self.block += 1;
         self.candidates = self.candidates();
