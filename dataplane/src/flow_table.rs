@@ -1,6 +1,7 @@
 //! Remembered decisions: which flows there are, what was decided for them, what they carried.
 //!
-//! The table is bounded and forgets the flow of a set that was silent longest. It never judges:
+//! The table is bounded and forgets, of some flows that lie together, the one silent longest. It
+//! never judges:
 //! [`decide`](crate::decide()) is asked for every packet and is handed what is remembered, and a
 //! memory of an older generation is simply not used by it.
 //!
@@ -8,38 +9,14 @@
 //! leave here through the tunnel. At a home agent, that is how a downlink packet finds the binding on which
 //! the flow's last uplink packet came.
 //!
-//! Locks: one short mutex per shard, held for one lookup in one set of four; no I/O and no other
-//! lock under it. Keys are chosen by whoever sends packets, so they are hashed with a secret.
+//! How it lies in memory and who locks what is in [`flow_lines`](crate::flow_lines).
 
-use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mtun_policy::{Bid, FlowKey, RuleId};
 
-use crate::memory::{Answer, Remembered};
-
-/// What names a flow: the key without what may differ from packet to packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct FlowId {
-    source: IpAddr,
-    destination: IpAddr,
-    protocol: u8,
-    source_port: Option<u16>,
-    destination_port: Option<u16>,
-}
-
-impl FlowId {
-    fn of(key: &FlowKey) -> Self {
-        Self {
-            source: key.source,
-            destination: key.destination,
-            protocol: key.protocol,
-            source_port: key.source_port,
-            destination_port: key.destination_port,
-        }
-    }
-}
+use crate::flow_lines::{BURST, FlowId, FlowLines, Kept};
+use crate::memory::{Answer, Remembered, Way};
 
 /// One flow, as `mtun flows` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,7 +45,6 @@ pub struct FlowEntry {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
-    id: FlowId,
     key: FlowKey,
     memory: Remembered,
     bytes_out: u64,
@@ -78,9 +54,8 @@ struct Slot {
 }
 
 impl Slot {
-    fn new(id: FlowId, key: FlowKey) -> Self {
+    fn new(key: FlowKey) -> Self {
         Self {
-            id,
             key,
             memory: Remembered::default(),
             bytes_out: 0,
@@ -106,32 +81,86 @@ impl Slot {
     }
 }
 
-/// Slots of a set; a fifth flow with the same hash pushes out the one silent longest.
-const WAYS: usize = 4;
+impl Kept for Slot {
+    fn brief(&self) -> [u64; 2] {
+        let answer = self.memory.answer.map_or(0, |answer| {
+            let rule = answer.rule.map_or(u16::MAX, |rule| rule.0);
+            let bid = answer.bid.map_or(0, Bid::get);
+            (answer.generation & u64::from(u32::MAX)) << 32 | u64::from(rule) << 16 | u64::from(bid)
+        });
+        // The upper half of the octets is for what else the answer holds for.
+        let plain = self.memory.answer.is_some_and(|answer| {
+            answer.way == Way::Tunnel && answer.due.is_none() && answer.together.is_none()
+        });
+        let marks = u64::from(plain) << 63
+            | u64::from(self.key.dscp & 0x3f) << 56
+            | u64::from(self.key.ingress.0) << 48;
+        [answer, marks | self.bytes_out & OCTETS]
+    }
+}
 
-/// Locks. More than packet threads will ever be, so that two of them seldom meet.
-const SHARDS: usize = 64;
+/// Octets that a line can tell.
+const OCTETS: u64 = (1 << 48) - 1;
 
-type Set = [Option<Slot>; WAYS];
+/// What one cache line tells of a flow's last answer, for those who look many flows up at once.
+///
+/// There is one only if the flow goes through the tunnel by one binding of its own, and no move
+/// of it is due.
+///
+/// It holds for the addresses, protocol, ports, DSCP and ingress of the packet that it was given
+/// for. Whoever relies on it has to see that the generation is still the registration's and that
+/// no rule looks at other fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Glance {
+    /// The lower half of the registration's generation.
+    pub generation: u32,
+    /// The rule; `None` if none matched.
+    pub rule: Option<RuleId>,
+    /// The binding.
+    pub bid: Option<Bid>,
+}
+
+impl Glance {
+    fn new([answer, marks]: [u64; 2], key: &FlowKey) -> Option<Self> {
+        let same = (marks >> 56 & 0x3f) as u8 == key.dscp && (marks >> 48) as u8 == key.ingress.0;
+        let rule = (answer >> 16) as u16;
+        (same && marks >> 63 != 0).then_some(Self {
+            generation: (answer >> 32) as u32,
+            rule: (rule != u16::MAX).then_some(RuleId(rule)),
+            bid: Bid::new(answer as u16),
+        })
+    }
+}
 
 /// Remembered decisions of one home network.
 pub struct FlowTable {
-    shards: Vec<Mutex<Vec<Set>>>,
-    sets_per_shard: usize,
-    hasher: ahash::RandomState,
+    lines: FlowLines<Slot>,
 }
 
 impl FlowTable {
-    /// A table for about `capacity` flows, rounded up to whole sets.
+    /// A table for `capacity` flows.
     pub fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
-        let sets_per_shard = capacity.div_ceil(SHARDS * WAYS).max(1);
-        let shards = (0..SHARDS).map(|_| Mutex::new(Vec::new())).collect();
-        Self { shards, sets_per_shard, hasher }
+        Self { lines: FlowLines::new(capacity, hasher) }
     }
 
     /// How many flows fit.
     pub fn capacity(&self) -> usize {
-        self.sets_per_shard * SHARDS * WAYS
+        self.lines.capacity()
+    }
+
+    /// Looks up many outbound keys at the price of few waits for memory; `found` is as long as
+    /// `keys`, and where it holds nothing [`Self::remembered`] may still know the flow.
+    pub fn glance(&self, keys: &[FlowKey], found: &mut [Option<Glance>]) {
+        for (keys, found) in keys.chunks(BURST).zip(found.chunks_mut(BURST)) {
+            let (mut ids, mut briefs) = ([FlowId::default(); BURST], [None; BURST]);
+            for (id, key) in ids.iter_mut().zip(keys) {
+                *id = FlowId::of(key);
+            }
+            self.lines.briefs(&ids[..keys.len()], &mut briefs[..keys.len()]);
+            for ((found, brief), key) in found.iter_mut().zip(&briefs).zip(keys) {
+                *found = brief.and_then(|brief| Glance::new(brief, key));
+            }
+        }
     }
 
     /// What is remembered of the flow of this outbound key.
@@ -146,7 +175,7 @@ impl FlowTable {
 
     /// Notes a packet sent, and the answer it was sent by.
     pub fn sent(&self, key: &FlowKey, answer: Answer, octets: usize, now: Duration) {
-        self.update(key, |slot| {
+        self.update(key, now, |slot| {
             slot.key = *key;
             slot.memory.answer = Some(answer);
             slot.memory.last_seen = now;
@@ -159,21 +188,16 @@ impl FlowTable {
     /// Replaces the answer of a flow that is silent, unless a packet changed it meanwhile. Nothing
     /// is counted and the flow stays as old as it is.
     pub(crate) fn resettle(&self, key: &FlowKey, before: &Remembered, answer: Answer) -> bool {
-        let id = FlowId::of(key);
-        let (shard, set) = self.place(&id);
-        let mut shard = lock(&self.shards[shard]);
-        let Some(set) = shard.get_mut(set) else { return false };
-        let slot = set.iter_mut().flatten().find(|slot| slot.id == id);
-        let same = |memory: &Remembered| {
-            (memory.answer, memory.last_sent) == (before.answer, before.last_sent)
-        };
-        match slot.filter(|slot| same(&slot.memory)) {
-            Some(slot) => {
-                slot.memory.answer = Some(answer);
-                true
-            }
-            None => false,
-        }
+        self.lines
+            .amend(&FlowId::of(key), |slot| {
+                let memory = &mut slot.memory;
+                let same = (memory.answer, memory.last_sent) == (before.answer, before.last_sent);
+                if same {
+                    memory.answer = Some(answer);
+                }
+                same
+            })
+            .unwrap_or(false)
     }
 
     /// Notes a packet admitted on a binding; `key` is its own, not the mirrored one. Returns the
@@ -185,7 +209,7 @@ impl FlowTable {
         octets: usize,
         now: Duration,
     ) -> Option<RuleId> {
-        self.update(&key.mirrored(), |slot| {
+        self.update(&key.mirrored(), now, |slot| {
             slot.memory.last_verified = bid;
             slot.memory.last_seen = now;
             slot.bytes_in += octets as u64;
@@ -197,49 +221,17 @@ impl FlowTable {
     /// Every flow remembered, in no promised order.
     pub fn entries(&self) -> Vec<FlowEntry> {
         let mut entries = Vec::new();
-        for shard in &self.shards {
-            entries.extend(lock(shard).iter().flatten().flatten().map(Slot::entry));
-        }
+        self.lines.each(|slot| entries.push(slot.entry()));
         entries
     }
 
     fn find<R>(&self, key: &FlowKey, read: impl FnOnce(&Slot) -> R) -> Option<R> {
-        let id = FlowId::of(key);
-        let (shard, set) = self.place(&id);
-        let shard = lock(&self.shards[shard]);
-        let slot = shard.get(set)?.iter().flatten().find(|slot| slot.id == id)?;
-        Some(read(slot))
+        self.lines.read(&FlowId::of(key), read)
     }
 
-    fn update<R>(&self, key: &FlowKey, change: impl FnOnce(&mut Slot) -> R) -> R {
-        let id = FlowId::of(key);
-        let (shard, set) = self.place(&id);
-        let mut shard = lock(&self.shards[shard]);
-        if shard.is_empty() {
-            shard.resize(self.sets_per_shard, [None; WAYS]);
-        }
-        let set = &mut shard[set];
-        let known = set.iter().position(|slot| slot.as_ref().is_some_and(|slot| slot.id == id));
-        let at = known.unwrap_or_else(|| {
-            // An empty slot sorts before every used one.
-            let oldest = (0..WAYS).min_by_key(|at| set[*at].map(|slot| slot.memory.last_seen));
-            oldest.expect("a set has slots")
-        });
-        if known.is_none() {
-            set[at] = Some(Slot::new(id, *key));
-        }
-        change(set[at].as_mut().expect("just found or put there"))
+    fn update<R>(&self, key: &FlowKey, now: Duration, change: impl FnOnce(&mut Slot) -> R) -> R {
+        self.lines.update(&FlowId::of(key), now, || Slot::new(*key), change)
     }
-
-    fn place(&self, id: &FlowId) -> (usize, usize) {
-        let hash = self.hasher.hash_one(id);
-        ((hash >> 32) as usize % SHARDS, hash as u32 as usize % self.sets_per_shard)
-    }
-}
-
-fn lock(shard: &Mutex<Vec<Set>>) -> MutexGuard<'_, Vec<Set>> {
-    // Whoever panicked under the lock left a set that is at worst out of date.
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl std::fmt::Debug for FlowTable {
