@@ -7,20 +7,28 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mtun_dataplane::{Binding, BindingTable, PathId, Registration, Snapshot};
-use mtun_policy::{AllowedMobile, Bid, Effective, Home, HomeAddress, ServedHome};
+use mtun_policy::steering::PathFigures;
+use mtun_policy::{AllowedMobile, Also, Bid, Effective, Home, HomeAddress, ServedHome};
 use mtun_signaling::binding::{BindingCacheEntry, BindingUpdateList};
 use mtun_signaling::registration::Phase;
 
 /// What the daemon knows of an uplink that packets need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathFacts {
+    /// Whether steering lets its binding be used.
+    pub usable: bool,
     /// Whether a packet can leave by it at this moment.
     pub attached: bool,
+    /// Whether its octets cost.
+    pub metered: bool,
     /// Largest outer packet in octets.
     pub mtu: u16,
+    /// What moves to and from it are judged by.
+    pub figures: PathFigures,
 }
 
 /// A snapshot that readers hold without locks and one writer replaces.
@@ -60,12 +68,12 @@ pub fn home(
             priority: entry.priority,
             care_of: entry.care_of,
             path: PathId(entry.bid.get()),
-            usable: registered && facts.is_some_and(|facts| facts.attached),
+            usable: registered && facts.is_some_and(|facts| facts.attached && facts.usable),
             attached: facts.is_some_and(|facts| facts.attached),
-            metered: false,
+            metered: facts.is_some_and(|facts| facts.metered),
             mtu: facts.map_or(1280, |facts| facts.mtu),
-            rtt: None,
-            jitter: None,
+            rtt: facts.and_then(|facts| facts.figures.rtt),
+            jitter: facts.and_then(|facts| facts.figures.jitter),
         }
     });
     Registration::new(
@@ -114,15 +122,20 @@ pub fn mobile(
     )
 }
 
-/// Publishes a mobile's registration; returns its generation and whether decisions may differ.
+/// Publishes a mobile's registration and the doors of its further sources; returns its generation
+/// and whether decisions may differ.
 pub fn publish_home(
     published: &Published,
-    registration: Registration,
+    mut registration: Registration,
+    also: &[Also],
     own: Vec<Ipv6Addr>,
+    now: Duration,
 ) -> (u64, bool) {
     let home_address = registration.home_address;
+    registration.changed_at = now;
     swap(published, home_address, own, |snapshot| {
         snapshot.updates = snapshot.updates.with(registration);
+        snapshot.also = also.iter().map(|also| (also.ingress, home_address)).collect();
     })
 }
 

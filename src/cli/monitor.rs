@@ -40,8 +40,11 @@ fn line(document: &EventDocument, screen: Screen) -> String {
         Event::Notice { severity: Severity::Warning, .. }
         | Event::Lost { .. }
         | Event::PolicyOnTrial { .. }
+        | Event::Quota { .. }
+        | Event::CapReached { .. }
         | Event::PolicyTakenBack { .. } => Tone::Warning,
-        Event::MobileChanged { .. }
+        Event::LinkState { .. }
+        | Event::MobileChanged { .. }
         | Event::Published { .. }
         | Event::Steered { .. }
         | Event::SteerEnded { .. }

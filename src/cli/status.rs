@@ -90,7 +90,10 @@ fn links(document: &StatusDocument, page: &mut Page) {
         .map(|link| {
             let tone = match link.state {
                 LinkState::Up => Tone::Good,
-                LinkState::Drained => Tone::Warning,
+                LinkState::Drained
+                | LinkState::Held
+                | LinkState::Degraded
+                | LinkState::Recovering => Tone::Warning,
                 LinkState::Down | LinkState::Unknown => Tone::Bad,
             };
             let state = match link.since_seconds {

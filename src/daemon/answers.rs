@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mtun_policy::steering::Fact;
 use mtun_policy::{
     Bid, Filter, InterfaceName, Override, Policy, RuleId, RuleName, TrafficSelector,
 };
@@ -215,9 +216,8 @@ impl Owner {
             ));
         }
         let now = self.now().monotonic;
-        let standing = self.homes.iter().flat_map(|home| &home.overrides);
-        let taken: Vec<RuleId> = standing.map(|steer| steer.id).collect();
-        if self.homes[0].overrides.len() >= OVERRIDES_MAX {
+        let taken: Vec<RuleId> = self.overrides().iter().map(|steer| steer.id).collect();
+        if taken.len() >= OVERRIDES_MAX {
             let error = format!("{OVERRIDES_MAX} overrides stand already");
             return Err(ControlError::new(ErrorCode::Refused, error)
                 .help("end one with `mtun steer undo ID`"));
@@ -237,12 +237,9 @@ impl Owner {
             reason: reason.clone(),
             text: text.clone(),
         };
-        for home in 0..self.homes.len() {
-            // The newest override counts first.
-            self.homes[home].overrides.insert(0, steer.clone());
-            self.publish_home(home);
-        }
         self.override_owners.insert(steer.id, uid);
+        self.tell_all_steerings(now, &Fact::Steer(Box::new(steer.clone())));
+        self.publish_homes();
         self.tell(Event::Steered {
             id: number,
             filter: text,
@@ -255,27 +252,26 @@ impl Owner {
 
     fn steer_undo(&mut self, id: u16) -> Result<SteerUndoDocument, ControlError> {
         let wanted = RuleId(RuleId::OVERRIDES.saturating_add(id));
-        let standing = self.homes.iter().flat_map(|home| &home.overrides);
-        let Some(steer) = standing.clone().find(|steer| steer.id == wanted).cloned() else {
+        let Some(steer) = self.overrides().iter().find(|steer| steer.id == wanted) else {
             return Err(ControlError::new(
                 ErrorCode::NotFound,
                 format!("there is no override {id}"),
             )
             .help("`mtun steer list` shows those in force"));
         };
-        let undone = self.override_document(&steer);
-        for home in 0..self.homes.len() {
-            self.homes[home].overrides.retain(|steer| steer.id != wanted);
-            self.publish_home(home);
-        }
-        self.override_owners.remove(&wanted);
-        self.overrides_ended(&[steer], false);
+        let undone = self.override_document(steer);
+        self.tell_all_steerings(self.now().monotonic, &Fact::Unsteer(wanted));
+        self.publish_homes();
         Ok(SteerUndoDocument { undone, generation: self.generation() })
     }
 
+    /// The overrides in force, the same for every home.
+    fn overrides(&self) -> &[Override] {
+        self.homes.first().map_or(&[], |home| home.steering.overrides())
+    }
+
     pub(super) fn override_documents(&self) -> Vec<OverrideDocument> {
-        let Some(home) = self.homes.first() else { return Vec::new() };
-        home.overrides.iter().map(|steer| self.override_document(steer)).collect()
+        self.overrides().iter().map(|steer| self.override_document(steer)).collect()
     }
 
     fn override_document(&self, steer: &Override) -> OverrideDocument {

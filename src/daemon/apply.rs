@@ -382,15 +382,18 @@ impl Owner {
     /// One step from one policy to another: one atomic store for each home.
     async fn put_in_force(&mut self, coming: InForce) {
         let reordered = self.reordered(&coming.policy);
+        let now = self.now().monotonic;
+        // What was carried so far was carried under the quotas so far.
+        self.count_octets();
         for (home, new) in self.homes.iter_mut().zip(&coming.policy.homes) {
             home.home = new.clone();
+            home.steering.adopt(&coming.policy, new, now);
         }
         self.policy = coming.policy.clone();
         self.in_force = coming;
         self.find_ingresses().await;
-        for home in 0..self.homes.len() {
-            self.publish_home(home);
-        }
+        self.watch_octets();
+        self.publish_homes();
         for event in reordered {
             self.tell_homes(event);
         }

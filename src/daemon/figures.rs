@@ -3,15 +3,19 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mtun_dataplane::Engine;
+use mtun_dataplane::{Engine, MoveReason};
 use mtun_policy::{Bid, HomeName, RuleId, RuleName};
 
 use super::answers::rule_name;
 use super::owner::Owner;
 use crate::metrics::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, HomeFigures,
-    LinkFigures, LinkStateFigures, MetricsInput, RuleFigures, TunnelFigures,
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
+    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures, RuleFigures,
+    TunnelFigures,
 };
+
+/// Moves that are named from the start; of more links only those that happened.
+const MOVES_NAMED: usize = 100;
 
 /// One home's packet loop with the names of its rules.
 struct Lane<'o> {
@@ -32,6 +36,7 @@ impl Owner {
         };
         self.link_figures(&mut input);
         self.home_figures(&mut input);
+        self.move_figures(&mut input);
         for lane in self.lanes() {
             self.lane_figures(&lane, &mut input);
         }
@@ -104,17 +109,48 @@ impl Owner {
             let usable = usable || (interface.bid.is_none() && up);
             input.links.push(LinkFigures { link: interface.name.clone(), up, usable });
         }
-        for ((link, state, reason), changes) in &self.counts.link_changes {
-            input.link_states.push(LinkStateFigures {
-                link: link.clone(),
-                state: (*state).to_owned(),
-                reason: if reason.is_empty() {
-                    "attached".into()
-                } else {
-                    reason.replace(' ', "-")
-                },
-                changes: *changes,
-            });
+        let states = ["up", "degraded", "down", "recovering"];
+        let mut changes: BTreeMap<_, u64> = BTreeMap::new();
+        for interface in self.policy.interfaces.iter().filter(|it| it.bid.is_some()) {
+            let usual = [("up", "good"), ("down", "detached"), ("recovering", "held-back")];
+            let named = usual.iter().filter(|(state, _)| states.contains(state));
+            changes.extend(named.map(|(state, why)| ((interface.name.clone(), *state, *why), 0)));
+        }
+        changes.extend(self.counts.link_states.iter().map(|(key, count)| (key.clone(), *count)));
+        for ((link, state, reason), changes) in changes {
+            let (state, reason) = (state.to_owned(), reason.to_owned());
+            input.link_states.push(LinkStateFigures { link, state, reason, changes });
+        }
+        for report in self.homes.first().into_iter().flat_map(|home| home.steering.links()) {
+            if let Some(quota) = report.quota {
+                let (limit, used) = (quota.limit, quota.octets);
+                input.quotas.push(QuotaFigures { link: report.interface, limit, used });
+            }
+        }
+    }
+
+    /// Flows that moved, with zeros for what may come.
+    fn move_figures(&self, input: &mut MetricsInput) {
+        let links = self.link_labels();
+        let pairs = links.len() * links.len().saturating_sub(1);
+        let mut moves: BTreeMap<(String, String, &str), u64> = BTreeMap::new();
+        if pairs * MoveReason::ALL.len() <= MOVES_NAMED {
+            for from in &links {
+                for to in links.iter().filter(|to| *to != from) {
+                    for reason in MoveReason::ALL {
+                        moves.insert((from.clone(), to.clone(), reason.as_str()), 0);
+                    }
+                }
+            }
+        }
+        for home in &self.homes {
+            for counted in home.tunnel.lane.engine.counters().snapshot().moves {
+                let (from, to) = (self.link_label(counted.from), self.link_label(counted.to));
+                *moves.entry((from, to, counted.reason.as_str())).or_default() += counted.count;
+            }
+        }
+        for ((from, to, reason), moves) in moves {
+            input.flow_moves.push(FlowMoveFigures { from, to, reason: reason.to_owned(), moves });
         }
     }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mtun_policy::{Bid, CareOfAddress, Effective, Home, Override};
+use mtun_policy::steering::Steering;
+use mtun_policy::{Bid, CareOfAddress, Effective, Home};
 use mtun_signaling::machine::Machine;
 use mtun_signaling::mobile::{MobileConfig, MobileEvent, MobileNode, MobileOutput};
 use mtun_signaling::time::Timestamp;
 
+use super::facts::Told;
 use super::tunnel::Tunnel;
 
 /// What the last acknowledgement granted, for people.
@@ -29,10 +31,14 @@ pub struct MobileHome {
     pub tunnel: Tunnel,
     /// Its registration machine.
     pub node: MobileNode,
-    /// Its rules as they stand.
+    /// What follows for its rules from links, bindings and the time.
+    pub steering: Steering,
+    /// What that was told last.
+    pub(super) told: Told,
+    /// Its rules as they were published.
     pub effective: Arc<Effective>,
-    /// Overrides by `mtun steer`.
-    pub overrides: Vec<Override>,
+    /// When flows without packets are to be judged anew.
+    pub reevaluate: Option<Duration>,
     /// Lifetimes granted, by BID.
     pub granted: BTreeMap<Option<Bid>, Granted>,
     /// The generation last published.
@@ -43,13 +49,21 @@ pub struct MobileHome {
 
 impl MobileHome {
     /// A home that has not registered yet.
-    pub fn new(home: Home, tunnel: Tunnel, config: MobileConfig, now: Timestamp) -> Self {
+    pub fn new(
+        home: Home,
+        tunnel: Tunnel,
+        config: MobileConfig,
+        steering: Steering,
+        now: Timestamp,
+    ) -> Self {
         Self {
             home,
             tunnel,
             node: MobileNode::new(config, now),
-            effective: Arc::default(),
-            overrides: Vec::new(),
+            effective: steering.effective(),
+            steering,
+            told: Told::default(),
+            reevaluate: None,
             granted: BTreeMap::new(),
             generation: 0,
             stopped: false,
@@ -73,24 +87,15 @@ impl MobileHome {
         }
     }
 
-    /// Evaluates the rules for this moment; returns whether an override ended.
-    pub fn evaluate(&mut self, now: Duration) -> Vec<Override> {
-        let (ended, standing) =
-            std::mem::take(&mut self.overrides).into_iter().partition(|it| it.until <= now);
-        self.overrides = standing;
-        // Attachment is the bindings' affair; no link is drained in this slice.
-        let facts = mtun_policy::PathFacts::new();
-        let effective = mtun_policy::evaluate(&self.home.rules, &self.overrides, &facts, now);
-        if *effective != *self.effective {
-            self.effective = effective;
-        }
-        ended
+    /// When something is due: for the machine, for steering or for flows without packets.
+    pub fn deadline(&self) -> Option<Duration> {
+        let due = [self.node.deadline(), self.steering.deadline(), self.reevaluate];
+        due.into_iter().flatten().min()
     }
 
-    /// When something is due: the machine's deadline or the end of an override.
-    pub fn deadline(&self, now: Duration) -> Option<Duration> {
-        let expiry = mtun_policy::steering::next_expiry(&self.overrides, now);
-        [self.node.deadline(), expiry].into_iter().flatten().min()
+    /// Judges a slice of the flows without packets anew.
+    pub fn reevaluate(&mut self, now: Duration) {
+        self.reevaluate = self.tunnel.lane.engine.reevaluate(now);
     }
 
     fn outputs(&mut self) -> Vec<MobileOutput> {

@@ -177,9 +177,6 @@ impl Owner {
             (true, Ok(_)) => HandoverReason::CareOfChanged,
             (false, Ok(_)) => HandoverReason::LinkUp,
         };
-        let word = if state.is_ok() { "up" } else { "down" };
-        let why = state.as_ref().map_or_else(ToString::to_string, |_| String::new());
-        *self.counts.link_changes.entry((name.clone(), word, why)).or_default() += 1;
         self.tell(match &state {
             Ok(attachment) => Event::LinkUp {
                 link: name.clone(),

@@ -14,10 +14,12 @@
 mod answers;
 mod apply;
 mod chosen;
+mod facts;
 mod figures;
 mod history;
 mod home;
 mod key_store;
+mod ledger;
 mod links;
 mod owner;
 mod report;

@@ -17,8 +17,10 @@ use tokio::task::JoinHandle;
 
 use super::Options;
 use super::apply::{Candidate, InForce, Prepared, Purpose, Trial, Wanted, client_left};
+use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
+use super::ledger::LedgerKeeper;
 use super::served::AgentHome;
 use crate::control::ControlRequest;
 use crate::control::documents::{Event, EventDocument, TakenBack};
@@ -64,7 +66,7 @@ pub struct SignalingCounts {
     /// Notices, by home and reason.
     pub notices: BTreeMap<(HomeName, &'static str), u64>,
     /// Changes of state, by link, new state and reason.
-    pub link_changes: BTreeMap<(InterfaceName, &'static str, String), u64>,
+    pub link_states: BTreeMap<(InterfaceName, &'static str, &'static str), u64>,
 }
 
 /// Everything the daemon owns.
@@ -94,6 +96,10 @@ pub struct Owner {
     pub(super) homes: Vec<MobileHome>,
     pub(super) served: Vec<AgentHome>,
     pub(super) counts: SignalingCounts,
+    /// What links carried, and who knows of it.
+    pub(super) counted: Counted,
+    /// Writes down what was counted of quotas.
+    pub(super) ledger: LedgerKeeper,
     pub(super) next_override: u16,
     /// Who made each override, by user number.
     pub(super) override_owners: BTreeMap<RuleId, Option<u32>>,
@@ -147,6 +153,7 @@ impl Owner {
                 () = client_left(self.trial.as_mut()) => {
                     self.trial_over(TakenBack::ClientLeft).await;
                 }
+                () = self.shared.paths.carried.notified() => self.carried(),
                 _ = tokio::time::sleep(sleep) => {
                     self.deadlines();
                     self.trial_deadline().await;
@@ -180,10 +187,11 @@ impl Owner {
 
     fn until_deadline(&self) -> Duration {
         let now = self.now().monotonic;
-        let homes = self.homes.iter().filter_map(|home| home.deadline(now));
+        let homes = self.homes.iter().filter_map(MobileHome::deadline);
         let served = self.served.iter().filter_map(AgentHome::deadline);
         let trial = self.trial.as_ref().map(|trial| trial.until);
-        let next = homes.chain(served).chain(trial).min();
+        let tick = (!self.homes.is_empty()).then_some(self.counted.next);
+        let next = homes.chain(served).chain(trial).chain(tick).min();
         next.map_or(Duration::from_secs(3600), |next| next.saturating_sub(now))
     }
 
@@ -200,25 +208,44 @@ impl Owner {
         own
     }
 
+    pub(super) fn publish_homes(&mut self) {
+        for home in 0..self.homes.len() {
+            self.publish_home(home);
+        }
+    }
+
+    /// Tells steering what changed, publishes what follows, judges flows without packets anew and
+    /// tells people, in this order: no flow is born under what was, and none is judged by it.
     pub(super) fn publish_home(&mut self, home: usize) {
         let own = self.own_addresses();
         let now = self.now().monotonic;
-        self.homes[home].evaluate(now);
+        self.tell_steering(home, now);
         let it = &self.homes[home];
         let path = |bid: Bid| {
-            let name = &self.policy.interface_of(bid)?.name;
-            let attachment = self.links.get(name)?.state.as_ref().ok()?;
+            let interface = self.policy.interface_of(bid)?;
+            let attachment = self.links.get(&interface.name)?.state.as_ref().ok()?;
             let mtu = u16::try_from(attachment.mtu).unwrap_or(u16::MAX);
-            Some(PathFacts { attached: true, mtu })
+            Some(PathFacts {
+                usable: it.steering.usable(bid),
+                attached: it.steering.breaks_out(bid),
+                metered: interface.metered,
+                mtu,
+                figures: it.steering.figures(bid),
+            })
         };
-        let registration =
-            publish::home(&it.home, &it.node.update_list(), it.effective.clone(), path);
-        let (generation, changed) = publish::publish_home(&it.tunnel.published, registration, own);
-        self.homes[home].generation = generation;
+        let effective = it.steering.effective();
+        let registration = publish::home(&it.home, &it.node.update_list(), effective.clone(), path);
+        let published = &it.tunnel.published;
+        let (generation, changed) =
+            publish::publish_home(published, registration, &it.home.also, own, now);
+        let it = &mut self.homes[home];
+        (it.generation, it.effective) = (generation, effective);
         if changed {
-            let home = self.homes[home].home.name.clone();
+            it.reevaluate(now);
+            let home = it.home.name.clone();
             self.tell(Event::Published { home, generation });
         }
+        self.steering_notices(home);
     }
 
     pub(super) fn publish_mobile(&mut self, served: usize, home_address: mtun_policy::HomeAddress) {
@@ -330,6 +357,8 @@ impl Owner {
                 tracing::error!(%error, "the history of policies could not be written");
             }
         }
+        self.count_octets();
+        self.keep_ledgers();
         let now = self.now();
         let deadline = now.monotonic + self.options.stop_deadline;
         for home in 0..self.homes.len() {

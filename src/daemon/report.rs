@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use mtun_dataplane::{DropReason, Encapsulation, Explained, Fate, PathId, Registration};
+use mtun_policy::steering::{self, Admin, Bar, Cause, Figure, LinkReason, LinkReport};
 use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, SecurityName, Usable};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
@@ -13,7 +14,7 @@ use super::served::AgentHome;
 use crate::control::documents::{
     BindingDocument, BindingPhase, ExplainDocument, ExplainVerdict, FlowKeyDocument, Health,
     HealthReason, HomeDocument, LinkDocument, LinkState, MobileDocument, PolicyDocument,
-    RuleDocument, RuleReference, StatusCode, StatusDocument, TunnelDocument,
+    QuotaDocument, RuleDocument, RuleReference, StatusCode, StatusDocument, TunnelDocument,
 };
 
 impl Owner {
@@ -71,17 +72,34 @@ impl Owner {
 
     fn link_documents(&self) -> Vec<LinkDocument> {
         let now = self.now().monotonic;
+        let reports: Vec<_> = self.homes.iter().map(|home| home.steering.links()).collect();
         let document = |interface: &mtun_policy::Interface| {
             let record = self.links.get(&interface.name);
             let attached = record.and_then(|record| record.state.as_ref().ok());
-            let (state, reason) = match interface.bid {
+            // Several homes may see a link differently; the worst view is shown.
+            let views = reports.iter().flatten().filter(|it| it.interface == interface.name);
+            let report = views.max_by_key(|it| severity(it.state));
+            let movement = interface.bid.map(|_| self.watch.movements().state(&interface.name));
+            let (state, reason) = match (movement, report) {
                 // An agent's links carry whatever comes; there is no care-of address on them.
-                None if self.access.contains_key(&interface.name) => (LinkState::Up, None),
-                None => (LinkState::Down, Some("no such interface".to_owned())),
-                Some(_) => match self.watch.movements().state(&interface.name) {
-                    Ok(_) => (LinkState::Up, None),
-                    Err(reason) => (LinkState::Down, Some(reason.to_string())),
-                },
+                (None, _) if self.access.contains_key(&interface.name) => (LinkState::Up, None),
+                (None, _) => (LinkState::Down, Some("no such interface".to_owned())),
+                (Some(Err(reason)), _) => (LinkState::Down, Some(reason.to_string())),
+                (Some(Ok(_)), None) => (LinkState::Up, None),
+                (Some(Ok(_)), Some(report)) => state_of(report),
+            };
+            let recovers_in_seconds = match report.map(|it| it.state) {
+                Some(steering::LinkState::Recovering { until })
+                    if state == LinkState::Recovering =>
+                {
+                    Some(until.saturating_sub(now).as_millis().div_ceil(1000) as u64)
+                }
+                _ => None,
+            };
+            let attached_since = record.map(|it| it.since);
+            let since = match report {
+                Some(report) => attached_since.map(|since| since.max(report.since)),
+                None => attached_since,
             };
             LinkDocument {
                 interface: interface.name.clone(),
@@ -92,7 +110,11 @@ impl Owner {
                 care_of: attached.map(|it| CareOfAddress::from(it.care_of)),
                 router: attached.and_then(|it| it.router).map(IpAddr::V6),
                 reason,
-                since_seconds: record.map(|it| now.saturating_sub(it.since).as_secs()),
+                since_seconds: since.map(|since| now.saturating_sub(since).as_secs()),
+                recovers_in_seconds,
+                metered: interface.metered,
+                quota: report.and_then(|report| report.quota.as_ref()).map(quota_document),
+                load: report.and_then(|report| report.load).map(|load| load.0),
             }
         };
         self.policy.interfaces.iter().map(document).collect()
@@ -173,6 +195,72 @@ impl Owner {
     }
 }
 
+/// How bad a state is.
+fn severity(state: steering::LinkState) -> u8 {
+    match state {
+        steering::LinkState::Up => 0,
+        steering::LinkState::Degraded => 1,
+        steering::LinkState::Recovering { .. } => 2,
+        steering::LinkState::Unknown => 3,
+        steering::LinkState::Down => 4,
+    }
+}
+
+/// The state of an attached link, and what speaks against it.
+fn state_of(report: &LinkReport) -> (LinkState, Option<String>) {
+    let state = match (report.admin, report.state) {
+        (Admin::Held, _) => LinkState::Held,
+        (_, steering::LinkState::Down) => LinkState::Down,
+        (_, steering::LinkState::Unknown) => LinkState::Unknown,
+        (_, steering::LinkState::Recovering { .. }) => LinkState::Recovering,
+        (Admin::Drained, _) => LinkState::Drained,
+        (Admin::Open, steering::LinkState::Up) => LinkState::Up,
+        (Admin::Open, steering::LinkState::Degraded) => LinkState::Degraded,
+    };
+    let quota = match report.bar {
+        Some(Bar::OverQuota) => Some("its quota is used up: a last resort".to_owned()),
+        Some(Bar::Stopped) => Some("its quota is used up".to_owned()),
+        Some(Bar::Drained | Bar::Held) | None => None,
+    };
+    let state = if report.bar == Some(Bar::Stopped) { LinkState::Down } else { state };
+    let reason = (report.reason != LinkReason::Good).then(|| report.reason.to_string());
+    (state, quota.or(reason))
+}
+
+fn quota_document(quota: &steering::QuotaReport) -> QuotaDocument {
+    let date = |day: steering::Day| {
+        let (year, month, day) = day.date();
+        format!("{year:04}-{month:02}-{day:02}")
+    };
+    QuotaDocument {
+        used_octets: quota.octets,
+        limit_octets: quota.limit,
+        level: quota.level.into(),
+        at_limit: quota.at_limit,
+        resets: quota.resets.map(date),
+    }
+}
+
+/// One word for a reason, for metrics.
+pub(super) fn reason_code(reason: &LinkReason) -> &'static str {
+    match reason {
+        LinkReason::NeverRegistered => "never-registered",
+        LinkReason::Good => "good",
+        LinkReason::OutOfClass(_) => "out-of-class",
+        LinkReason::Supposed => "supposed",
+        LinkReason::Bad(Cause::Detached) => "detached",
+        LinkReason::Bad(Cause::Refused) => "refused",
+        LinkReason::Bad(Cause::NoBinding) => "no-binding",
+        LinkReason::Bad(Cause::ProbesLost) => "probes-lost",
+        LinkReason::Bad(Cause::Beyond(Figure::Signal)) => "beyond-signal",
+        LinkReason::Bad(Cause::Beyond(Figure::Rtt)) => "beyond-rtt",
+        LinkReason::Bad(Cause::Beyond(Figure::Jitter)) => "beyond-jitter",
+        LinkReason::Bad(Cause::Beyond(Figure::Loss)) => "beyond-loss",
+        LinkReason::Holding(_) => "held-back",
+        LinkReason::LastLink(_) => "last-link",
+    }
+}
+
 /// A home's bindings with the states that somebody supposes.
 struct Supposed<'r> {
     registration: &'r Registration,
@@ -207,7 +295,8 @@ pub(super) fn explain_home(
     };
     let supposed = Supposed { registration, facts };
     let now = owner.now().monotonic;
-    let effective = mtun_policy::evaluate(&home.home.rules, &home.overrides, facts, now);
+    let overrides = home.steering.overrides();
+    let effective = mtun_policy::evaluate(&home.home.rules, overrides, facts, now);
     let explanation =
         mtun_policy::explain(&owner.policy, &home.home, &effective, key, &supposed, facts);
     let flow = FlowKeyDocument::new(key, owner.policy.ingresses.name(key.ingress));

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use mtun_dataplane::PathId;
-use mtun_policy::{Bid, HomeName, Override};
+use mtun_policy::{Bid, HomeName};
 use mtun_signaling::agent::{AgentEvent, AgentNotice, AgentOutput};
 use mtun_signaling::machine::Transmit;
 use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput};
@@ -59,21 +59,19 @@ impl Owner {
         for home in 0..self.homes.len() {
             let outputs = self.homes[home].handle_deadline(now);
             self.mobile_outputs(home, outputs);
-            let ended = self.homes[home].evaluate(now.monotonic);
-            if !ended.is_empty() {
-                self.overrides_ended(&ended, true);
+            let it = &mut self.homes[home];
+            if it.steering.deadline().is_some_and(|at| at <= now.monotonic) {
                 self.publish_home(home);
+            } else if it.reevaluate.is_some_and(|at| at <= now.monotonic) {
+                it.reevaluate(now.monotonic);
             }
         }
         for served in 0..self.served.len() {
             let outputs = self.served[served].handle_deadline(now);
             self.agent_outputs(served, outputs);
         }
-    }
-
-    pub(super) fn overrides_ended(&self, ended: &[Override], expired: bool) {
-        for steer in ended {
-            self.tell(Event::SteerEnded { id: super::answers::override_number(steer.id), expired });
+        if !self.homes.is_empty() && self.counted.next <= now.monotonic {
+            self.tick();
         }
     }
 
@@ -111,7 +109,10 @@ impl Owner {
                         reason: reason.to_string(),
                     });
                 }
-                MobileOutput::Notice(notice) => self.mobile_notice(&name, &notice),
+                MobileOutput::Notice(notice) => {
+                    changed |= matches!(notice, MobileNotice::Refused { .. });
+                    self.mobile_notice(&name, &notice);
+                }
                 MobileOutput::Stopped => self.homes[home].stopped = true,
             }
         }

@@ -8,6 +8,7 @@ use anyhow::Context;
 use ipnet::Ipv6Net;
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
+use mtun_policy::steering::Steering;
 use mtun_policy::{
     AllowedMobile, Fallback, Faults, FieldSet, Home, InterfaceName, Policy, Role, ServedHome, Verb,
 };
@@ -18,9 +19,11 @@ use tokio::sync::{broadcast, mpsc};
 use super::Options;
 use super::apply::InForce;
 use super::chosen::Chosen;
+use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
 use super::key_store::{KeyError, KeyStore};
+use super::ledger::{self, LedgerKeeper, Ledgers};
 use super::owner::{Owner, SignalingCounts};
 use super::served::AgentHome;
 use super::tunnel::{Plan, Tunnel};
@@ -124,6 +127,8 @@ impl Owner {
         let policy = in_force.policy.clone();
         let clock = Clock::start().shifted(options.clock_offset);
         let now = clock.now();
+        let ledger = LedgerKeeper::start(&options.state)
+            .context("cannot start to write down what is counted of quotas")?;
         let netlink = Arc::new(Netlink::open()?);
         let mut sysctls = Sysctls::open(Some(options.state.join("sysctl.json")));
         // What a killed run left: its settings first, so that the originals are the true ones.
@@ -147,6 +152,7 @@ impl Owner {
         let mut ground = Ground {
             policy: &policy,
             keys: &keys,
+            ledgers: ledger::read(&options.state),
             mtu,
             shared: &shared,
             netlink: &netlink,
@@ -202,6 +208,8 @@ impl Owner {
             homes,
             served,
             counts: SignalingCounts::default(),
+            counted: Counted::default(),
+            ledger,
             next_override: 1,
             override_owners: Default::default(),
             events,
@@ -215,9 +223,8 @@ impl Owner {
             routes_dirty: true,
         };
         owner.find_ingresses().await;
-        for home in 0..owner.homes.len() {
-            owner.publish_home(home);
-        }
+        owner.watch_octets();
+        owner.tick();
         if let Some(scrapes) = scrapes {
             let metrics = Arc::new(Metrics::new(&owner.metrics_input()));
             owner.tasks.push(tokio::spawn(scrapes.serve(metrics.clone(), request_sender)));
@@ -292,6 +299,8 @@ async fn tunnel_mtu(policy: &Policy, netlink: &Netlink) -> anyhow::Result<u32> {
 struct Ground<'g> {
     policy: &'g Policy,
     keys: &'g KeyStore,
+    /// What earlier runs counted of quotas.
+    ledgers: Ledgers,
     /// MTU of tunnels of which the policy says nothing.
     mtu: u32,
     shared: &'g Arc<Shared>,
@@ -337,7 +346,11 @@ async fn open_home(
         protection: ground.keys.get(home.security.as_ref()),
         initial_sequence: random::u16()?,
     };
-    Ok(MobileHome::new(home.clone(), tunnel, config, now))
+    let mut steering = Steering::new(ground.policy, home, now.monotonic);
+    if let Some(ledger) = ground.ledgers.get(&home.name) {
+        steering.restore(now.monotonic, ledger);
+    }
+    Ok(MobileHome::new(home.clone(), tunnel, config, steering, now))
 }
 
 async fn open_served(served: &ServedHome, ground: &mut Ground<'_>) -> anyhow::Result<AgentHome> {

@@ -10,12 +10,14 @@ pub struct PolicyText {
 }
 
 impl Default for PolicyText {
-    /// `examples/figure-11.kdl` and `examples/home-agent.kdl` as they are.
+    /// `examples/figure-11.kdl` and `examples/home-agent.kdl`; links that return are used at once
+    /// and not after half a minute.
     fn default() -> Self {
-        Self {
+        let text = Self {
             mobile: include_str!("../../examples/figure-11.kdl").to_owned(),
             agent: include_str!("../../examples/home-agent.kdl").to_owned(),
-        }
+        };
+        text.with_usable("wlan0", "hold up=\"0s\"").with_usable("wwan0", "hold up=\"0s\"")
     }
 }
 
@@ -28,10 +30,38 @@ impl PolicyText {
         self
     }
 
+    /// The mobile's file with `usable { … }` of a link, instead of what it said there.
+    #[must_use]
+    pub fn with_usable(self, interface: &str, says: &str) -> Self {
+        let mut text = self.without_usable(interface);
+        let head = format!("interface \"{interface}\" {{\n");
+        let with = format!("{head}    usable {{ {says} }}\n");
+        text.mobile = changed(&text.mobile, &head, &with);
+        text
+    }
+
+    /// The mobile's file with further statements about a link, such as a quota.
+    #[must_use]
+    pub fn with_statement(mut self, interface: &str, says: &str) -> Self {
+        let head = format!("interface \"{interface}\" {{\n");
+        self.mobile = changed(&self.mobile, &head, &format!("{head}    {says}\n"));
+        self
+    }
+
+    fn without_usable(mut self, interface: &str) -> Self {
+        let head = format!("interface \"{interface}\" {{\n    usable {{ ");
+        if let Some(at) = self.mobile.find(&head) {
+            let start = at + head.len() - "    usable { ".len();
+            let end = self.mobile[start..].find('\n').map_or(start, |length| start + length + 1);
+            self.mobile.replace_range(start..end, "");
+        }
+        self
+    }
+
     /// The mobile's file with a third uplink, `wwan1`, BID 3.
     #[must_use]
     pub fn with_third_uplink(mut self) -> Self {
-        let third = "interface \"wwan1\" { bid 3; priority 30; }\n\nhome \"acme\" {";
+        let third = "interface \"wwan1\" {\n    usable { hold up=\"0s\" }\n    bid 3\n    priority 30\n}\n\nhome \"acme\" {";
         self.mobile = changed(&self.mobile, "home \"acme\" {", third);
         // The file's own tests are right to notice that there is one more way out.
         let none = "given wwan0=down wlan0=down }";
@@ -95,6 +125,12 @@ mod tests {
             ),
             ("a second home", PolicyText::default().with_second_home()),
             ("a third uplink", PolicyText::default().with_third_uplink()),
+            (
+                "a link that is held back, and counted",
+                PolicyText::default()
+                    .with_usable("wlan0", "hold up=\"5s\" down=\"1s\"")
+                    .with_statement("wwan0", "quota \"2MB\" per=day at-limit=stop"),
+            ),
             ("a short lifetime", PolicyText::default().with_lifetime(8)),
         ];
         for (what, text) in cases {

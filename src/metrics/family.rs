@@ -50,6 +50,16 @@ static LINK_STATE_CHANGES: Family = family(
     Kind::Counter,
     "How often the link came into the state, by reason",
 );
+static LINK_QUOTA: Family = family(
+    "mtun_link_quota_bytes",
+    Kind::Gauge,
+    "Octets that the link may carry in a quota period",
+);
+static LINK_USED: Family = family(
+    "mtun_link_used_bytes",
+    Kind::Gauge,
+    "Octets that the link has carried in this quota period, both directions, outer headers included",
+);
 static TUNNEL_BYTES: Family = family(
     "mtun_tunnel_bytes_total",
     Kind::Counter,
@@ -96,10 +106,12 @@ static HA_BINDINGS: Family =
     family("mtun_ha_bindings", Kind::Gauge, "Bindings in the home agent's cache");
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 14] = [
+pub(super) static ALL: [&Family; 16] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_STATE_CHANGES,
+    &LINK_QUOTA,
+    &LINK_USED,
     &TUNNEL_BYTES,
     &TUNNEL_PACKETS,
     &RULE_BYTES,
@@ -183,6 +195,8 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
             ];
             (labels, s.changes as f64)
         }),
+        rows(&LINK_QUOTA, &input.quotas, |q| (vec![("link", text(&q.link))], q.limit as f64)),
+        rows(&LINK_USED, &input.quotas, |q| (vec![("link", text(&q.link))], q.used as f64)),
         rows(&TUNNEL_BYTES, &input.tunnels, |t| (tunnel_labels(t), t.bytes as f64)),
         rows(&TUNNEL_PACKETS, &input.tunnels, |t| (tunnel_labels(t), t.packets as f64)),
         rows(&RULE_BYTES, &input.rules, |r| {

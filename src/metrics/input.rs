@@ -14,6 +14,9 @@ pub struct MetricsInput {
     pub links: Vec<LinkFigures>,
     /// Every (link, state, reason) that occurred, and those that are to exist from the start.
     pub link_states: Vec<LinkStateFigures>,
+    /// Every link with a quota.
+    #[serde(default)]
+    pub quotas: Vec<QuotaFigures>,
     /// Every home network.
     pub homes: Vec<HomeFigures>,
     /// Every binding of a mobile, by link.
@@ -70,12 +73,23 @@ pub struct LinkFigures {
 pub struct LinkStateFigures {
     /// The link.
     pub link: InterfaceName,
-    /// The state, `up` or `down`.
+    /// The state, such as `recovering`.
     pub state: String,
     /// The reason, one word.
     pub reason: String,
     /// Changes.
     pub changes: u64,
+}
+
+/// The quota of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaFigures {
+    /// The link.
+    pub link: InterfaceName,
+    /// The octets there may be in a period.
+    pub limit: u64,
+    /// Those of this period.
+    pub used: u64,
 }
 
 /// One home network.

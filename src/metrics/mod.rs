@@ -21,7 +21,8 @@ use metrics_exporter_prometheus::{
 pub use http::{Scrapes, ScrapesError};
 pub use input::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
-    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RuleFigures, TunnelFigures,
+    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures, RuleFigures,
+    TunnelFigures,
 };
 
 use self::family::{Families, Kind, METADATA};

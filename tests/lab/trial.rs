@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use mtun::control::documents::{
-    PolicyAppliedDocument, PolicyCause, PolicyEntryState, PolicyHistoryDocument,
+    Event, PolicyAppliedDocument, PolicyCause, PolicyEntryState, PolicyHistoryDocument,
 };
 use mtun::control::protocol::PolicySource;
 use mtun::control::{Client, ClientError, ErrorCode, Request, Response};
@@ -132,12 +132,13 @@ fn a_confirmed_policy_stays_and_another_waits_for_the_verdict() {
     }
     let back_by_number = other.ask(Request::PolicyRollback { entry: Some(1) });
     assert_eq!(refused(back_by_number).0, ErrorCode::Refused);
+    let mut events = client(daemon).monitor().unwrap();
     daemon.process.signal(libc::SIGHUP);
-    daemon
-        .wait_until("the refusal of SIGHUP", PATIENCE, |status| {
-            format!("{:?}", status.health).contains("on trial")
-        })
-        .unwrap();
+    let refusal = events.find_map(|event| match event.unwrap().event {
+        Event::PolicyRefused { message } => Some(message),
+        _ => None,
+    });
+    assert!(refusal.is_some_and(|message| message.contains("on trial")), "SIGHUP waits as well");
 
     match other.ask(Request::PolicyConfirm {}).unwrap() {
         Response::PolicyConfirmed(document) => assert_eq!(document.confirmed.name, "good"),

@@ -64,6 +64,10 @@ pub fn links() -> Vec<LinkDocument> {
             router: None,
             reason: Some("carrier-lost".to_owned()),
             since_seconds: Some(75),
+            recovers_in_seconds: None,
+            metered: false,
+            quota: None,
+            load: None,
         },
         LinkDocument {
             interface: "wwan0".into(),
@@ -75,6 +79,10 @@ pub fn links() -> Vec<LinkDocument> {
             router: None,
             reason: None,
             since_seconds: None,
+            recovers_in_seconds: None,
+            metered: true,
+            quota: None,
+            load: None,
         },
     ]
 }

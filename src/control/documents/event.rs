@@ -4,9 +4,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, MobileNetworkPrefix};
+use mtun_policy::{
+    Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, MobileNetworkPrefix, RuleName,
+};
 use serde::{Deserialize, Serialize};
 
+use super::status::QuotaLevel;
 use crate::control::protocol::VERSION;
 
 /// One event with its time.
@@ -87,6 +90,38 @@ pub enum Event {
         link: InterfaceName,
         /// Why, one word such as `carrier-lost`.
         reason: String,
+    },
+    /// Steering sees a link differently: what the rules make of it changed.
+    LinkState {
+        /// The home network.
+        home: HomeName,
+        /// The link.
+        link: InterfaceName,
+        /// Its state before, one word such as `recovering`.
+        from: String,
+        /// Its state from here on.
+        to: String,
+        /// Why.
+        reason: String,
+    },
+    /// A link's quota came to its warning or to its end, or a period began.
+    Quota {
+        /// The link.
+        link: InterfaceName,
+        /// How near its end it is.
+        level: QuotaLevel,
+        /// Octets carried in this period.
+        octets: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// The copies of a `duplicate` rule used up its cap: metered links carry none until the
+    /// period ends.
+    CapReached {
+        /// The home network.
+        home: HomeName,
+        /// The rule.
+        rule: RuleName,
     },
     /// The agent accepted a binding: the first time, after a change, or again.
     Bound {
@@ -215,6 +250,15 @@ impl fmt::Display for Event {
                 write!(f, "link {link} is up: care-of address {care_of}, no router needed")
             }
             Self::LinkDown { link, reason } => write!(f, "link {link} is down: {reason}"),
+            Self::LinkState { link, from, to, reason, .. } => {
+                write!(f, "link {link} was {from} and is {to}: {reason}")
+            }
+            Self::Quota { link, level, octets, limit } => {
+                write!(f, "link {link} has carried {octets} of {limit} octets: quota {level}")
+            }
+            Self::CapReached { rule, .. } => {
+                write!(f, "rule {rule} has used up its cap: no copies on metered links")
+            }
             Self::Bound { home, bid, link, care_of, granted_seconds, first } => {
                 let what = if *first { "registered" } else { "refreshed" };
                 let over = over(bid, link);

@@ -67,6 +67,13 @@ pub enum HealthReason {
         /// Why, one word of the daemon's reasons.
         reason: Option<String>,
     },
+    /// A link is used though it is not good.
+    LinkDegraded {
+        /// The link.
+        link: InterfaceName,
+        /// Why it is not.
+        reason: Option<String>,
+    },
     /// The last policy that was to be applied was refused; the one before is in force.
     PolicyRefused {
         /// The first of its faults.
@@ -82,7 +89,8 @@ impl HealthReason {
             Self::BindingRefused { .. } => 1,
             Self::LinkUnusable { .. } => 2,
             Self::BindingPending { .. } => 3,
-            Self::PolicyRefused { .. } => 4,
+            Self::LinkDegraded { .. } => 4,
+            Self::PolicyRefused { .. } => 5,
         }
     }
 }
@@ -105,6 +113,12 @@ impl fmt::Display for HealthReason {
                 write!(f, "link {link} cannot be used: {reason}")
             }
             Self::LinkUnusable { link, reason: None } => write!(f, "link {link} cannot be used"),
+            Self::LinkDegraded { link, reason: Some(reason) } => {
+                write!(f, "link {link} is used though it is not good: {reason}")
+            }
+            Self::LinkDegraded { link, reason: None } => {
+                write!(f, "link {link} is used though it is not good")
+            }
             Self::PolicyRefused { message } => {
                 write!(f, "the last policy was refused, the one before is in force: {message}")
             }
@@ -140,12 +154,20 @@ impl Health {
         further.extend(
             links
                 .iter()
-                .filter(|link| matches!(link.state, LinkState::Down | LinkState::Unknown))
+                .filter(|link| {
+                    use LinkState::{Down, Recovering, Unknown};
+                    matches!(link.state, Down | Unknown | Recovering)
+                })
                 .map(|link| HealthReason::LinkUnusable {
                     link: link.interface.clone(),
                     reason: link.reason.clone(),
                 }),
         );
+        let degraded = links.iter().filter(|link| link.state == LinkState::Degraded);
+        further.extend(degraded.map(|link| HealthReason::LinkDegraded {
+            link: link.interface.clone(),
+            reason: link.reason.clone(),
+        }));
         for binding in bindings {
             let (home, bid) = (binding.home.clone(), binding.bid);
             match binding.phase {

@@ -31,6 +31,6 @@ pub use history::{
 pub use policy::{FaultDocument, PolicyAppliedDocument, PolicyDocument, RuleDocument};
 pub use status::{
     BindingDocument, BindingPhase, BindingsDocument, HomeDocument, LinkDocument, LinkState,
-    MobileDocument, StatusCode, StatusDocument, TunnelDocument,
+    MobileDocument, QuotaDocument, QuotaLevel, StatusCode, StatusDocument, TunnelDocument,
 };
 pub use steer::{OverrideDocument, SteerDocument, SteerListDocument, SteerUndoDocument};

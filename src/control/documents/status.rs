@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::Ipv6Net;
 use mtun_policy::{
-    Bid, CareOfAddress, HomeAddress, HomeAgentAddress, HomeName, InterfaceName,
+    AtLimit, Bid, CareOfAddress, HomeAddress, HomeAgentAddress, HomeName, InterfaceName,
     MobileNetworkPrefix, Role, SecurityName,
 };
 use serde::{Deserialize, Serialize};
@@ -96,10 +96,70 @@ pub struct LinkDocument {
     pub care_of: Option<CareOfAddress>,
     /// The next hop of packets that leave by it; `null` without one or on links without routers.
     pub router: Option<IpAddr>,
-    /// Why the state is what it is, one word of the daemon's reasons such as `carrier-lost`.
+    /// Why the state is what it is, such as `carrier lost`; `null` if nothing speaks against it.
     pub reason: Option<String>,
     /// Seconds since the state last changed.
     pub since_seconds: Option<u64>,
+    /// Of a link that is recovering, in how many seconds it is used again if nothing happens.
+    #[serde(default)]
+    pub recovers_in_seconds: Option<u64>,
+    /// Whether its octets cost money.
+    #[serde(default)]
+    pub metered: bool,
+    /// Its quota, if it has one.
+    #[serde(default)]
+    pub quota: Option<QuotaDocument>,
+    /// How much of its rate is used, in hundredths of a percent; `null` without a rate.
+    #[serde(default)]
+    pub load: Option<u16>,
+}
+
+/// The quota of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaDocument {
+    /// Octets carried in this period, both directions, outer headers included.
+    pub used_octets: u64,
+    /// How many there may be.
+    pub limit_octets: u64,
+    /// How near its end it is.
+    pub level: QuotaLevel,
+    /// What happens at the end: `last-resort` or `stop`.
+    pub at_limit: AtLimit,
+    /// The first day of the next period, such as `2026-12-01`; `null` while the date is not known.
+    pub resets: Option<String>,
+}
+
+/// How near its end a quota is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuotaLevel {
+    /// Under the warning.
+    Free,
+    /// At the warning or over it.
+    Warned,
+    /// Used up.
+    Reached,
+}
+
+impl From<mtun_policy::steering::QuotaLevel> for QuotaLevel {
+    fn from(level: mtun_policy::steering::QuotaLevel) -> Self {
+        use mtun_policy::steering::QuotaLevel::{Free, Reached, Warned};
+        match level {
+            Free => Self::Free,
+            Warned => Self::Warned,
+            Reached => Self::Reached,
+        }
+    }
+}
+
+impl fmt::Display for QuotaLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Free => "free",
+            Self::Warned => "at its warning",
+            Self::Reached => "used up",
+        })
+    }
 }
 
 /// Whether a link can carry packets.
@@ -108,12 +168,18 @@ pub struct LinkDocument {
 pub enum LinkState {
     /// Nothing is known of it yet.
     Unknown,
-    /// It has a care-of address and a way out.
+    /// In use: it has a care-of address, a way out and a binding.
     Up,
+    /// In use, though it misses a service level class, or as the last link there is.
+    Degraded,
     /// It cannot be used; the reason says why.
     Down,
-    /// Taken out of use by hand.
+    /// Good again, and not used before it has been good for a while.
+    Recovering,
+    /// The last choice of every rule, by hand.
     Drained,
+    /// Not used at all, by hand.
+    Held,
 }
 
 impl fmt::Display for LinkState {
@@ -121,8 +187,11 @@ impl fmt::Display for LinkState {
         f.pad(match self {
             Self::Unknown => "unknown",
             Self::Up => "up",
+            Self::Degraded => "degraded",
             Self::Down => "down",
+            Self::Recovering => "recovering",
             Self::Drained => "drained",
+            Self::Held => "held",
         })
     }
 }
