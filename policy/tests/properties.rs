@@ -8,10 +8,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use mtun_policy::document::{Document, MatchNode, OtherwiseNode, RuleNode, Term, Terms, VerbNode};
+use mtun_policy::steering::{Fact, Given, GivenState, suppose};
 use mtun_policy::{
-    Bid, BlockReply, Choice, FlowKey, Ingress, LinkState, NoFiles, Override, PathFacts, Policy,
-    RuleId, TrafficSelector, Usable, evaluate, filter_text, next_expiry, parse, parse_document,
-    parse_filter,
+    Bid, BlockReply, Choice, FlowKey, Ingress, NoFiles, Override, Policy, RuleId, Steering,
+    TrafficSelector, Usable, filter_text, parse, parse_document, parse_filter,
 };
 use proptest::prelude::*;
 
@@ -28,7 +28,6 @@ fn the_corpus_of_the_fuzz_target_holds() {
 
 const LINKS: [&str; 3] = ["wlan0", "wwan0", "sat0"];
 const PRIORITIES: [u8; 3] = [20, 10, 20];
-const STATES: [LinkState; 3] = [LinkState::Up, LinkState::Drained, LinkState::Down];
 const NETS: [&str; 5] =
     ["2001:db8:a::/48", "2001:db8:a:1::/64", "2001:db8:a:1::7", "2001:db8:b::/48", "@nets"];
 const ADDRESSES: [&str; 5] =
@@ -142,7 +141,7 @@ enum End {
 /// Reads the file's statements from the top down, with nothing compiled.
 struct Naive<'d> {
     document: &'d Document,
-    states: [LinkState; 3],
+    states: [GivenState; 3],
 }
 
 impl Naive<'_> {
@@ -155,35 +154,59 @@ impl Naive<'_> {
             }
             let name = rule.name.value.clone();
             last = Some(name.clone());
-            match &rule.verb.as_ref().unwrap().value {
+            let links = match &rule.verb.as_ref().unwrap().value {
                 VerbNode::Block(reply) => return End::Block(name, *reply),
-                VerbNode::Prefer(links) => {
-                    if let Some(link) = self.first(links) {
-                        return End::Link(name, link);
-                    }
-                }
+                VerbNode::Prefer(links) => self.named(links),
                 other => panic!("no {other:?} in these policies"),
-            }
-            let way_out = match rule.otherwise.as_ref().map(|otherwise| &otherwise.value) {
-                None | Some(OtherwiseNode::NextRule) => continue,
+            };
+            let ordinary = self.first(&links, Use::Ordinary);
+            let last_choice = self.first(&links, Use::LastChoice);
+            let others = match rule.otherwise.as_ref().map(|otherwise| &otherwise.value) {
+                None | Some(OtherwiseNode::NextRule) => match ordinary.or(last_choice) {
+                    Some(link) => return End::Link(name, link),
+                    None => continue,
+                },
                 Some(OtherwiseNode::Then(VerbNode::Block(reply))) => {
-                    return End::Block(name, *reply);
+                    let link = ordinary.or(last_choice);
+                    return link.map_or(End::Block(name.clone(), *reply), |it| End::Link(name, it));
                 }
-                Some(OtherwiseNode::Then(VerbNode::Prefer(links))) => self.first(links),
-                Some(OtherwiseNode::Any) => self.any(),
+                Some(OtherwiseNode::Then(VerbNode::Prefer(links))) => self.named(links),
+                Some(OtherwiseNode::Any) => self.all(),
                 Some(OtherwiseNode::Then(other)) => panic!("no {other:?} in these policies"),
             };
-            return way_out.map_or(End::Nothing(Some(name.clone())), |link| End::Link(name, link));
+            // Last choices come after everything that the rule names, its own before the others.
+            let found = ordinary
+                .or_else(|| self.first(&others, Use::Ordinary))
+                .or(last_choice)
+                .or_else(|| self.first(&others, Use::LastChoice));
+            return found.map_or(End::Nothing(Some(name.clone())), |link| End::Link(name, link));
         }
         End::Nothing(last)
     }
 
-    fn state(&self, link: &str) -> LinkState {
+    fn state(&self, link: &str) -> GivenState {
         self.states[LINKS.iter().position(|known| *known == link).unwrap()]
     }
 
-    /// The first link of the list that is up, else the first that is drained.
-    fn first(&self, links: &Terms<String>) -> Option<&'static str> {
+    /// How a link may be used.
+    fn used(&self, link: &str) -> Option<Use> {
+        use GivenState::{Degraded, Down, Drained, Held, OverQuota, Recovering, Up};
+        match self.state(link) {
+            Up | Degraded => Some(Use::Ordinary),
+            Drained | OverQuota => Some(Use::LastChoice),
+            Down | Held => None,
+            // One of them, if there is nothing else.
+            Recovering => {
+                let good = LINKS
+                    .iter()
+                    .any(|other| matches!(self.state(other), Up | Degraded | Drained | OverQuota));
+                let recovering = self.by_priority(|state| state == Recovering);
+                (!good && recovering.first() == Some(&link)).then_some(Use::Ordinary)
+            }
+        }
+    }
+
+    fn named<'s>(&'s self, links: &'s Terms<String>) -> Vec<&'s str> {
         let mut all = Vec::new();
         for term in links {
             match &term.value {
@@ -199,21 +222,28 @@ impl Naive<'_> {
                 }
             }
         }
-        for state in [LinkState::Up, LinkState::Drained] {
-            if let Some(link) = all.iter().find(|link| self.state(link) == state) {
-                return LINKS.iter().copied().find(|known| known == link);
-            }
-        }
-        None
+        all
     }
 
-    /// The link of the best state, then the lowest priority, then the lowest BID.
-    fn any(&self) -> Option<&'static str> {
-        let links = LINKS.iter().zip(PRIORITIES).enumerate();
-        let usable = links.filter(|(_, (link, _))| self.state(link) != LinkState::Down);
-        usable
-            .min_by_key(|(number, (link, priority))| (self.state(link), *priority, 7 - number))
-            .map(|(_, (link, _))| *link)
+    fn first(&self, links: &[&str], wanted: Use) -> Option<&'static str> {
+        let link = links.iter().find(|link| self.used(link) == Some(wanted))?;
+        LINKS.iter().copied().find(|known| known == link)
+    }
+
+    /// All links for `otherwise any`: the degraded after the others.
+    fn all(&self) -> Vec<&str> {
+        let spoilt = |state| matches!(state, GivenState::Degraded | GivenState::Recovering);
+        let mut all = self.by_priority(|state| !spoilt(state));
+        all.extend(self.by_priority(spoilt));
+        all
+    }
+
+    /// The links in such a state, the lowest BID-PRI first, then the lowest BID.
+    fn by_priority(&self, wanted: impl Fn(GivenState) -> bool) -> Vec<&'static str> {
+        let links = LINKS.iter().copied().zip(PRIORITIES).enumerate();
+        let mut links: Vec<_> = links.filter(|(_, (link, _))| wanted(self.state(link))).collect();
+        links.sort_by_key(|(number, (_, priority))| (*priority, 7 - number));
+        links.into_iter().map(|(_, (link, _))| link).collect()
     }
 
     fn speaks_of(&self, rule: &RuleNode, packet: &Packet) -> bool {
@@ -265,35 +295,17 @@ impl Naive<'_> {
     }
 }
 
-/// Bindings of all links that are not down, as the data plane would have them.
-struct Bound<'p>(&'p Policy, [LinkState; 3]);
-
-impl Bound<'_> {
-    fn state(&self, bid: Bid) -> LinkState {
-        let place = self.0.interfaces.iter().position(|link| link.bid == Some(bid)).unwrap();
-        self.1[place]
-    }
+/// How a link may be used.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Ordinary,
+    LastChoice,
 }
 
-impl Usable for Bound<'_> {
-    fn usable(&self, bid: Bid) -> bool {
-        self.state(bid) != LinkState::Down
-    }
-
-    fn preferred(&self) -> Option<Bid> {
-        let links = self.0.interfaces.iter().map(|link| (link.priority, link.bid.unwrap()));
-        let usable = links.filter(|(_, bid)| self.usable(*bid));
-        usable.min_by_key(|(priority, bid)| (self.state(*bid), *priority, *bid)).map(|(_, bid)| bid)
-    }
-}
-
-fn compiled(policy: &Policy, packet: &Packet, states: [LinkState; 3]) -> End {
-    let facts: PathFacts = policy
-        .interfaces
-        .iter()
-        .zip(states)
-        .map(|(link, state)| (link.bid.unwrap(), state))
-        .collect();
+fn compiled(policy: &Policy, packet: &Packet, states: [GivenState; 3]) -> End {
+    let links = policy.interfaces.iter().zip(states);
+    let given =
+        links.fold(Given::default(), |given, (link, state)| given.with(link.bid.unwrap(), state));
     let key = FlowKey {
         source: packet.source,
         destination: packet.destination,
@@ -307,9 +319,9 @@ fn compiled(policy: &Policy, packet: &Packet, states: [LinkState; 3]) -> End {
         icmp_type: None,
         uid: None,
     };
-    let effective = evaluate(&policy.homes[0].rules, &[], &facts, Duration::ZERO);
+    let supposed = suppose(policy, &policy.homes[0], &given);
     let name = |rule: mtun_policy::Ruling<'_>| rule.head.name.as_str().to_owned();
-    match effective.choose(&key, mtun_policy::Origin::Home, &Bound(policy, states), None) {
+    match supposed.effective.choose(&key, mtun_policy::Origin::Home, &supposed, None) {
         Choice::Use { rule, bid, .. } => {
             let link = policy.interface_of(bid).unwrap().name.as_str();
             End::Link(
@@ -323,8 +335,8 @@ fn compiled(policy: &Policy, packet: &Packet, states: [LinkState; 3]) -> End {
     }
 }
 
-fn any_states() -> impl Strategy<Value = [LinkState; 3]> {
-    prop::array::uniform3(prop::sample::select(STATES.to_vec()))
+fn any_states() -> impl Strategy<Value = [GivenState; 3]> {
+    prop::array::uniform3(prop::sample::select(GivenState::ALL.to_vec()))
 }
 
 proptest! {
@@ -496,7 +508,6 @@ fn overrides_come_first_and_end_by_themselves() {
         reason: None,
         text: "dport 22".to_owned(),
     };
-    let overrides = [steer(0, wwan, 10), steer(1, wlan, 20)];
     let key = FlowKey {
         source: "2001:db8::2".parse().unwrap(),
         destination: "2001:db8:c::1".parse().unwrap(),
@@ -510,18 +521,28 @@ fn overrides_come_first_and_end_by_themselves() {
         icmp_type: None,
         uid: None,
     };
-    let up = [LinkState::Up; 3];
-    let wwan_down: PathFacts = [(wwan, LinkState::Down)].into_iter().collect();
+    let mut steering = Steering::new(&policy, &policy.homes[0], Duration::ZERO);
+    for bid in [wlan, wwan] {
+        steering.handle(Duration::ZERO, Fact::Registered { bid, registered: true });
+    }
+    for steer in [steer(1, wlan, 20), steer(0, wwan, 10)] {
+        steering.handle(Duration::ZERO, Fact::Steer(Box::new(steer)));
+    }
+    let mut without_wwan = steering.clone();
+    without_wwan.handle(Duration::ZERO, Fact::Attached { bid: wwan, attached: false });
     let cases = [
-        ("the first that is asked", 0, PathFacts::new(), "steer-0", wwan),
-        ("still", 9, PathFacts::new(), "steer-0", wwan),
-        ("ended to the second", 10, PathFacts::new(), "steer-1", wlan),
-        ("both ended", 20, PathFacts::new(), "default", wlan),
-        ("its link is down, so the next rule", 0, wwan_down, "steer-1", wlan),
+        ("the first that is asked", 0, &steering, "steer-0", wwan),
+        ("still", 9, &steering, "steer-0", wwan),
+        ("ended to the second", 10, &steering, "steer-1", wlan),
+        ("both ended", 20, &steering, "default", wlan),
+        ("its link is down, so the next rule", 0, &without_wwan, "steer-1", wlan),
     ];
-    for (what, now, facts, rule, bid) in cases {
-        let effective = evaluate(&policy.homes[0].rules, &overrides, &facts, second * now);
-        match effective.choose(&key, mtun_policy::Origin::Home, &Bound(&policy, up), None) {
+    for (what, now, steering, rule, bid) in cases {
+        let mut steering = steering.clone();
+        steering.handle_deadline(second * now);
+        let effective = steering.effective();
+        let bindings = Bound(&steering);
+        match effective.choose(&key, mtun_policy::Origin::Home, &bindings, None) {
             Choice::Use { rule: Some(found), bid: used, .. } => {
                 assert_eq!((found.head.name.as_str(), used), (rule, bid), "{what}")
             }
@@ -529,15 +550,31 @@ fn overrides_come_first_and_end_by_themselves() {
         }
         let other = FlowKey { destination_port: Some(23), ..key };
         let Choice::Use { rule: Some(found), .. } =
-            effective.choose(&other, mtun_policy::Origin::Home, &Bound(&policy, up), None)
+            effective.choose(&other, mtun_policy::Origin::Home, &bindings, None)
         else {
             panic!("{what}")
         };
         assert_eq!(found.head.name.as_str(), "default", "{what}");
     }
-    assert_eq!(next_expiry(&overrides, Duration::ZERO), Some(second * 10));
-    assert_eq!(next_expiry(&overrides, second * 10), Some(second * 20));
-    assert_eq!(next_expiry(&overrides, second * 20), None);
+    let deadlines = std::iter::from_fn(|| {
+        let at = steering.deadline()?;
+        steering.handle_deadline(at);
+        Some(at)
+    });
+    assert_eq!(deadlines.collect::<Vec<_>>(), [second * 10, second * 20]);
+}
+
+/// Bindings as they are published.
+struct Bound<'s>(&'s Steering);
+
+impl Usable for Bound<'_> {
+    fn usable(&self, bid: Bid) -> bool {
+        self.0.usable(bid)
+    }
+
+    fn preferred(&self) -> Option<Bid> {
+        None
+    }
 }
 
 #[test]
