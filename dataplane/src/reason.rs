@@ -57,7 +57,8 @@ reasons! {
         InnerSourceScope = "inner-source-scope",
         /// The same for the inner destination.
         InnerDestinationScope = "inner-destination-scope",
-        /// A type 0 routing header (RFC 5095), or a type 2 one that does not name this home.
+        /// A type 0 routing header (RFC 5095), or one to our home that is not a type 2 header
+        /// naming it.
         RoutingHeader = "routing-header",
         /// A tunnelled packet whose inner source is no mobile's of ours, and whose inner
         /// destination is no home of ours.

@@ -128,12 +128,18 @@ impl Engine {
         };
         let admitted = admit(snapshot, &ends, &inner.key)?;
         let home = admitted.registration.home_address.0;
-        // req TN-13: a type 2 routing header through the tunnel leads to this home or nowhere.
+        // req TN-13: a type 2 routing header to our home leads to our home or nowhere. One to a node
+        // behind us (req NH-20) is that node's: a mobile that visits us is answered by its own agent.
         if admitted.side == Side::Near
-            && inner.chain.routing.is_some_and(|r| r.segments_left != 0)
-            && inner.chain.routing.and_then(|r| r.home_address) != Some(home)
+            && let Some(routing) = inner.chain.routing.filter(|it| it.segments_left != 0)
         {
-            return Err(DropReason::RoutingHeader);
+            let named = match inner.header.destination == home {
+                true => routing.home_address == Some(home),
+                false => routing.home_address.is_some(),
+            };
+            if !named {
+                return Err(DropReason::RoutingHeader);
+            }
         }
         decapsulate(outer, packet, out).map_err(|_| DropReason::Congestion)?;
         let to_machines = match admitted.side {

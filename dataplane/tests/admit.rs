@@ -174,6 +174,24 @@ fn every_inbound_reason_is_reached_and_counted() {
 }
 
 #[test]
+fn nh_20_what_a_visiting_mobile_needs_passes() {
+    // Its agent answers a node that registered from an address behind this router.
+    let visitor = "2001:db8:200::5";
+    let mut acknowledgement = vec![135, 2, 2, 1, 0, 0, 0, 0];
+    acknowledgement.extend_from_slice(&v6(visitor).octets());
+    acknowledgement.extend_from_slice(&[59, 1, 6, 0, 0, 0, 0, 0, 0, 1, 0, 105, 1, 2, 0, 0]);
+    let inner = raw(v6("2001:db8:200::1"), v6(INSIDE), 43, &acknowledgement);
+    let mut node = Node::new(mobile());
+    assert_eq!(node.inbound(&wrapped(AGENT, WLAN, &inner)), Verdict::Deliver);
+    assert_eq!(node.out, inner, "unchanged");
+    // Another kind of header that still leads somewhere does not.
+    let mut other = inner.clone();
+    other[42] = 7;
+    let dropped = Verdict::Drop(DropReason::RoutingHeader);
+    assert_eq!(node.inbound(&wrapped(AGENT, WLAN, &other)), dropped);
+}
+
+#[test]
 fn what_is_not_for_the_tunnel_is_left_to_the_kernel() {
     let mut node = Node::new(mobile());
     let cases: &[(&str, Vec<u8>, IgnoreReason)] = &[
