@@ -228,6 +228,9 @@ impl<'s> Asked<'s, '_> {
     fn ripe(&self, past: &Past, wish: Wish<'s>, reason: MoveReason) -> Wish<'s> {
         let Some(rule) = wish.rule.filter(|_| reason == MoveReason::Failback) else { return wish };
         let Outcome::Candidates(links) = &rule.says.outcome else { return wish };
+        if follows(rule.says, reason) || past.answer.way != wish.way {
+            return wish;
+        }
         if wish.otherwise || wish.binding.bid.is_some_and(|bid| rule.says.ripe.contains(&bid)) {
             return wish;
         }
@@ -260,8 +263,7 @@ impl<'s> Asked<'s, '_> {
             return Going::AtOnce;
         };
         let Some(held) = self.registration.binding(answer.bid) else { return Going::AtOnce };
-        let alone = rule.says.sticky.scope == Scope::None && reason != MoveReason::Steered;
-        if answer.way != wish.way || wish.way == Way::Copies || alone {
+        if answer.way != wish.way || wish.way == Way::Copies || follows(rule.says, reason) {
             return Going::AtOnce;
         }
         let (from_figures, to_figures) = (figures(held), figures(wish.binding));
@@ -277,6 +279,11 @@ impl<'s> Asked<'s, '_> {
 /// Whether the reason was true once and for all when the move became due.
 fn is_final(reason: MoveReason) -> bool {
     matches!(reason, MoveReason::Ended | MoveReason::Steered | MoveReason::RuleChanged)
+}
+
+/// Whether nothing keeps the flows of a rule to a link, but for what an operator's override asks.
+fn follows(says: &Says, reason: MoveReason) -> bool {
+    says.sticky.scope == Scope::None && reason != MoveReason::Steered
 }
 
 /// Whether packets can leave by a binding this way.
