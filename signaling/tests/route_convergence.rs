@@ -214,6 +214,10 @@ impl Life {
             Step::RestartMobile => {
                 self.world.start_optimizer(&self.optimizer);
                 self.world.sent.clear();
+                // A life begins with a random number. One that was refused as too old (135) may
+                // count as new after the number of the next life; the standard has no answer to
+                // that, except that its nonces die within minutes.
+                self.world.delivered.clear();
                 for (bid, (priority, address)) in self.uplinks.clone() {
                     self.up(bid, priority, address);
                 }
@@ -226,14 +230,14 @@ impl Life {
             }
             Step::RestartCorrespondent => {
                 self.world.start_correspondent(&self.correspondent);
-                self.forgotten();
+                self.amnesia = true;
             }
             Step::ReconfigureCorrespondent { multiple_coa, max_bindings } => {
                 self.correspondent.multiple_coa = multiple_coa;
                 self.correspondent.max_bindings = max_bindings;
                 let event = CorrespondentEvent::Reconfigure(self.correspondent.clone());
                 self.world.correspondent_event(event);
-                self.forgotten();
+                self.amnesia = true;
             }
             Step::UnknownBinding { bid: number } => {
                 if let Some(&(_, source)) = self.uplinks.get(&bid(number)) {
@@ -248,12 +252,6 @@ impl Life {
             Step::Forge { trick, bid: number } => self.forge(trick, bid(number)),
         }
         self.check();
-    }
-
-    /// The correspondent holds less than it said, and would take other updates than before.
-    fn forgotten(&mut self) {
-        self.amnesia = true;
-        self.world.delivered.clear();
     }
 
     fn replay(&mut self, index: usize, alter: Option<(usize, u8)>) {

@@ -356,10 +356,14 @@ impl Correspondent {
         objection: &Objection,
     ) {
         let Objection::Refuse(_) = objection else { return };
-        if let Some(mut record) = self.records.take(claim.pair) {
+        let (pair, sequence) = (claim.pair, claim.update.sequence);
+        let room = self.records.remembered() < self.config.max_mobiles;
+        let known = self.records.take(pair);
+        let new = || room.then(|| Record::new(pair.home_address, sequence));
+        if let Some(mut record) = known.or_else(new) {
             // req CN-42: no binding changes, nor does its lifetime.
-            record.guard(claim.update.sequence, authorized.guarded_until);
-            self.records.put(now, claim.pair, record);
+            record.guard(sequence, authorized.guarded_until);
+            self.records.put(now, pair, record);
         }
     }
 
