@@ -8,6 +8,7 @@
 
 #[path = "interop/samples.rs"]
 mod samples;
+mod scene;
 #[path = "../../tests/support/skip.rs"]
 mod skip;
 mod support;
@@ -16,11 +17,18 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use mtun_policy::HomeAddress;
 use mtun_signaling::auth::{self, AuthFailure};
 use mtun_signaling::wire;
+use mtun_signaling::wire::icmpv6::{
+    self, HomeAgentAddressDiscoveryReply, HomeAgentAddressDiscoveryRequest, IcmpMessage,
+    MobilePrefixAdvertisement, MobilePrefixSolicitation, PrefixInformation,
+};
+use mtun_signaling::{CorrespondentEvent, Envelope, RouteOptimizationEvent};
 use samples::{Expected, Sample, samples, scapys};
+use scene::route_world::RouteWorld;
 use support::{
     CARE_OF, HOME, RAW_IPV6, address, file, octets, open, sha256_association, write_capture,
 };
@@ -31,9 +39,13 @@ struct Capture(PathBuf);
 impl Capture {
     fn of(samples: &[Sample], reader: &str) -> Self {
         let packets: Vec<Vec<u8>> = samples.iter().map(|sample| sample.packet.clone()).collect();
+        Self::write(&packets, reader)
+    }
+
+    fn write(packets: &[Vec<u8>], reader: &str) -> Self {
         let name = format!("mtun-interop-{reader}-{}.pcap", std::process::id());
         let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, write_capture(RAW_IPV6, &packets)).expect("a temporary file");
+        std::fs::write(&path, write_capture(RAW_IPV6, packets)).expect("a temporary file");
         Self(path)
     }
 }
@@ -84,6 +96,125 @@ fn tshark_reads_every_message() {
             assert_eq!(found[key], values.join("|"), "{}: {key}", sample.what);
         }
     }
+}
+
+/// What a mobile and a correspondent say to each other, from the first test to the last word.
+fn an_optimized_route() -> Vec<(Envelope, Vec<u8>)> {
+    let mut world = RouteWorld::new(Box::new(|| vec![Duration::from_millis(20)]));
+    world.start_correspondent(&scene::route::correspondent_config());
+    world.start_optimizer(&scene::route::optimizer_config());
+    let correspondent = scene::address(scene::route::CORRESPONDENT);
+    let home_address = scene::home();
+    let up = |number, text: &str| RouteOptimizationEvent::CareOf {
+        bid: scene::bid(number),
+        priority: 10,
+        care_of: scene::care_of(text),
+        expires: Duration::from_secs(10_000),
+    };
+    world.optimizer_event(up(1, "2001:db8:1::7"));
+    world.optimizer_event(up(2, "2001:db8:2::7"));
+    world.optimizer_event(RouteOptimizationEvent::Wanted { correspondent });
+    world.run_until(Duration::from_secs(1));
+    let event = CorrespondentEvent::UnknownBinding {
+        source: scene::address("2001:db8:3::7"),
+        destination: correspondent,
+        home_address,
+    };
+    world.correspondent_event(event);
+    world.optimizer_event(RouteOptimizationEvent::CareOfGone { bid: scene::bid(2) });
+    world.run_until(Duration::from_secs(2));
+    world.optimizer_event(RouteOptimizationEvent::ReturnedHome);
+    world.run_until(Duration::from_secs(3));
+    world.wire
+}
+
+#[test]
+fn tshark_follows_an_optimized_route() {
+    if !skip::runs(Command::new("tshark").arg("--version")) {
+        return skip::skip("signaling interop: tshark is not installed");
+    }
+    // Home and care-of tests, two registrations, an error, an uplink that goes, and home.
+    let types = "1 2 2 3 4 4 5 6 5 6 7 5 6 5 6";
+    let exchange = an_optimized_route();
+    let packets = exchange.iter().map(|(envelope, message)| support::packet(envelope, message));
+    let path = Capture::write(&packets.collect::<Vec<_>>(), "route");
+    let complaints = ["_ws.malformed", "_ws.expert.message", "mip6.bogus_header_length"];
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(&path.0).args(["-n", "-T", "fields", "-E", "separator=/t"]);
+    for key in complaints.iter().chain(["mip6.mhtype"].iter()) {
+        tshark.args(["-e", key]);
+    }
+    let text = output(&mut tshark);
+    let mut seen = Vec::new();
+    for line in text.lines() {
+        let columns: Vec<&str> = line.split('\t').collect();
+        assert!(columns[..complaints.len()].iter().all(|complaint| complaint.is_empty()), "{line}");
+        seen.push(columns[complaints.len()]);
+    }
+    assert_eq!(seen.join(" "), types, "{text}");
+}
+
+#[test]
+fn tshark_reads_discovery() {
+    if !skip::runs(Command::new("tshark").arg("--version")) {
+        return skip::skip("signaling interop: tshark is not installed");
+    }
+    let agents = vec![address(support::AGENT), address(support::CORRESPONDENT)];
+    let identifier = 0x1234;
+    let prefix = PrefixInformation {
+        prefix_len: 64,
+        on_link: true,
+        autonomous: true,
+        router_address: true,
+        valid: 86_400,
+        preferred: 14_400,
+        address: address(support::AGENT),
+    };
+    let (managed, other, prefixes) = (false, true, vec![prefix]);
+    let cases = [
+        (
+            support::plain(CARE_OF, "2001:db8:1:0:fdff:ffff:ffff:fffe"),
+            IcmpMessage::HomeAgentAddressDiscoveryRequest(HomeAgentAddressDiscoveryRequest {
+                identifier,
+                router: true,
+            }),
+        ),
+        (
+            support::plain(support::AGENT, CARE_OF),
+            IcmpMessage::HomeAgentAddressDiscoveryReply(HomeAgentAddressDiscoveryReply {
+                identifier,
+                router: true,
+                agents,
+            }),
+        ),
+        (
+            support::away(support::AGENT),
+            IcmpMessage::MobilePrefixSolicitation(MobilePrefixSolicitation { identifier }),
+        ),
+        (
+            support::to_mobile(support::AGENT),
+            IcmpMessage::MobilePrefixAdvertisement(MobilePrefixAdvertisement {
+                identifier,
+                managed,
+                other,
+                prefixes,
+            }),
+        ),
+    ];
+    let packets = cases.iter().map(|(envelope, message)| {
+        let message = icmpv6::emit(message, envelope);
+        support::packet_of(envelope, wire::iana::icmpv6::NEXT_HEADER, &message)
+    });
+    let path = Capture::write(&packets.collect::<Vec<_>>(), "discovery");
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(&path.0).args(["-n", "-T", "fields", "-E", "separator=/t"]);
+    let keys = ["_ws.malformed", "_ws.expert.message", "icmpv6.type", "icmpv6.checksum.status"];
+    for key in keys {
+        tshark.args(["-e", key]);
+    }
+    let text = output(&mut tshark);
+    let want: Vec<String> = (144..148).map(|kind| format!("\t\t{kind}\t1")).collect();
+    assert_eq!(text.lines().collect::<Vec<_>>(), want);
 }
 
 fn python() -> Option<OsString> {

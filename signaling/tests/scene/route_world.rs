@@ -42,6 +42,8 @@ pub struct RouteWorld {
     pub last_sent: BTreeMap<(u8, Ipv6Addr), (Envelope, Vec<u8>)>,
     /// When the mobile sent what, by destination and MH Type.
     pub sent: Vec<(Duration, Ipv6Addr, u8)>,
+    /// Everything that was sent.
+    pub wire: Vec<(Envelope, Vec<u8>)>,
     /// What reached the correspondent, as somebody on the path may have kept it.
     pub delivered: Vec<(Envelope, Vec<u8>)>,
     /// What came out, with its time.
@@ -64,6 +66,7 @@ impl RouteWorld {
             by_hand: ByHand::default(),
             last_sent: BTreeMap::new(),
             sent: Vec::new(),
+            wire: Vec::new(),
             delivered: Vec::new(),
             trace: Vec::new(),
             fate,
@@ -254,6 +257,7 @@ impl RouteWorld {
     }
 
     fn fly(&mut self, envelope: Envelope, message: Vec<u8>) {
+        self.wire.push((envelope, message.clone()));
         for delay in (self.fate)() {
             let arrives = self.now + delay;
             self.flying.push(Flying { arrives, envelope, message: message.clone() });

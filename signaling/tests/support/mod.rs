@@ -82,6 +82,11 @@ pub fn file(path: &str) -> PathBuf {
 /// IPv6 | Destination Options (PadN 4, Home Address)? | Routing type 2? | Mobility Header
 /// ```
 pub fn packet(envelope: &Envelope, message: &[u8]) -> Vec<u8> {
+    packet_of(envelope, iana::NEXT_HEADER_MOBILITY, message)
+}
+
+/// The same around another upper-layer message.
+pub fn packet_of(envelope: &Envelope, upper: u8, message: &[u8]) -> Vec<u8> {
     let mut extensions: Vec<(u8, Vec<u8>)> = Vec::new();
     if let Some(home) = envelope.routing_header {
         let mut header = vec![0, 2, iana::ROUTING_TYPE_2, 1, 0, 0, 0, 0];
@@ -94,7 +99,7 @@ pub fn packet(envelope: &Envelope, message: &[u8]) -> Vec<u8> {
         extensions.push((iana::NEXT_HEADER_DESTINATION_OPTIONS, header));
     }
     let mut payload = message.to_vec();
-    let mut next_header = iana::NEXT_HEADER_MOBILITY;
+    let mut next_header = upper;
     for (kind, mut header) in extensions.into_iter().rev() {
         header[0] = next_header;
         next_header = kind;
