@@ -9,6 +9,7 @@
  */
 #include <linux/netfilter_ipv6.h>
 #include <net/ip_tunnels.h>
+#include <net/ip6_route.h>
 #include <net/ip6_tunnel.h>
 #include <net/ipv6.h>
 #include <net/xfrm.h>
@@ -30,28 +31,23 @@ void mtun_decap_deliver(struct mtun_device *mtun, struct sk_buff *skb)
 	gro_cells_receive(&mtun->cells, skb);
 }
 
-static void mtun_decap_path_count(struct mtun_path *path, unsigned int octets)
+/* Counts a packet that a remembered decision let in. */
+void mtun_decap_admitted(const struct mtun_decap_answer *answer, unsigned int octets)
 {
-	struct pcpu_sw_netstats *stats = this_cpu_ptr(path->stats);
+	struct pcpu_sw_netstats *stats = this_cpu_ptr(answer->path->stats);
 
+	mtun_flow_touch(answer->flow, octets);
+	mtun_count(answer->path->mtun, MTUN_REASON_IN_HIT);
 	u64_stats_update_begin(&stats->syncp);
 	u64_stats_inc(&stats->rx_packets);
 	u64_stats_add(&stats->rx_bytes, octets);
 	u64_stats_update_end(&stats->syncp);
 }
 
-/* What the lookup of one received packet found. */
-struct mtun_decap_answer {
-	struct mtun_path *path;		/* that admits it, or by which it came */
-	struct mtun_flow *flow;
-	enum mtun_reason reason;	/* IN_HIT, or why it goes up */
-	bool ours;			/* a path has these outer addresses */
-};
-
 /* Asks all paths between two outer addresses. Under RCU. */
-static void mtun_decap_ask(struct mtun_net *mn, const struct in6_addr *local,
-			   const struct in6_addr *remote, u8 encapsulation,
-			   const struct mtun_key *key, struct mtun_decap_answer *answer)
+void mtun_decap_ask(struct mtun_net *mn, const struct in6_addr *local,
+		    const struct in6_addr *remote, u8 encapsulation, const struct mtun_key *key,
+		    struct mtun_decap_answer *answer)
 {
 	struct mtun_path_entry *entry = NULL;
 
@@ -85,14 +81,13 @@ static void mtun_decap_ask(struct mtun_net *mn, const struct in6_addr *local,
 }
 
 /* Up with the outer header, which the stack has passed already. */
-static void mtun_decap_up(struct mtun_path *path, struct sk_buff *skb, enum mtun_reason reason)
+void mtun_decap_up(struct mtun_path *path, struct sk_buff *skb, enum mtun_reason reason)
 {
 	skb_push(skb, skb->data - skb_network_header(skb));
 	mtun_miss_enqueue(path->mtun, skb, MTUN_DIRECTION_IN, reason, path->id);
 }
 
-static void mtun_decap_drop(struct mtun_device *mtun, struct sk_buff *skb,
-			    enum mtun_reason reason)
+void mtun_decap_drop(struct mtun_device *mtun, struct sk_buff *skb, enum mtun_reason reason)
 {
 	mtun_count(mtun, reason);
 	DEV_STATS_INC(mtun->dev, rx_dropped);
@@ -162,9 +157,7 @@ static int mtun_decap_tunnel(struct sk_buff *skb)
 		return 0;
 	}
 	mtun_decap_nested(skb, &inner);
-	mtun_flow_touch(answer.flow, octets);
-	mtun_decap_path_count(answer.path, octets);
-	mtun_count(mtun, MTUN_REASON_IN_HIT);
+	mtun_decap_admitted(&answer, octets);
 	mtun_decap_deliver(mtun, skb);
 	return 0;
 }
@@ -180,9 +173,28 @@ static int mtun_decap_unknown(struct sk_buff *skb)
 	return 0;
 }
 
-/* Errors about our packets are for user space to judge, which hears ICMPv6 itself. */
+/*
+ * A router's word that one of our packets was too big is kept where every other is: with the
+ * route. All other errors are for user space to judge, which hears ICMPv6 itself.
+ */
 static int mtun_decap_error(struct sk_buff *skb, struct inet6_skb_parm *opt, u8 type, u8 code,
 			    int offset, __be32 info)
+{
+	const struct ipv6hdr *quoted = (const struct ipv6hdr *)skb->data;
+	struct net *net = dev_net(skb->dev);
+	struct mtun_path_entry *entry;
+
+	if (type != ICMPV6_PKT_TOOBIG)
+		return -ENOENT;
+	entry = mtun_path_by_outer(mtun_net(net), &quoted->saddr, &quoted->daddr, NULL);
+	if (!entry)
+		return -ENOENT;
+	ip6_update_pmtu(skb, net, info, entry->link, entry->mark, sock_net_uid(net, NULL));
+	return 0;
+}
+
+static int mtun_decap_foreign_error(struct sk_buff *skb, struct inet6_skb_parm *opt, u8 type,
+				    u8 code, int offset, __be32 info)
 {
 	return -ENOENT;
 }
@@ -195,7 +207,7 @@ static struct xfrm6_tunnel mtun_decap_tunnel_handler __read_mostly = {
 
 static struct xfrm6_tunnel mtun_decap_unknown_handler __read_mostly = {
 	.handler = mtun_decap_unknown,
-	.err_handler = mtun_decap_error,
+	.err_handler = mtun_decap_foreign_error,
 	.priority = 255,
 };
 

@@ -104,9 +104,12 @@ void mtun_device_listener_gone(const struct net *net, u32 port)
 	mutex_unlock(&mtun_devices_lock);
 }
 
-static int mtun_device_hash(struct mtun_net *mn)
+/* What a namespace of uplinks needs from its first device on. */
+static int mtun_device_first(struct net *net)
 {
+	struct mtun_net *mn = mtun_net(net);
 	struct mtun_outer_hash *hash;
+	int err;
 
 	ASSERT_RTNL();
 	if (mn->hash)
@@ -114,6 +117,11 @@ static int mtun_device_hash(struct mtun_net *mn)
 	hash = kvzalloc(sizeof(*hash), GFP_KERNEL_ACCOUNT);
 	if (!hash)
 		return -ENOMEM;
+	err = mtun_optimized_register(net);
+	if (err) {
+		kvfree(hash);
+		return err;
+	}
 	/* Readers take no lock and come before or after. */
 	smp_store_release(&mn->hash, hash);
 	return 0;
@@ -137,7 +145,7 @@ static int mtun_device_init(struct net_device *dev)
 	table = rtnl_dereference(mtun->table);
 	if (!table)
 		goto free_counters;
-	err = mtun_device_hash(mtun_net(mtun->net));
+	err = mtun_device_first(mtun->net);
 	if (err)
 		goto free_counters;
 	err = gro_cells_init(&mtun->cells, dev);

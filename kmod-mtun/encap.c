@@ -52,7 +52,6 @@ static void mtun_encap_drop(struct mtun_device *mtun, struct sk_buff *skb,
 	kfree_skb(skb);
 }
 
-/* Largest inner packet; what would be below IPv6's minimum is fragmented outside instead. */
 static bool mtun_encap_fits(struct sk_buff *skb, u32 mtu)
 {
 	if (skb_is_gso(skb))
@@ -62,7 +61,8 @@ static bool mtun_encap_fits(struct sk_buff *skb, u32 mtu)
 
 static void mtun_encap_too_big(struct sk_buff *skb, u32 mtu)
 {
-	if (skb_dst(skb))
+	/* A forwarded packet's destination may have larger paths: its sender alone is told. */
+	if (skb->sk && skb_dst(skb))
 		skb_dst_update_pmtu_no_confirm(skb, mtu);
 	memset(skb->cb, 0, sizeof(skb->cb));
 	icmpv6_ndo_send(skb, ICMPV6_PKT_TOOBIG, 0, mtu);
@@ -70,7 +70,8 @@ static void mtun_encap_too_big(struct sk_buff *skb, u32 mtu)
 
 /* Puts the headers on; the packet has the room. */
 static int mtun_encap_wrap(struct sk_buff *skb, const struct mtun_path_entry *entry,
-			   const struct mtun_inner *inner, int overhead)
+			   const struct mtun_inner *inner, int overhead,
+			   const struct net_device *link)
 {
 	struct mtun_outer outer = {
 		.local = entry->local.s6_addr,
@@ -81,6 +82,13 @@ static int mtun_encap_wrap(struct sk_buff *skb, const struct mtun_path_entry *en
 	int err;
 
 	if (entry->encapsulation != MTUN_ENCAPSULATION_TUNNEL) {
+		/* A link that sums over the addresses it sees would sum over the wrong ones. */
+		if (skb->ip_summed == CHECKSUM_PARTIAL && !skb_is_gso(skb) &&
+		    !(link->features & NETIF_F_HW_CSUM)) {
+			err = skb_checksum_help(skb);
+			if (err)
+				return err;
+		}
 		skb_push(skb, overhead);
 		mtun_header_optimize(skb->data, entry->encapsulation, outer.local, outer.remote);
 		skb_reset_network_header(skb);
@@ -98,13 +106,15 @@ static int mtun_encap_wrap(struct sk_buff *skb, const struct mtun_path_entry *en
 	return 0;
 }
 
+/* With `fragment`, the outer packet leaves in pieces of at most that size. */
 static void mtun_encap_send(struct mtun_device *mtun, struct mtun_path *path,
-			    struct sk_buff *skb, unsigned int octets)
+			    struct sk_buff *skb, unsigned int octets, u32 fragment)
 {
 	struct pcpu_sw_netstats *stats;
 	int err;
 
 	memset(IP6CB(skb), 0, sizeof(*IP6CB(skb)));
+	IP6CB(skb)->frag_max_size = fragment;
 	err = ip6_local_out(mtun->net, NULL, skb);
 	if (unlikely(net_xmit_eval(err))) {
 		mtun_count(mtun, MTUN_REASON_NOT_SENT);
@@ -119,16 +129,39 @@ static void mtun_encap_send(struct mtun_device *mtun, struct mtun_path *path,
 	u64_stats_update_end(&stats->syncp);
 }
 
+/* A superpacket whose pieces have to be fragmented outside: piece by piece. */
+static void mtun_encap_pieces(struct mtun_device *mtun, struct mtun_path *path,
+			      struct sk_buff *skb, const struct mtun_inner *inner)
+{
+	struct sk_buff *pieces = __skb_gso_segment(skb, NETIF_F_SG | NETIF_F_HW_CSUM, false);
+	struct sk_buff *next;
+
+	if (IS_ERR_OR_NULL(pieces)) {
+		mtun_encap_drop(mtun, skb, MTUN_REASON_NO_MEMORY);
+		return;
+	}
+	consume_skb(skb);
+	skb_list_walk_safe(pieces, skb, next) {
+		enum mtun_reason reason;
+
+		skb_mark_not_on_list(skb);
+		reason = mtun_encap_output(mtun, path, skb, inner);
+		/* The path was deleted in between. */
+		if (reason != MTUN_REASON_OUT_HIT)
+			mtun_encap_drop(mtun, skb, reason);
+	}
+}
+
 /* Called under RCU with bottom halves off. */
 enum mtun_reason mtun_encap_output(struct mtun_device *mtun, struct mtun_path *path,
 				   struct sk_buff *skb, const struct mtun_inner *inner)
 {
 	struct mtun_path_entry *entry = rcu_dereference(path->entry);
 	unsigned int octets = skb->len;
+	u32 mtu, outer_mtu, fragment = 0;
 	struct dst_entry *dst;
 	int overhead;
 	bool noref;
-	u32 mtu;
 
 	if (!entry)
 		return MTUN_REASON_PATH_GONE;
@@ -144,17 +177,25 @@ enum mtun_reason mtun_encap_output(struct mtun_device *mtun, struct mtun_path *p
 		mtun_encap_drop(mtun, skb, MTUN_REASON_NO_ROUTE);
 		return MTUN_REASON_OUT_HIT;
 	}
-	mtu = dst_mtu(dst);
-	if (entry->mtu && entry->mtu < mtu)
-		mtu = entry->mtu;
-	mtu = max_t(u32, mtu - overhead, IPV6_MIN_MTU);
+	outer_mtu = dst_mtu(dst);
+	if (entry->mtu && entry->mtu < outer_mtu)
+		outer_mtu = entry->mtu;
+	/* What would be below IPv6's minimum inside is fragmented outside instead. */
+	mtu = max_t(u32, outer_mtu - overhead, IPV6_MIN_MTU);
 	if (!mtun_encap_fits(skb, mtu)) {
 		mtun_encap_too_big(skb, mtu);
 		mtun_encap_drop(mtun, skb, MTUN_REASON_TOO_BIG);
 		goto release;
 	}
+	if (!mtun_encap_fits(skb, outer_mtu - overhead)) {
+		if (skb_is_gso(skb)) {
+			mtun_encap_pieces(mtun, path, skb, inner);
+			goto release;
+		}
+		fragment = outer_mtu;
+	}
 	if (skb_cow_head(skb, LL_RESERVED_SPACE(dst->dev) + dst->header_len + overhead) ||
-	    mtun_encap_wrap(skb, entry, inner, overhead)) {
+	    mtun_encap_wrap(skb, entry, inner, overhead, dst->dev)) {
 		mtun_encap_drop(mtun, skb, MTUN_REASON_NO_MEMORY);
 		goto release;
 	}
@@ -166,7 +207,7 @@ enum mtun_reason mtun_encap_output(struct mtun_device *mtun, struct mtun_path *p
 		skb_dst_set_noref(skb, dst);
 	else
 		skb_dst_set(skb, dst);
-	mtun_encap_send(mtun, path, skb, octets);
+	mtun_encap_send(mtun, path, skb, octets, fragment);
 	return MTUN_REASON_OUT_HIT;
 
 release:

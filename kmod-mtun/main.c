@@ -43,8 +43,10 @@ static void __net_exit mtun_net_exit_batch(struct list_head *nets)
 	list_for_each_entry(net, nets, exit_list) {
 		struct mtun_outer_hash *hash = xchg(&mtun_net(net)->hash, NULL);
 
-		if (hash)
-			kvfree_rcu(hash, rcu);
+		if (!hash)
+			continue;
+		mtun_optimized_unregister(net);
+		kvfree_rcu(hash, rcu);
 	}
 }
 

@@ -237,6 +237,25 @@ int mtun_decap_register(void);
 void mtun_decap_unregister(void);
 void mtun_decap_deliver(struct mtun_device *mtun, struct sk_buff *skb);
 
+/* What the lookup of one received packet found. */
+struct mtun_decap_answer {
+	struct mtun_path *path;		/* that admits it, or by which it came */
+	struct mtun_flow *flow;
+	enum mtun_reason reason;	/* IN_HIT, or why it goes up */
+	bool ours;			/* a path has these outer addresses */
+};
+
+void mtun_decap_ask(struct mtun_net *mn, const struct in6_addr *local,
+		    const struct in6_addr *remote, u8 encapsulation, const struct mtun_key *key,
+		    struct mtun_decap_answer *answer);
+void mtun_decap_admitted(const struct mtun_decap_answer *answer, unsigned int octets);
+void mtun_decap_up(struct mtun_path *path, struct sk_buff *skb, enum mtun_reason reason);
+void mtun_decap_drop(struct mtun_device *mtun, struct sk_buff *skb, enum mtun_reason reason);
+
+/* optimized.c: per namespace of uplinks */
+int mtun_optimized_register(struct net *net);
+void mtun_optimized_unregister(struct net *net);
+
 /* miss.c */
 void mtun_miss_enqueue(struct mtun_device *mtun, struct sk_buff *skb, u32 direction,
 		       enum mtun_reason reason, u32 path);

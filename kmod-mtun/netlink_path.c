@@ -23,6 +23,16 @@ struct mtun_path *mtun_netlink_path(struct mtun_device *mtun, struct genl_info *
 	return path;
 }
 
+/* The uplinks may belong to somebody else than the namespace the device was moved to. */
+static int mtun_netlink_may_use_links(struct sk_buff *skb, const struct mtun_device *mtun,
+				      struct genl_info *info)
+{
+	if (netlink_ns_capable(skb, mtun->net->user_ns, CAP_NET_ADMIN))
+		return 0;
+	NL_SET_ERR_MSG(info->extack, "no rights over the namespace of the uplinks");
+	return -EPERM;
+}
+
 static bool mtun_netlink_unicast(const struct in6_addr *address)
 {
 	return !(ipv6_addr_type(address) & IPV6_ADDR_MULTICAST) && !ipv6_addr_any(address) &&
@@ -107,6 +117,9 @@ int mtun_netlink_path_add(struct sk_buff *skb, struct genl_info *info)
 	if (IS_ERR(mtun))
 		return PTR_ERR(mtun);
 	id = nla_get_u32(attrs[MTUN_A_PATH]);
+	err = mtun_netlink_may_use_links(skb, mtun, info);
+	if (err)
+		goto unlock;
 	if (xa_load(&mtun->paths, id)) {
 		NL_SET_ERR_MSG_ATTR(info->extack, attrs[MTUN_A_PATH], "path: exists");
 		err = -EEXIST;
@@ -116,6 +129,7 @@ int mtun_netlink_path_add(struct sk_buff *skb, struct genl_info *info)
 					nla_get_u64(attrs[MTUN_A_GENERATION]) : 0,
 				    &config, info->extack);
 	}
+unlock:
 	mtun_device_unlock(mtun);
 	return err;
 }
@@ -147,7 +161,7 @@ int mtun_netlink_path_update(struct sk_buff *skb, struct genl_info *info)
 	if (IS_ERR(mtun))
 		return PTR_ERR(mtun);
 	path = mtun_netlink_path(mtun, info);
-	err = PTR_ERR_OR_ZERO(path);
+	err = PTR_ERR_OR_ZERO(path) ?: mtun_netlink_may_use_links(skb, mtun, info);
 	if (!err) {
 		mtun_netlink_present(path, &config);
 		err = mtun_netlink_config(info, &config);

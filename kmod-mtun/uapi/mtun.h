@@ -54,7 +54,7 @@ enum mtun_direction {
 
 /* What happened to a packet. The order is that of the counters in MTUN_A_COUNTERS. */
 enum mtun_reason {
-	/* A remembered decision held. */
+	/* A remembered decision held; what the link made of the packet is told below. */
 	MTUN_REASON_OUT_HIT,
 	MTUN_REASON_IN_HIT,
 	/* Decided by user space and sent down by MTUN_CMD_EXECUTE. */

@@ -11,11 +11,11 @@ modules="lib/modules/$version"
 mkdir -p "$tree/$modules/extra"
 
 cp /bin/busybox "$tree/bin/"
-for applet in cat cut date dd dmesg env grep head kill ls mkdir mount poweroff rm sed seq sh sleep \
+for applet in awk cat cut date dd dmesg env grep head kill ls mkdir mount poweroff rm sed seq sh sleep \
     sort stat tail timeout touch tr true uname wc; do
     ln -s busybox "$tree/bin/$applet"
 done
-for program in bash ip ping iperf3 ethtool tcpdump kmod; do
+for program in bash ip ping iperf3 ethtool tcpdump kmod setpriv; do
     path="$(PATH="$PATH:/sbin:/usr/sbin" command -v "$program")"
     cp -L "$path" "$tree/bin/$program"
     ldd "$path" | grep -o '/[^ ]*' | while read -r library; do
@@ -35,7 +35,7 @@ cp "$guest" "$tree/guest.sh"
 if [ ! -e "$image/$modules/modules.dep" ]; then
     depmod -b "$image" "$version"
 fi
-for name in veth dummy ip6_tunnel sch_netem; do
+for name in veth dummy ip6_tunnel xfrm_user; do
     modprobe -d "$image" -S "$version" -D "$name" | awk '$1 == "insmod" { print $2 }'
 done | sort -u | while read -r file; do
     target="$tree/$modules/extra/$(basename "${file%.xz}")"
