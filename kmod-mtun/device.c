@@ -345,9 +345,15 @@ static size_t mtun_device_get_size(const struct net_device *dev)
 static int mtun_device_fill_info(struct sk_buff *skb, const struct net_device *dev)
 {
 	const struct mtun_device *mtun = netdev_priv(dev);
-	const struct mtun_flow_table *table = rtnl_dereference(mtun->table);
+	const struct mtun_flow_table *table;
+	u32 limit;
 
-	if ((table && nla_put_u32(skb, IFLA_MTUN_FLOW_LIMIT, table->limit)) ||
+	/* A new table does not wait for RTNL. */
+	rcu_read_lock();
+	table = rcu_dereference(mtun->table);
+	limit = table ? table->limit : 0;
+	rcu_read_unlock();
+	if (nla_put_u32(skb, IFLA_MTUN_FLOW_LIMIT, limit) ||
 	    nla_put_u32(skb, IFLA_MTUN_FLOW_IDLE, mtun->flow_idle) ||
 	    nla_put_u32(skb, IFLA_MTUN_MISS_LIMIT, mtun->miss_limit) ||
 	    nla_put_u32(skb, IFLA_MTUN_FLOWS, mtun->flows) ||
