@@ -421,7 +421,8 @@ impl Steering {
         let meters = meters.chain(self.caps.iter().map(|cap| &cap.meter));
         let periods = meters.map(|meter| local.until_day(meter.next_period(local.day)));
         let minutes = self.boundaries.iter().map(|minute| local.until_minute(*minute));
-        periods.chain(minutes).min().map(|wait| now.saturating_add(wait))
+        let waits = periods.chain(minutes).filter(|wait| !wait.is_zero());
+        waits.min().map(|wait| now.saturating_add(wait))
     }
 
     fn moment(&self, now: Duration) -> Moment {

@@ -224,6 +224,8 @@ impl LocalClock {
     const SLACK: Duration = Duration::from_secs(1);
 
     pub fn state(&mut self, now: Duration, stated: LocalTime) {
+        // Whatever was stated, a day has 24 hours and the calendar an end.
+        let stated = stated.later(Duration::ZERO);
         let known = self.at(now).is_some_and(|time| time.distance(stated) < Self::SLACK);
         if !known {
             self.0 = Some((now, stated));

@@ -446,3 +446,24 @@ fn facts_of_unknown_links_are_ignored() {
     assert!(!steering.usable(bid));
     assert_eq!(steering.figures(bid).rtt, None);
 }
+
+#[test]
+fn odd_clocks_do_no_harm() {
+    let mut written = rule(0, 0, Verb::Prefer(vec![WLAN0]), Fallback::Any);
+    let noon = TimeSpan { from: 720, until: 780 };
+    written.when = vec![When { time: Some(noon), ..When::default() }];
+    let mut steering = registered(&single(written));
+    let days = [Day(0), Day(1), Day::LAST, Day(u32::MAX)];
+    let times = [s(0), s(86_399), s(86_400), s(u64::MAX / 4)];
+    let mut now = s(1);
+    for day in days {
+        for time in times {
+            now += s(10);
+            steering.handle(now, Fact::LocalTime(LocalTime { day, time }));
+            let deadline = steering.deadline().expect("noon comes every day");
+            assert!(deadline > now && deadline <= now + s(86_400), "{day} {time:?}: {deadline:?}");
+            steering.handle_deadline(deadline);
+            now = deadline;
+        }
+    }
+}
