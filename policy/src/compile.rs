@@ -36,6 +36,7 @@ pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -
         sets: document.sets.iter().map(|set| (set.name.value.as_str(), set)).collect(),
         ingresses: Ingresses::default(),
         values: 0,
+        is_full: false,
         sink,
     };
     compiler.rule_sets_are_placed();
@@ -116,6 +117,8 @@ struct Compiler<'c> {
     ingresses: Ingresses,
     /// Values in all selectors so far.
     values: usize,
+    /// Whether it was said that they are too many.
+    is_full: bool,
     sink: &'c mut Sink,
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mtun_policy::{Code, Faults, NoFiles, load, parse};
+use mtun_policy::{Code, Faults, NoFiles, load, parse, parse_document};
 
 /// Far above what the slowest case needs, far below what a person or a watchdog waits.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -260,4 +260,212 @@ fn include_chains_and_fans() {
     }
     let faults = parse("main.kdl", "include \"*.kdl\"\n", &files).unwrap_err();
     assert!(faults.0.iter().any(|fault| fault.message.contains("octets together")), "{faults}");
+}
+
+/// A policy around these nodes at the top and these rules.
+fn around(top: &str, rules: &str) -> String {
+    format!(
+        "role \"mobile-router\"\ninterface wlan0 {{ bid 1; }}\ninterface wwan0 {{ bid 2; metered #true; }}\n{top}\n\
+         home h {{ tunnel mtun0; agent \"2001:db8::1\"; address \"2001:db8::2/64\"; security none; }}\n\
+         rules {{\n{rules}\ndefault {{ prefer wlan0; }}\n}}\n"
+    )
+}
+
+/// Judges a text whose files are these; it may be accepted.
+fn judged(what: &str, text: &str, files: &BTreeMap<PathBuf, Vec<u8>>) -> Result<(), Faults> {
+    let begin = Instant::now();
+    let result = parse("hostile.kdl", text, files).map(drop);
+    eprintln!("{what}: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < PATIENCE, "{what}: {:?}", begin.elapsed());
+    if let Err(faults) = &result {
+        assert!(faults.0.len() <= 65, "{what}: {} faults", faults.0.len());
+    }
+    result
+}
+
+#[test]
+fn sets_that_fill_every_limit() {
+    let line = |number: u32| format!("2001:db8:{:x}:{:x}::/64\n", number >> 16, number & 0xffff);
+    let prefixes: String = (0..50_000).map(line).collect();
+    assert!(prefixes.len() < LARGEST, "{}", prefixes.len());
+    let mut files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
+    files.insert("good.txt".into(), prefixes.into_bytes());
+    files.insert("words.txt".into(), filled("x ").into_bytes());
+    files.insert("lines.txt".into(), "x\n".repeat(LARGEST / 2).into_bytes());
+    files.insert("blank.txt".into(), "\n".repeat(LARGEST).into_bytes());
+    files.insert("one-line.txt".into(), vec![b'#'; LARGEST]);
+    files.insert("octets.txt".into(), vec![0xff; LARGEST]);
+    files.insert("zeros.txt".into(), vec![0; LARGEST]);
+    files.insert("large.txt".into(), vec![b' '; LARGEST + 1]);
+    let used = |count: usize| -> String {
+        let rule = |n| format!("rule r{n} {{ match dst=@s proto=tcp sport={n}; prefer wlan0; }}\n");
+        (0..count).map(rule).collect()
+    };
+    let set = |name: &str| format!("set s file=\"{name}\"");
+    judged("a full set", &around(&set("good.txt"), &used(4)), &files)
+        .unwrap_or_else(|faults| panic!("{faults}"));
+    let faults = judged("a set in many rules", &around(&set("good.txt"), &used(2000)), &files);
+    let faults = faults.unwrap_err();
+    assert_eq!((faults.0.len(), faults.0[0].code), (1, Code::Limit), "{faults}");
+    let cases = [
+        ("words.txt", Code::Limit),
+        ("lines.txt", Code::Value),
+        ("blank.txt", Code::Missing),
+        ("one-line.txt", Code::Limit),
+        ("octets.txt", Code::Syntax),
+        ("zeros.txt", Code::Limit),
+        ("large.txt", Code::Limit),
+    ];
+    for (name, code) in cases {
+        let faults = judged(name, &around(&set(name), &used(1)), &files).unwrap_err();
+        assert_eq!(faults.0[0].code, code, "{name}: {faults}");
+    }
+    let many: String = (0..200).map(|n| format!("set s{n} file=\"good.txt\"\n")).collect();
+    let faults = judged("many sets", &around(&many, ""), &files).unwrap_err();
+    assert_eq!(faults.0.len(), 1, "{faults}");
+    assert_eq!(faults.0[0].code, Code::Limit);
+}
+
+#[test]
+fn sets_on_the_disk_that_cannot_be_read() {
+    let directory = std::env::temp_dir().join(format!("mtun-policy-sets-{}", std::process::id()));
+    std::fs::create_dir_all(directory.join("folder.txt")).unwrap();
+    let main = directory.join("main.kdl");
+    std::os::unix::fs::symlink("/etc/hostname", directory.join("outside.txt")).unwrap();
+    std::os::unix::fs::symlink("loop.txt", directory.join("loop.txt")).unwrap();
+    for name in ["absent.txt", "folder.txt", "outside.txt", "loop.txt"] {
+        let set = format!("set s file=\"{name}\"");
+        let rule = "rule r { match dst=@s; prefer wwan9; }";
+        std::fs::write(&main, around(&set, rule)).unwrap();
+        let faults = load(&main).unwrap_err();
+        let codes: Vec<Code> = faults.0.iter().map(|fault| fault.code).collect();
+        // What else is wrong is named all the same.
+        assert_eq!(codes, [Code::Include, Code::UnknownRef], "{name}: {faults}");
+        assert_eq!(faults.0[0].line, 4, "{faults}");
+    }
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn much_of_every_verb_and_condition() {
+    let files = BTreeMap::new();
+    let many =
+        |count: u32, line: &dyn Fn(u32) -> String| -> String { (0..count).map(line).collect() };
+    let links = many(2000, &|n| format!("interface w{n} {{ bid {}; }}\n", n + 10));
+    let names = many(2000, &|n| format!(" w{n}"));
+    let group = format!("{links}group g {{ interface{names}; }}");
+    let weights = many(300, &|n| format!(" w{n}=1"));
+    let refused = [
+        (
+            "a balance of many",
+            group.clone(),
+            format!("rule r {{ match proto=tcp; balance{weights}; }}"),
+        ),
+        (
+            "a balance of a large group",
+            group.clone(),
+            "rule r { match proto=tcp; balance @g=1; }".into(),
+        ),
+        (
+            "one BID for all",
+            many(5000, &|n| format!("interface w{n} {{ bid 7; }}\n")),
+            String::new(),
+        ),
+        (
+            "unknown links",
+            group.clone(),
+            many(4000, &|n| format!("rule r{n} {{ match sport={n}; fastest x{n}; }}\n")),
+        ),
+        (
+            "unknown service levels",
+            many(4000, &|n| format!("sla s{n} rtt=\"1ms\"\n")),
+            many(4000, &|n| format!("rule r{n} {{ match sport={n}; cheapest wlan0 sla=t{n}; }}\n")),
+        ),
+        (
+            "unknown rules",
+            many(3000, &|n| {
+                format!(
+                    "test t{n} {{ flow src=\"2001:db8::2\" dst=\"::1\" proto=tcp; expect rule=x{n}; }}\n"
+                )
+            }),
+            many(3000, &|n| format!("rule r{n} {{ match proto=tcp dport={n}; prefer wlan0; }}\n")),
+        ),
+        (
+            "conditions that cannot be",
+            String::new(),
+            many(3000, &|n| {
+                format!(
+                    "rule r{n} {{ match sport={n}; when time=\"{n}:00-{n}:01\" days=\"x{n}\" speed=\"{n}\"; prefer wlan0; }}\n"
+                )
+            }),
+        ),
+        (
+            "words of together with other stickiness",
+            String::new(),
+            many(3000, &|n| {
+                format!(
+                    "rule r{n} {{ match sport={n}; prefer wlan0; together w{}; sticky {}; }}\n",
+                    n % 1000,
+                    ["pair", "host"][n as usize / 1000 % 2]
+                )
+            }),
+        ),
+    ];
+    for (what, top, rules) in refused {
+        judged(what, &around(&top, &rules), &files).expect_err(what);
+    }
+    let wide = many(200, &|n| format!(" \"2001:db8:{n:x}::/48\""));
+    let accepted = [
+        (
+            "a large group in many verbs",
+            format!("{group}\n"),
+            many(1000, &|n| format!("rule r{n} {{ match proto=tcp dport={n}; prefer @g; }}\n")),
+        ),
+        (
+            "wide rules side by side",
+            format!("group wide {{ prefix{wide}; }}"),
+            many(2000, &|n| {
+                format!(
+                    "rule r{n} {{ match src=@wide dst=@wide proto=tcp dport={n}; prefer wlan0; }}\n"
+                )
+            }),
+        ),
+        (
+            "conditional rules",
+            String::new(),
+            many(4000, &|n| {
+                format!(
+                    "rule r{n} {{ match proto=tcp; when days=mon time=\"0:{:02}-1:00\"; prefer wlan0; }}\n",
+                    n % 60
+                )
+            }),
+        ),
+    ];
+    for (what, top, rules) in accepted {
+        judged(what, &around(&top, &rules), &files)
+            .unwrap_or_else(|faults| panic!("{what}: {faults}"));
+    }
+}
+
+#[test]
+fn ten_thousand_rules_cost_little_more_than_their_text() {
+    let rule = |n: u32| {
+        format!(
+            "rule r{n} {{ match proto=tcp dport={} dst=\"2001:db8:{n:x}::/48\"; prefer wlan0; }}\n",
+            n % 9
+        )
+    };
+    for count in [1000, 10_000] {
+        let text = around("", &(0..count).map(rule).collect::<String>());
+        assert!(text.len() < LARGEST, "{}", text.len());
+        let begin = Instant::now();
+        parse_document("many.kdl", &text, &NoFiles).unwrap_or_else(|faults| panic!("{faults}"));
+        let read = begin.elapsed();
+        let begin = Instant::now();
+        let policy = parse("many.kdl", &text, &NoFiles).unwrap_or_else(|faults| panic!("{faults}"));
+        let all = begin.elapsed();
+        assert_eq!(policy.homes[0].rules.rules.len(), count as usize + 1);
+        eprintln!("{count} rules: {all:?}, of which {read:?} to read the text");
+        assert!(all < PATIENCE);
+    }
 }

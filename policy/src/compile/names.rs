@@ -196,6 +196,10 @@ impl<'c> Compiler<'c> {
                 Term::Group(name) => {
                     let Some(group) = self.members(name, term.span) else { continue };
                     if self.values + values.len() + group.len() > MOST_VALUES {
+                        // Once is enough, or it would leave no room for other faults.
+                        if std::mem::replace(&mut self.is_full, true) {
+                            return Vec::new();
+                        }
                         self.sink.error(
                             term.span,
                             Code::Limit,

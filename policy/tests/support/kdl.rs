@@ -8,7 +8,8 @@ use mtun_policy::{
     parse_question,
 };
 
-/// Reads the octets as a policy that may include itself and one other file, and as a filter.
+/// Reads the octets as a policy that may include itself and one other file, as a list, and as a
+/// filter.
 ///
 /// Panics if the reader does, or if a fault lacks its place or its help.
 pub fn check(octets: &[u8]) {
@@ -16,6 +17,8 @@ pub fn check(octets: &[u8]) {
     let mut files: BTreeMap<PathBuf, Vec<u8>> = BTreeMap::new();
     files.insert(PathBuf::from("part.kdl"), b"interface wlan7 { class wlan; }\n".to_vec());
     files.insert(PathBuf::from("self.kdl"), octets.to_vec());
+    files.insert(PathBuf::from("list.txt"), octets.to_vec());
+    files.insert(PathBuf::from("cdn.txt"), b"2001:db8:c::/48\n192.0.2.0/24\n".to_vec());
     match parse("self.kdl", text, &files) {
         Ok(policy) => {
             for warning in &policy.warnings {
