@@ -6,12 +6,12 @@
 #
 # Needs Debian 12 (amd64) and root for apt; what is missing is installed, kernels are downloaded
 # into the target directory and never installed. No KVM: emulation only, so that the outcome does
-# not depend on the host. Each boot has a limit, VM_LIMIT seconds (default 420).
+# not depend on the host. Each boot has a limit, VM_LIMIT seconds (default 600).
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
 work="${MTUN_VM_DIR:-${CARGO_TARGET_DIR:-$root/target}/vm}"
-limit="${VM_LIMIT:-420}"
+limit="${VM_LIMIT:-600}"
 [ $# -gt 0 ] || set -- 6.1 6.12
 mkdir -p "$work"
 
