@@ -309,13 +309,20 @@ impl Correspondent {
 
     /// Whether another mobile can be taken in, if need be in place of one.
     fn has_room(&self, pair: Pair) -> bool {
-        if self.config.max_mobiles == 0 {
-            return false;
-        }
-        let full = self.records.live() >= self.config.max_mobiles;
-        // The one that goes has to be remembered, unless it takes the place of the one that comes.
-        let memories = self.records.remembered() - usize::from(self.records.get(pair).is_some());
-        !full || memories < self.config.max_mobiles
+        // Whoever goes has to be remembered, so that evicting one makes no room in memory.
+        self.config.max_mobiles > 0
+            && (self.records.get(pair).is_some() || self.records.len() < self.max_records())
+    }
+
+    /// Most pairs that take memory, bound or remembered.
+    fn max_records(&self) -> usize {
+        self.config.max_mobiles.saturating_mul(2)
+    }
+
+    /// Whether a pair that is not bound may be remembered.
+    fn may_remember(&self) -> bool {
+        self.records.len() < self.max_records()
+            && self.records.remembered() < self.config.max_mobiles
     }
 
     /// Changes the record and acknowledges.
@@ -332,8 +339,7 @@ impl Correspondent {
         if registers && self.records.live() >= self.config.max_mobiles {
             self.evict(now);
         }
-        let remembered = self.records.remembered() < self.config.max_mobiles;
-        if known.is_some() || registers || remembered {
+        if known.is_some() || registers || self.may_remember() {
             let sequence = claim.update.sequence;
             let mut record = known.unwrap_or_else(|| Record::new(pair.home_address, sequence));
             let before = record.entry.clone();
@@ -357,7 +363,7 @@ impl Correspondent {
     ) {
         let Objection::Refuse(_) = objection else { return };
         let (pair, sequence) = (claim.pair, claim.update.sequence);
-        let room = self.records.remembered() < self.config.max_mobiles;
+        let room = self.may_remember();
         let known = self.records.take(pair);
         let new = || room.then(|| Record::new(pair.home_address, sequence));
         if let Some(mut record) = known.or_else(new) {

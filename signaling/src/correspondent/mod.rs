@@ -60,7 +60,7 @@ pub struct CorrespondentConfig {
     pub max_lifetime: Duration,
     /// Whether a mobile may register several care-of addresses (else status 166).
     pub multiple_coa: bool,
-    /// Most mobiles that may have bindings at a time. As many again may be remembered.
+    /// Most mobiles that may have bindings at a time; twice as many may take memory.
     pub max_mobiles: usize,
     /// Most bindings of one mobile at a time.
     pub max_bindings: u16,

@@ -197,6 +197,11 @@ impl Records {
         self.all.keys().copied().collect()
     }
 
+    /// How many pairs take memory.
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
     /// How many mobiles have bindings.
     pub(super) fn live(&self) -> usize {
         self.live.len()
