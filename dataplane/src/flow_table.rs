@@ -11,9 +11,10 @@
 //!
 //! How it lies in memory and who locks what is in [`flow_lines`](crate::flow_lines).
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use mtun_policy::{Bid, FlowKey, RuleId};
+use mtun_policy::{Bid, FlowKey, RuleId, Scope};
 
 use crate::flow_lines::{BURST, FlowId, FlowLines, Kept};
 use crate::memory::{Answer, Remembered, Way};
@@ -90,7 +91,10 @@ impl Kept for Slot {
         });
         // The upper half of the octets is for what else the answer holds for.
         let plain = self.memory.answer.is_some_and(|answer| {
-            answer.way == Way::Tunnel && answer.due.is_none() && answer.together.is_none()
+            answer.way == Way::Tunnel
+                && answer.due.is_none()
+                && answer.together.is_none()
+                && matches!(answer.sticky.scope, Scope::None | Scope::Flow)
         });
         let marks = u64::from(plain) << 63
             | u64::from(self.key.dscp & 0x3f) << 56
@@ -216,6 +220,17 @@ impl FlowTable {
             slot.packets_in += 1;
             slot.memory.answer.and_then(|answer| answer.rule)
         })
+    }
+
+    /// The outbound keys of the flows that were let go and of which `wanted` holds.
+    pub(crate) fn keys(&self, wanted: impl Fn(&Answer) -> bool) -> VecDeque<FlowKey> {
+        let mut keys = VecDeque::new();
+        self.lines.each(|slot| {
+            if slot.memory.answer.as_ref().is_some_and(&wanted) {
+                keys.push_back(slot.key);
+            }
+        });
+        keys
     }
 
     /// Every flow remembered, in no promised order.

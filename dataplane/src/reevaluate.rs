@@ -45,11 +45,8 @@ impl Engine {
         let is_new = !work.snapshot.as_ref().is_some_and(|held| Arc::ptr_eq(held, &snapshot));
         let is_due = work.left.is_empty() && work.again.is_some_and(|at| at <= now);
         if is_new || is_due {
-            let answered = self.flows.entries().into_iter().filter(|it| it.memory.answer.is_some());
-            let waits = |it: &crate::FlowEntry| it.memory.answer.is_some_and(|a| a.due.is_some());
-            let all = answered.filter(|it| is_new || waits(it));
             *work = Work {
-                left: all.map(|it| it.key).collect(),
+                left: self.flows.keys(|answer| is_new || answer.due.is_some()),
                 snapshot: Some(Arc::clone(&snapshot)),
                 again: None,
             };

@@ -7,8 +7,8 @@
 //!
 //! A packet that was forwarded into the home-bound interface has been seen by connection tracking
 //! on its way there, without translation, and the first decision of connection tracking holds. So
-//! forwarded packets of a translated source need a tracking zone of their own up to this socket:
-//! `ct zone set` at `prerouting` for what enters by that interface.
+//! the firewall has to keep the two passes apart, by a tracking zone of its own for what carries
+//! the translated mark.
 
 use std::io;
 
