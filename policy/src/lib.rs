@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! text -- guard -- kdl -- reader --> nodes -- words, read --> Document
-//!                                                               | check, compile, shadow
+//!                                    lists (sets) --^           | check, compile, shadow, lints
 //!   overrides, link states, time                                v
 //!           |                      Policy { homes, rules, securities, tests, .. }
 //!           v                                                   |

@@ -217,7 +217,14 @@ impl Reader<'_> {
             Value::Integer(_) | Value::Float(_) => quantity(value, "km/h", measure::speed_bound),
             value => measure::speed_bound(text(value)?),
         });
-        let time = self.property(node, "time", |value| measure::time_span(text(value)?));
+        let time = self.property(node, "time", |value| match value {
+            Value::Integer(hour) => Err(Problem::new(
+                Code::Value,
+                format!("{hour} is not a part of the day"),
+                "write begin and end: time=\"22:00-05:00\"",
+            )),
+            value => measure::time_span(text(value)?),
+        });
         let days = self.property(node, "days", |value| measure::days(text(value)?));
         let when = When {
             speed: speed.map(|speed| speed.value),
