@@ -94,6 +94,22 @@ home \"umbrella\" {
         self
     }
 
+    /// The mobile's file with every `from` replaced.
+    #[must_use]
+    pub fn with(mut self, from: &str, to: &str) -> Self {
+        assert!(self.mobile.contains(from), "the example has `{from}`");
+        self.mobile = self.mobile.replace(from, to);
+        self
+    }
+
+    /// The mobile's file with one more word for an uplink.
+    #[must_use]
+    pub fn with_link_word(mut self, link: &str, says: &str) -> Self {
+        let head = format!("interface \"{link}\" {{");
+        self.mobile = changed(&self.mobile, &head, &format!("{head}\n    {says}"));
+        self
+    }
+
     /// The mobile's file with another binding lifetime, in seconds.
     #[must_use]
     pub fn with_lifetime(mut self, seconds: u32) -> Self {

@@ -4,6 +4,7 @@
 //! run side by side. Without root they are skipped, loudly.
 
 mod demo;
+mod failback;
 mod fixture;
 mod handover;
 mod leftovers;
@@ -11,6 +12,7 @@ mod security;
 mod several;
 mod sockets;
 mod trial;
+mod verbs;
 mod world;
 
 #[path = "../support/skip.rs"]
