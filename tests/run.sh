@@ -23,6 +23,7 @@ need ip iproute2
 need tshark tshark
 need cc gcc
 need ssh openssh-client
+need valgrind valgrind
 if [ ${#missing[@]} -gt 0 ]; then
     say "installing ${missing[*]}"
     apt-get update -qq
