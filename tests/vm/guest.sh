@@ -115,7 +115,7 @@ refused "a path twice" "path: exists" paths
 refused "a flow of another generation" "generation: not the registration's" flows 9
 
 at b iperf3 -s -D >/dev/null 2>&1
-eventually 10 at b bash -c 'exec 3<>/dev/tcp/::1/5201' || bad "iperf3 does not start"
+eventually 60 at b bash -c 'exec 3<>/dev/tcp/::1/5201' || bad "iperf3 does not start"
 speed() { # Mbit/s from a to b
     at a timeout -s KILL 20 iperf3 -6 -c $B -t 2 -O 1 -f m 2>/dev/null | sed -n 's/.* \([0-9.]*\) Mbits.*receiver/\1/p'
 }
@@ -164,10 +164,10 @@ fi
 rose "too big is counted" mr drop-too-big "$big" 1
 if carries; then ok "TCP by the smaller path"; else bad "no TCP by the smaller path"; fi
 at mr mtunctl path set mtun0 path 1 mtu 1280
-ip netns exec mr timeout 20 tcpdump -Z root -i up2 -n -c 1 'ip6 proto 44' \
+ip netns exec mr timeout 90 tcpdump -Z root -i up2 -n -c 1 'ip6 proto 44' \
     >/tmp/dump 2>/tmp/dump.err &
 dump=$!
-eventually 10 grep -q listening /tmp/dump.err
+eventually 60 grep -q listening /tmp/dump.err
 check "what cannot be smaller inside" pings 2 -s 1200
 if wait $dump; then ok "is fragmented outside"; else bad "is fragmented outside"; fi
 if carries; then ok "TCP fragmented outside"; else bad "no TCP fragmented outside"; fi
@@ -175,9 +175,9 @@ at mr mtunctl path set mtun0 path 1 mtu 0
 at a ip -6 route flush cache
 
 # DSCP and ECN are copied outwards.
-at mr timeout 20 tcpdump -Z root -i up2 -n -v -c 1 'ip6 proto 41 and dst 2001:db8:2::1' \
+at mr timeout 90 tcpdump -Z root -i up2 -n -v -c 1 'ip6 proto 41 and dst 2001:db8:2::1' \
     >/tmp/dump 2>/tmp/dump.err &
-eventually 10 grep -q listening /tmp/dump.err
+eventually 60 grep -q listening /tmp/dump.err
 pings 2 -Q 0xb9 >/dev/null
 wait $!
 if grep -q 'class 0xb9.*class 0xb9' /tmp/dump; then
@@ -194,8 +194,8 @@ ip netns exec mr mtunctl answer mtun0 path 1 generation 2 >/tmp/answer.mr 2>&1 &
 listener_mr=$!
 ip netns exec ha mtunctl answer mtun0 path 1 generation 2 >/tmp/answer.ha 2>&1 &
 listener_ha=$!
-eventually 10 grep -q listening /tmp/answer.mr
-eventually 10 grep -q listening /tmp/answer.ha
+eventually 60 grep -q listening /tmp/answer.mr
+eventually 60 grep -q listening /tmp/answer.ha
 executed=$(counter mr out-executed)
 check "the first packet is not lost" pings 5
 rose "it came down decided" mr out-executed "$executed" 1
@@ -249,10 +249,10 @@ optimize() {
 }
 check "route optimization" optimize
 direct() { at mr ping -6 -n -q -c 5 -i 0.05 -W 5 -I $H $N | grep -q ' 5 received'; }
-at mr timeout 20 tcpdump -Z root -i up2 -n -c 2 -xx 'icmp6 or ip6 proto 60 or ip6 proto 43' \
+at mr timeout 90 tcpdump -Z root -i up2 -n -c 2 -xx 'ip6 proto 60 or ip6 proto 43' \
     >/tmp/dump 2>/tmp/dump.err &
 dump=$!
-eventually 10 grep -q listening /tmp/dump.err
+eventually 60 grep -q listening /tmp/dump.err
 check "home address option out, routing header back" direct
 wait $dump
 if grep -q 'c910' /tmp/dump && grep -q '3a02 0201' /tmp/dump; then
@@ -261,7 +261,7 @@ else
     bad "wire: $(cat /tmp/dump)"
 fi
 at ha iperf3 -s -D -p 5202 >/dev/null 2>&1
-eventually 10 at ha bash -c 'exec 3<>/dev/tcp/::1/5202'
+eventually 60 at ha bash -c 'exec 3<>/dev/tcp/::1/5202'
 check "TCP route-optimized" at mr timeout -s KILL 20 iperf3 -6 -c $N -B $H -p 5202 -t 1
 at ha mtunctl path delete mtun0 path 2
 if direct; then bad "admitted without a binding"; else ok "not admitted without a binding"; fi
