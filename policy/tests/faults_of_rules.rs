@@ -26,7 +26,7 @@ interface "wwan0" {
     quota "20GB" per=month starts=1 warn="80%" at-limit=last-resort
     usable { rtt enter="150ms" leave="400ms"; loss enter="1%" leave="8%"; }
 }
-interface "wwan1" { bid 3; metered #true; }
+interface "wwan1" { bid 3; metered #true; }; interface "wwan2" { bid 5; metered #true; }
 interface "lte0" { bid 4; metered #true; cost 3 currency=USD; }
 group "links" { interface wlan0 wwan0; }
 group "web" { port 80 443; }
@@ -165,7 +165,7 @@ fn what_verbs_need_of_their_links() {
         &[
             ("    rate \"50Mbit/s\"\n", ""),
             ("overflow wlan0 wwan0", "overflow wlan0"),
-            ("cheapest @links", "cheapest @links wwan1"),
+            ("cheapest @links", "cheapest @links wwan1 wwan2"),
             ("cheapest @links", "cheapest @links lte0"),
             ("sla=voice", "sla=vioce"),
             (" cap=\"200MB\"", ""),

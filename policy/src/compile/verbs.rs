@@ -139,13 +139,16 @@ impl<'c> Compiler<'c> {
         }
     }
 
-    /// A link that is not metered costs nothing; what a metered one costs has to be said.
+    /// A link that is not metered costs nothing; a metered one that does not say is the dearest.
     fn costs_are_known(&mut self, links: &[Bid], span: Span) {
         let mut priced: Option<&Interface> = None;
+        let mut unpriced = Vec::new();
         for bid in links {
             let link = self.interface(*bid);
             match (&link.cost, priced.and_then(|first| first.cost.as_ref())) {
-                (Some(cost), Some(first)) if cost.currency != first.currency && !cost.currency.is_empty() => {
+                (Some(cost), Some(first))
+                    if cost.currency != first.currency && !cost.currency.is_empty() =>
+                {
                     self.sink.error(
                         span,
                         Code::Conflict,
@@ -158,13 +161,19 @@ impl<'c> Compiler<'c> {
                 }
                 (Some(cost), _) if cost.currency.is_empty() => {}
                 (Some(_), _) => priced = Some(link),
-                (None, _) if link.metered => self.sink.error(
+                (None, _) if link.metered => unpriced.push(link.name.clone()),
+                (None, _) => {}
+            }
+        }
+        // A single one is the dearest by itself; of several nobody knows which is dearer.
+        if unpriced.len() > 1 {
+            for name in unpriced {
+                self.sink.error(
                     span,
                     Code::Missing,
-                    format!("nobody can say whether `{}` is the cheapest: it is metered and has no cost", link.name),
-                    format!("add cost 4.50 currency=EUR per=\"1GB\" to interface \"{}\"", link.name),
-                ),
-                (None, _) => {}
+                    format!("nobody can say whether `{name}` is the cheapest: it is metered and has no cost"),
+                    format!("add cost 4.50 currency=EUR per=\"1GB\" to interface \"{name}\""),
+                );
             }
         }
     }
