@@ -10,6 +10,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::diagnostic::Code;
 use crate::document::*;
+use crate::groups::Groups;
 use crate::policy::*;
 use crate::source::{Sink, Sources, Spanned};
 use crate::terms::*;
@@ -52,6 +53,7 @@ pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -
     };
     let tests = document.tests.iter().filter_map(|test| compiler.test(test, &homes)).collect();
     let ingresses = compiler.ingresses;
+    let groups = Groups::of(document, &interfaces);
     let file_name = || {
         let name = sources.name(0);
         name.rsplit('/').next().unwrap_or(name).trim_end_matches(".kdl").to_owned()
@@ -66,6 +68,7 @@ pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -
         homes,
         served,
         ingresses,
+        groups,
         tests,
         warnings: Vec::new(),
     }

@@ -5,60 +5,13 @@
 //! would: a rule that means the same and still allows the link does not move them.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use crate::effective::{Choice, Effective, Origin, RuleHead, Usable};
+use crate::effective::{Choice, Effective, Origin, Usable};
+use crate::end::{Way, head_of};
 use crate::key::FlowKey;
-use crate::policy::{Interface, Policy, RuleSet};
-use crate::steering::{PathFacts, evaluate};
-use crate::suite::{End, GivenLinks};
-use crate::terms::{Bid, InterfaceName, RuleId, RuleName};
-
-/// A way that a flow goes, in BIDs.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Way {
-    /// By this binding, through the tunnel.
-    Tunnel(Bid),
-    /// A copy by each of these, through the tunnel.
-    Copies(Vec<Bid>),
-    /// By this link, outside the tunnel.
-    Breakout(Bid),
-    /// Refused by a rule.
-    Blocked,
-    /// Nothing is usable.
-    Unreachable,
-}
-
-impl Way {
-    /// The way of a choice.
-    pub fn of(choice: &Choice<'_>, links: &impl Usable) -> Self {
-        match choice {
-            Choice::Use { bid, .. } => Self::Tunnel(*bid),
-            Choice::Copies { links: named, copies, .. } => {
-                let usable = named.iter().copied().filter(|bid| links.usable(*bid));
-                Self::Copies(usable.take(usize::from(*copies)).collect())
-            }
-            Choice::Breakout { bid, .. } => Self::Breakout(*bid),
-            Choice::Block { .. } => Self::Blocked,
-            Choice::Nothing(_) => Self::Unreachable,
-        }
-    }
-
-    /// The same in the names of a policy.
-    pub fn end(&self, policy: &Policy) -> End {
-        let name = |bid: &Bid| {
-            let link = policy.interface_of(*bid).map(|link| link.name.clone());
-            link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")))
-        };
-        match self {
-            Self::Tunnel(bid) => End::Via(name(bid)),
-            Self::Copies(bids) => End::Copies(bids.iter().map(name).collect()),
-            Self::Breakout(bid) => End::Breakout(name(bid)),
-            Self::Blocked => End::Blocked,
-            Self::Unreachable => End::Unreachable,
-        }
-    }
-}
+use crate::policy::{Home, Policy, RuleSet};
+use crate::steering::{Given, suppose};
+use crate::terms::{RuleId, RuleName};
 
 /// A flow as the data plane remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -195,31 +148,22 @@ pub fn diff_flows(
     diff
 }
 
-/// The same without a daemon: every link of `other` is registered, in the state `given` or up.
+/// The same without a daemon: every link of `other` is registered and up, except for what is
+/// `given`.
 pub fn diff_offline(
-    present: &RuleSet,
-    other: &RuleSet,
-    interfaces: &[Interface],
-    given: &PathFacts,
+    present: (&Policy, &Home),
+    other: (&Policy, &Home),
+    given: &Given,
     flows: impl IntoIterator<Item = LiveFlow>,
 ) -> FlowsDiff {
-    let links = GivenLinks { interfaces, facts: given };
-    let effective = |rules| evaluate(rules, &[], given, Duration::ZERO);
-    diff_flows(&effective(present), &effective(other), &links, flows)
+    let before = suppose(present.0, present.1, given);
+    let after = suppose(other.0, other.1, given);
+    diff_flows(&before.effective, &after.effective, &after, flows)
 }
 
 fn add(sum: &mut Option<u64>, more: Option<u64>) {
     if let Some(more) = more {
         *sum = Some(sum.unwrap_or(0).saturating_add(more));
-    }
-}
-
-fn head_of<'e>(choice: &Choice<'e>) -> Option<&'e RuleHead> {
-    match choice {
-        Choice::Use { rule, .. } | Choice::Nothing(rule) => rule.map(|rule| rule.head),
-        Choice::Copies { rule, .. }
-        | Choice::Breakout { rule, .. }
-        | Choice::Block { rule, .. } => Some(rule.head),
     }
 }
 

@@ -1,26 +1,33 @@
 //! Why a flow goes where it goes.
 //!
 //! An [`Explanation`] lists the rules in the order in which they are asked, up to the one that
-//! decides: which field kept a rule from matching, which links a matching rule named and what
-//! became of each. The verdict is [`Effective::choose`]'s; nothing is decided here.
+//! decides: which field kept a rule from matching, which condition of its `when` is not met, which
+//! links a matching rule names and what became of each. The verdict is
+//! [`Effective::choose`](crate::Effective::choose)'s; nothing is decided here.
 
-use std::fmt;
+mod candidates;
+pub(crate) mod mismatch;
+mod text;
+
 use std::net::IpAddr;
-use std::ops::RangeInclusive;
-use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::effective::{BlockReply, Choice, Effective, Origin, Otherwise, Ruling, Usable};
-use crate::filter::net_text;
+use crate::effective::{BlockReply, Choice, Origin, Otherwise, Outcome, Ruling, Usable};
+use crate::end::{End, Way, head_of};
 use crate::key::FlowKey;
-use crate::policy::{Home, Ingresses, Policy};
-use crate::selector::{Field, TrafficSelector};
-use crate::steering::{PathFacts, StatedLink as LinkState, evaluate};
-use crate::suite::{End, GivenLinks, ending};
+use crate::policy::{Home, Ingresses, Policy, Rule};
+use crate::steering::{Bar, Given, LinkReason, LinkState, Supposed, suppose};
 use crate::terms::{Bid, HomeName, InterfaceName, RuleId, RuleName};
 use crate::value::protocol_name;
-use crate::verb::Fallback;
+use crate::verb::{Failback, FailbackMode, Scope, Sticky};
+
+pub use candidates::{Candidate, CandidateVerdict};
+pub use mismatch::{Condition, Mismatch, Unmet};
+
+/// So many earlier rules are listed whatever kept them from matching; of more, those that nearly
+/// matched.
+const LISTED: usize = 16;
 
 /// The way of one flow through the rules.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,10 +36,14 @@ pub struct Explanation {
     pub flow: FlowText,
     /// The home network whose rules are asked.
     pub home: HomeName,
-    /// Every link and what is known of it.
+    /// Whose packet it is.
+    pub origin: Origin,
+    /// Every link and what is known or supposed of it.
     pub links: Vec<LinkFact>,
     /// The rules in order, up to the one that decides.
     pub rules: Vec<RuleVerdict>,
+    /// How many earlier rules are not listed: they are about other packets altogether.
+    pub passed_over: usize,
     /// How many rules were not asked.
     pub not_asked: usize,
     /// The deciding rule; `None` if no rule matched.
@@ -47,6 +58,8 @@ pub struct Explanation {
     pub reply: Option<BlockReply>,
     /// Whether the deciding rule needed its `otherwise`.
     pub otherwise: bool,
+    /// What else decides where its packets go.
+    pub notes: Vec<Note>,
 }
 
 /// A flow in words.
@@ -64,6 +77,14 @@ pub struct FlowText {
     pub destination_port: Option<u16>,
     /// DSCP.
     pub dscp: u8,
+    /// The IPv6 flow label; `None` for none.
+    pub flow_label: Option<u32>,
+    /// Security parameter index of ESP and AH.
+    pub spi: Option<u32>,
+    /// Type of an ICMP or ICMPv6 message.
+    pub icmp_type: Option<u8>,
+    /// The user whose local socket sends it.
+    pub uid: Option<u32>,
     /// `local`, the ingress interface if a rule names it, or `other`.
     pub ingress: String,
 }
@@ -78,24 +99,12 @@ impl FlowText {
             source_port: key.source_port,
             destination_port: key.destination_port,
             dscp: key.dscp,
+            flow_label: Some(key.flow_label).filter(|label| *label != 0),
+            spi: key.spi,
+            icmp_type: key.icmp_type,
+            uid: key.uid,
             ingress: ingresses.name(key.ingress).to_owned(),
         }
-    }
-}
-
-impl fmt::Display for FlowText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} -> {}", self.protocol, self.source, self.destination)?;
-        if let Some(port) = self.source_port {
-            write!(f, " sport {port}")?;
-        }
-        if let Some(port) = self.destination_port {
-            write!(f, " dport {port}")?;
-        }
-        if self.dscp != 0 {
-            write!(f, " dscp {}", self.dscp)?;
-        }
-        write!(f, " in {}", self.ingress)
     }
 }
 
@@ -106,8 +115,12 @@ pub struct LinkFact {
     pub interface: InterfaceName,
     /// Its BID.
     pub bid: Bid,
-    /// What is stated of it.
+    /// Its state.
     pub state: LinkState,
+    /// Why.
+    pub reason: LinkReason,
+    /// What keeps it from ordinary use besides its state.
+    pub bar: Option<Bar>,
     /// Whether packets can be sent by it.
     pub usable: bool,
 }
@@ -123,6 +136,8 @@ pub struct RuleVerdict {
     pub file: Option<String>,
     /// Where it stands, from 1.
     pub line: Option<usize>,
+    /// Why its `when` is not met, one reason for each line; empty if it is.
+    pub unmet: Vec<Unmet>,
     /// What became of it.
     pub verdict: Verdict,
 }
@@ -135,147 +150,109 @@ pub enum Verdict {
     NotMatched(Vec<Mismatch>),
     /// It matched, and an `exclude` line took the packet out again.
     Excluded,
-    /// It matched, no link it names is usable, and the next rule was asked.
+    /// It matched, and its verb tunnels, which a further source never is.
+    NotForSource,
+    /// It matched, no link it names can be used, and the next rule was asked.
     PassedOn(Vec<Candidate>),
     /// It decided.
     Decided(Vec<Candidate>),
 }
 
-/// The first field that kept a `match` line from matching.
+/// What else decides where a flow's packets go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Mismatch {
-    /// The field.
-    pub field: Field,
-    /// What the packet has.
-    pub found: String,
-    /// What the line wants.
-    pub wanted: String,
-}
-
-/// A link that a matching rule names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Candidate {
-    /// The link.
-    pub interface: InterfaceName,
-    /// Its BID.
-    pub bid: Bid,
-    /// Whether the rule names it only under `otherwise`.
-    pub otherwise: bool,
-    /// What became of it.
-    pub verdict: CandidateVerdict,
-}
-
-/// What became of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum CandidateVerdict {
-    /// The flow goes by it.
-    Chosen,
-    /// Usable; another came first.
-    NotNeeded,
-    /// Usable, but it is to run empty and another could be used.
-    Drained,
-    /// Its link is down.
-    Down,
-    /// No binding is registered for it, or it cannot be sent by.
-    NotUsable,
+pub enum Note {
+    /// What keeps to a link, and for how long.
+    Sticky(Sticky),
+    /// These rules share the choice.
+    Together {
+        /// Their word.
+        word: String,
+        /// Their names.
+        rules: Vec<RuleName>,
+    },
+    /// When it goes back to a better link.
+    Failback(Failback),
+    /// Its link is metered: it goes back at least in a gap.
+    MeteredGap(InterfaceName),
+    /// Its link is used because there is no other.
+    LastLink(InterfaceName, LinkReason),
 }
 
-impl fmt::Display for CandidateVerdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Chosen => "chosen",
-            Self::NotNeeded => "not needed",
-            Self::Drained => "drained",
-            Self::Down => "down",
-            Self::NotUsable => "not usable",
-        })
-    }
-}
-
-/// Explains a flow without a daemon: every link is registered, in the state `given` or up.
+/// Explains a flow without a daemon: every link is registered and up, except for what is given.
 pub fn explain_offline(
     policy: &Policy,
     home: &Home,
     key: &FlowKey,
-    given: &PathFacts,
+    origin: Origin,
+    given: &Given,
 ) -> Explanation {
-    let effective = evaluate(&home.rules, &[], given, Duration::ZERO);
-    let links = GivenLinks { interfaces: &policy.interfaces, facts: given };
-    explain(policy, home, &effective, key, &links, given)
+    let supposed = suppose(policy, home, given);
+    explain(policy, home, &supposed, key, origin, &supposed)
 }
 
-/// Explains a flow over the list by which packets are judged, with the bindings there are.
+/// Explains a flow by the rules as they stand or are supposed to, with the bindings there are.
 ///
-/// `effective` was made by [`evaluate`] from this home's rules and `facts`, overrides included.
+/// `supposed` is what the home's [`Steering`](crate::Steering) makes of the question, overrides
+/// included.
 pub fn explain(
     policy: &Policy,
     home: &Home,
-    effective: &Effective,
+    supposed: &Supposed,
     key: &FlowKey,
+    origin: Origin,
     bindings: &impl Usable,
-    facts: &PathFacts,
 ) -> Explanation {
-    let choice = effective.choose(key, Origin::Home, bindings, None);
-    let mut translated = false;
-    let (decider, bids, reply, otherwise) = match choice {
-        Choice::Use { rule, bid, otherwise } => (rule, vec![bid], None, otherwise),
-        Choice::Copies { rule, links, copies, otherwise } => {
-            let usable = links.iter().copied().filter(|bid| bindings.usable(*bid));
-            (Some(rule), usable.take(usize::from(copies)).collect(), None, otherwise)
+    let effective = &supposed.effective;
+    let choice = effective.choose(key, origin, bindings, None);
+    let way = Way::of(&choice, bindings);
+    let (reply, otherwise, translate) = match &choice {
+        Choice::Use { otherwise, .. } | Choice::Copies { otherwise, .. } => {
+            (None, *otherwise, false)
         }
-        Choice::Breakout { rule, bid, translate, otherwise } => {
-            translated = translate;
-            (Some(rule), vec![bid], None, otherwise)
-        }
-        Choice::Block { rule, reply, otherwise } => {
-            (Some(rule), Vec::new(), Some(reply), otherwise)
-        }
+        Choice::Breakout { translate, otherwise, .. } => (None, *otherwise, *translate),
+        Choice::Block { reply, otherwise, .. } => (Some(*reply), *otherwise, false),
+        Choice::Nothing(_) => (None, false, false),
+    };
+    let head = head_of(&choice);
+    let decider = match &choice {
         // The walk ran off the end if the last rule that matched only passed on.
         Choice::Nothing(rule) => {
             let last = rule.filter(|rule| rule.says.otherwise != Otherwise::NextRule);
-            (last, Vec::new(), None, false)
+            last.map(|rule| rule.head.id)
         }
+        _ => head.map(|head| head.id),
     };
-    let (rule, end) = ending(policy, bindings, choice);
+    let all = effective.rules().count();
     let asked = match decider {
-        Some(decider) => {
-            let mut rules = effective.rules();
-            rules.position(|rule| rule.head.id == decider.head.id).map_or(0, |at| at + 1)
-        }
-        None => effective.rules().count(),
+        Some(id) => effective.rules().position(|rule| rule.head.id == id).map_or(0, |at| at + 1),
+        None => all,
     };
-    let context = Context { policy, home, key, bindings, facts, bids: &bids };
-    let rules = effective
-        .rules()
-        .take(asked)
-        .map(|rule| {
-            context.rule(rule, decider.is_some_and(|decider| decider.head.id == rule.head.id))
-        })
-        .collect();
+    let context = Context { policy, home, supposed, key, origin, bindings, bids: way.bids() };
+    let mut rules = Vec::new();
+    let mut passed_over = 0;
+    for rule in effective.rules().take(asked) {
+        let decides = decider == Some(rule.head.id);
+        if asked > LISTED && !decides && !context.matches_nearly(rule) {
+            passed_over += 1;
+        } else {
+            rules.push(context.rule(rule, decides));
+        }
+    }
+    let written = decider.and_then(|id| context.written(id));
     Explanation {
         flow: FlowText::new(key, &policy.ingresses),
         home: home.name.clone(),
-        links: policy
-            .interfaces
-            .iter()
-            .filter_map(|link| {
-                let bid = link.bid?;
-                let interface = link.name.clone();
-                Some(LinkFact {
-                    interface,
-                    bid,
-                    state: facts.state(bid),
-                    usable: bindings.usable(bid),
-                })
-            })
-            .collect(),
+        origin,
+        links: context.links(),
         rules,
-        not_asked: effective.rules().count() - asked,
-        rule,
-        end,
-        bids,
-        translate: translated,
+        passed_over,
+        not_asked: all - asked,
+        rule: head.map(|head| head.name.clone()),
+        end: way.end(policy),
+        notes: written.map_or_else(Vec::new, |rule| context.notes(rule, &way)),
+        bids: way.bids().to_vec(),
+        translate,
         reply,
         otherwise,
     }
@@ -284,183 +261,108 @@ pub fn explain(
 struct Context<'c, U> {
     policy: &'c Policy,
     home: &'c Home,
+    supposed: &'c Supposed,
     key: &'c FlowKey,
+    origin: Origin,
     bindings: &'c U,
-    facts: &'c PathFacts,
     bids: &'c [Bid],
 }
 
-impl<U: Usable> Context<'_, U> {
+impl<'c, U: Usable> Context<'c, U> {
+    /// The rule as it stands in the file; `None` for overrides.
+    fn written(&self, id: RuleId) -> Option<&'c Rule> {
+        if id.is_override() { None } else { self.home.rules.get(id) }
+    }
+
+    fn links(&self) -> Vec<LinkFact> {
+        let fact = |report: &crate::steering::LinkReport| LinkFact {
+            interface: report.interface.clone(),
+            bid: report.bid,
+            state: report.state,
+            reason: report.reason.clone(),
+            bar: report.bar,
+            usable: self.bindings.usable(report.bid),
+        };
+        self.supposed.links.iter().map(fact).collect()
+    }
+
+    /// Whether the rule matches, or would if one field were another.
+    fn matches_nearly(&self, rule: Ruling<'_>) -> bool {
+        let selectors = &rule.head.selectors;
+        selectors.is_empty() || selectors.iter().any(|line| mismatch::nearly(line, self.key))
+    }
+
     fn rule(&self, rule: Ruling<'_>, decides: bool) -> RuleVerdict {
         let head = rule.head;
-        let written = if head.id.is_override() { None } else { self.home.rules.get(head.id) };
-        let mismatches = || {
-            let lines = head.selectors.iter();
-            lines
-                .filter_map(|line| Some(self.mismatch(line, line.first_failure(self.key)?)))
-                .collect::<Vec<_>>()
-        };
+        let written = self.written(head.id);
         let verdict = if !head.matches(self.key) {
-            let mismatches = mismatches();
+            let lines = head.selectors.iter();
+            let mismatches: Vec<_> = lines
+                .filter_map(|line| Mismatch::of(line, self.key, &self.policy.ingresses))
+                .collect();
             if mismatches.len() < head.selectors.len() || head.selectors.is_empty() {
                 Verdict::Excluded
             } else {
                 Verdict::NotMatched(mismatches)
             }
         } else if decides {
-            Verdict::Decided(self.candidates(rule, true))
+            Verdict::Decided(self.candidates(rule, written))
+        } else if self.origin == Origin::Also && self.tunnels(rule) {
+            Verdict::NotForSource
         } else {
-            Verdict::PassedOn(self.candidates(rule, false))
+            Verdict::PassedOn(self.candidates(rule, written))
         };
+        let matched = !matches!(verdict, Verdict::NotMatched(_) | Verdict::Excluded);
+        let unmet = rule.says.outcome == Outcome::Unmet && matched;
+        let lines = written.filter(|_| unmet).map_or(&[][..], |rule| rule.when.as_slice());
         RuleVerdict {
             id: head.id,
             name: head.name.clone(),
             file: written.map(|written| written.file.clone()),
             line: written.map(|written| written.line),
+            unmet: lines.iter().filter_map(|line| Unmet::of(line, &self.supposed.moment)).collect(),
             verdict,
         }
     }
 
-    /// The links a rule names as it was written, those that are down included.
-    fn candidates(&self, rule: Ruling<'_>, decides: bool) -> Vec<Candidate> {
-        let id = rule.head.id;
-        let written = if id.is_override() { None } else { self.home.rules.get(id) };
-        let named = match written {
-            Some(written) => written.verb.links(),
-            None => rule.says.outcome.links().to_vec(),
+    /// Whether nothing that the rule says is for a further source.
+    fn tunnels(&self, rule: Ruling<'_>) -> bool {
+        let outside =
+            |outcome: &Outcome| matches!(outcome, Outcome::Breakout { .. } | Outcome::Block(_));
+        let otherwise = match &rule.says.otherwise {
+            Otherwise::Then(outcome) => outside(outcome),
+            Otherwise::NextRule | Otherwise::Any => false,
         };
-        let fallback: Vec<Bid> = match written.map(|written| &written.otherwise) {
-            Some(Fallback::Then(verb)) => verb.links(),
-            Some(Fallback::Any) => self
-                .policy
-                .interfaces
-                .iter()
-                .filter_map(|link| link.bid)
-                .filter(|bid| !named.contains(bid))
-                .collect(),
-            Some(Fallback::NextRule) | None => Vec::new(),
-        };
-        let named = named.iter().map(|bid| (*bid, false));
-        let all = named.chain(fallback.into_iter().map(|bid| (bid, true)));
-        all.map(|(bid, otherwise)| self.candidate(bid, otherwise, decides)).collect()
+        !outside(&rule.says.outcome) && rule.says.outcome != Outcome::Unmet && !otherwise
     }
 
-    fn candidate(&self, bid: Bid, otherwise: bool, decides: bool) -> Candidate {
-        let link = self.policy.interface_of(bid).map(|link| link.name.clone());
-        let verdict = if decides && self.bids.contains(&bid) {
-            CandidateVerdict::Chosen
-        } else if self.facts.state(bid) == LinkState::Down {
-            CandidateVerdict::Down
-        } else if !self.bindings.usable(bid) {
-            CandidateVerdict::NotUsable
-        } else if self.facts.state(bid) == LinkState::Drained {
-            CandidateVerdict::Drained
-        } else {
-            CandidateVerdict::NotNeeded
-        };
-        let interface = link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")));
-        Candidate { interface, bid, otherwise, verdict }
-    }
-
-    fn mismatch(&self, line: &TrafficSelector, field: Field) -> Mismatch {
-        let key = self.key;
-        let ingress =
-            |ingress: &crate::key::Ingress| self.policy.ingresses.name(*ingress).to_owned();
-        let (found, wanted) = match field {
-            Field::Source => (key.source.to_string(), few(&line.sources, net_text)),
-            Field::Destination => (key.destination.to_string(), few(&line.destinations, net_text)),
-            Field::Protocol => {
-                (protocol_name(key.protocol), few(&line.protocols, |number| protocol_name(*number)))
-            }
-            Field::SourcePort => (or_none(key.source_port), few(&line.source_ports, ranges)),
-            Field::DestinationPort => {
-                (or_none(key.destination_port), few(&line.destination_ports, ranges))
-            }
-            Field::Dscp => (key.dscp.to_string(), few(&line.dscps, u8::to_string)),
-            Field::Ingress => (ingress(&key.ingress), few(&line.ingresses, ingress)),
-            Field::FlowLabel => (key.flow_label.to_string(), few(&line.flow_labels, ranges)),
-            Field::Spi => (or_none(key.spi), few(&line.spis, ranges)),
-            Field::IcmpType => (or_none(key.icmp_type), few(&line.icmp_types, ranges)),
-            Field::Uid => (or_none(key.uid), few(&line.uids, ranges)),
-        };
-        Mismatch { field, found, wanted }
-    }
-}
-
-fn or_none(value: Option<impl fmt::Display>) -> String {
-    value.map_or_else(|| "none".to_owned(), |value| value.to_string())
-}
-
-fn ranges<T: fmt::Display + PartialEq>(range: &RangeInclusive<T>) -> String {
-    match (range.start(), range.end()) {
-        (first, last) if first == last => first.to_string(),
-        (first, last) => format!("{first}-{last}"),
-    }
-}
-
-/// The first four of a list, and how many more there are.
-fn few<T>(values: &[T], text: impl Fn(&T) -> String) -> String {
-    let shown = values.iter().take(4).map(text).collect::<Vec<_>>().join(", ");
-    match values.len().saturating_sub(4) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-impl fmt::Display for Explanation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "flow  {}", self.flow)?;
-        writeln!(f, "home  {}", self.home)?;
-        for link in self.links.iter().filter(|link| link.state != LinkState::Up) {
-            writeln!(f, "given {} {}", link.interface, link.state.word())?;
+    fn notes(&self, rule: &Rule, way: &Way) -> Vec<Note> {
+        let Way::Tunnel(bid) = way else { return Vec::new() };
+        let mut notes = Vec::new();
+        if rule.sticky.scope != Scope::None {
+            notes.push(Note::Sticky(rule.sticky));
         }
-        for rule in &self.rules {
-            write!(f, "rule  {}", rule.name)?;
-            if let (Some(file), Some(line)) = (&rule.file, rule.line) {
-                write!(f, " ({file}:{line})")?;
-            }
-            let candidates = match &rule.verdict {
-                Verdict::NotMatched(mismatches) => {
-                    writeln!(f, ": no match")?;
-                    for Mismatch { field, found, wanted } in mismatches {
-                        writeln!(f, "        {} is {found}, not {wanted}", field.word())?;
-                    }
-                    continue;
-                }
-                Verdict::Excluded => {
-                    writeln!(f, ": matches, but excludes it again")?;
-                    continue;
-                }
-                Verdict::PassedOn(candidates) => {
-                    writeln!(f, ": matches, no link usable, next rule")?;
-                    candidates
-                }
-                Verdict::Decided(candidates) => {
-                    writeln!(f, ": matches and decides")?;
-                    candidates
-                }
+        if let Some((number, word)) = &rule.together {
+            let same = |other: &&Rule| {
+                other.id() != rule.id() && other.together.as_ref().is_some_and(|(n, _)| n == number)
             };
-            for candidate in candidates {
-                let otherwise = if candidate.otherwise { "otherwise " } else { "" };
-                writeln!(
-                    f,
-                    "        {otherwise}{} (bid {}): {}",
-                    candidate.interface, candidate.bid, candidate.verdict
-                )?;
-            }
+            let rules = self.home.rules.rules.iter().filter(same);
+            let rules = rules.map(|other| other.name().clone()).collect();
+            notes.push(Note::Together { word: word.clone(), rules });
         }
-        let rule =
-            self.rule.as_ref().map_or_else(|| "no rule".to_owned(), |rule| format!("rule {rule}"));
-        let otherwise = if self.otherwise { " by its otherwise" } else { "" };
-        write!(f, "so    {}, {rule}{otherwise}", self.end)?;
-        if let Some(reply) = self.reply {
-            let reply = match reply {
-                BlockReply::Silent => "nothing",
-                BlockReply::Icmp => "ICMPv6 administratively prohibited",
-                BlockReply::Reset => "a TCP reset",
-            };
-            write!(f, ", answered by {reply}")?;
+        notes.push(Note::Failback(rule.failback));
+        let report = self.supposed.links.iter().find(|report| report.bid == *bid);
+        if let Some(link) = self.policy.interface_of(*bid)
+            && link.metered
+            && matches!(rule.failback.mode, FailbackMode::New | FailbackMode::Never)
+        {
+            notes.push(Note::MeteredGap(link.name.clone()));
         }
-        Ok(())
+        if let Some(report) = report
+            && matches!(report.reason, LinkReason::LastLink(_))
+        {
+            notes.push(Note::LastLink(report.interface.clone(), report.reason.clone()));
+        }
+        notes
     }
 }

@@ -49,8 +49,9 @@
 //! let policy = parse("laptop.kdl", text, &NoFiles)?;
 //! let question = "tcp 2001:db8:100::42 -> 2001:db8:c::9 dport 22 given wwan0=down";
 //! let (key, given) = parse_question(question, &policy)?;
-//! let home = policy.home_of(key.source).expect("the source is the home address");
-//! assert_eq!(explain_offline(&policy, home, &key, &given).end.to_string(), "via wlan0");
+//! let (home, origin) = policy.judge_of(&key).expect("the source is the home address");
+//! let explanation = explain_offline(&policy, home, &key, origin, &given);
+//! assert_eq!(explanation.end.to_string(), "via wlan0");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
@@ -61,10 +62,12 @@ mod diagnostic;
 mod diff;
 pub mod document;
 mod effective;
+mod end;
 mod explain;
 mod files;
 mod filter;
 mod fmt;
+mod groups;
 mod guard;
 mod key;
 pub mod link;
@@ -82,26 +85,30 @@ mod source;
 pub mod steering;
 mod stickiness;
 mod suite;
+mod suppose;
 pub mod terms;
 mod value;
 pub mod verb;
 mod words;
 
 pub use diagnostic::{Code, Diagnostic, Faults, Severity};
-pub use diff::{
-    FlowMove, FlowsDiff, LiveFlow, RulesDiff, Way, diff_flows, diff_offline, diff_rules,
-};
+pub use diff::{FlowMove, FlowsDiff, LiveFlow, RulesDiff, diff_flows, diff_offline, diff_rules};
 pub use effective::{
     BlockReply, Buckets, Choice, Effective, Origin, Otherwise, Outcome, RuleHead, RuleTable,
     Ruling, Says, Usable,
 };
+pub use end::{End, Way};
 pub use explain::{
-    Candidate, CandidateVerdict, Explanation, FlowText, LinkFact, Mismatch, RuleVerdict, Verdict,
-    explain, explain_offline,
+    Candidate, CandidateVerdict, Condition, Explanation, FlowText, LinkFact, Mismatch, Note,
+    RuleVerdict, Unmet, Verdict, explain, explain_offline,
 };
 pub use files::{Directory, Files, NoFiles};
-pub use filter::{Filter, filter_text, parse_filter, parse_flow, parse_given, parse_question};
+pub use filter::{
+    Filter, filter_text, parse_filter, parse_flow, parse_given, parse_question,
+    parse_question_given,
+};
 pub use fmt::format_text;
+pub use groups::{Group, Groups};
 pub use key::{FieldSet, FlowKey, Ingress};
 pub use link::{AtLimit, Band, Cost, Period, Quota, Ratio, Sla, UsableWhen};
 pub use load::{load, load_tested, parse, parse_document};
@@ -112,9 +119,13 @@ pub use policy::{
 pub use prefix_table::{HostBits, PrefixTable};
 pub use selector::{Field, TrafficSelector};
 pub use source::{Sources, Span, Spanned};
-pub use steering::{Override, PathFacts, StatedLink as LinkState, Steering, evaluate, next_expiry};
+pub use steering::{
+    Given, GivenLink, GivenState, Override, PathFacts, StatedLink as LinkState, Steering, Supposed,
+    evaluate, next_expiry, suppose,
+};
 pub use stickiness::{StickyKey, bucket};
-pub use suite::{End, Expectation, Place, TestCase, TestOutcome, check_tests, run_tests};
+pub use suite::{Expectation, Place, TestCase, TestOutcome, check_tests, run_tests};
+pub use suppose::{OfLink, Supposition, given_words};
 pub use terms::*;
 pub use value::protocol_name;
 pub use verb::{

@@ -12,8 +12,9 @@ use ipnet::Ipv6Net;
 use serde::Serialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::effective::{RuleHead, RuleTable};
-use crate::key::{FieldSet, Ingress};
+use crate::effective::{Origin, RuleHead, RuleTable};
+use crate::groups::Groups;
+use crate::key::{FieldSet, FlowKey, Ingress};
 use crate::link::{Cost, Quota, Sla, UsableWhen};
 use crate::suite::TestCase;
 use crate::terms::{
@@ -43,6 +44,9 @@ pub struct Policy {
     pub served: Vec<ServedHome>,
     /// The ingress interfaces that rules name.
     pub ingresses: Ingresses,
+    /// Groups and sets, for filters; rules have them expanded.
+    #[serde(skip)]
+    pub groups: Groups,
     /// The file's own tests, run by [`crate::run_tests`].
     pub tests: Vec<TestCase>,
     /// What is legal and deserves a look: printed at every start.
@@ -84,6 +88,15 @@ impl Policy {
     /// The home network that packets with this source belong to.
     pub fn home_of(&self, source: std::net::IpAddr) -> Option<&Home> {
         self.homes.iter().find(|home| home.owns(source))
+    }
+
+    /// The home network whose rules judge packets with this key, and whose packets they are.
+    pub fn judge_of(&self, key: &FlowKey) -> Option<(&Home, Origin)> {
+        let own = self.home_of(key.source).map(|home| (home, Origin::Home));
+        own.or_else(|| {
+            let further = |home: &&Home| home.also.iter().any(|also| also.ingress == key.ingress);
+            self.homes.iter().find(further).map(|home| (home, Origin::Also))
+        })
     }
 }
 

@@ -81,7 +81,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use calendar::{Day, LocalTime};
+pub use calendar::{Day, LocalTime, Moment};
 pub use facts::{Admin, Fact, Measurement, ProbeResult};
 pub use given::{Given, GivenLink, GivenState, Supposed, suppose};
 pub use link_state::{Cause, Figure, LinkReason, LinkState};
@@ -97,7 +97,7 @@ use crate::link::Sla;
 use crate::policy::{Home, Policy, RuleSet};
 use crate::terms::{Bid, RuleId, RuleName};
 use crate::verb::Verb;
-use calendar::{LocalClock, Moment};
+use calendar::LocalClock;
 use contest::Contests;
 use quota::Meter;
 use situation::Situation;

@@ -1,17 +1,18 @@
 //! The policy file's own tests.
 //!
 //! Each expectation is judged by [`Effective::choose`](crate::Effective::choose) over the list
-//! that [`suppose`] makes of the home's rules and of what stands under `given`: the same walk that
+//! that [`suppose`] makes of the home's rules and what stands under `given`: the same walk that
 //! packets take.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
-use crate::effective::{Choice, Origin, Usable};
+use crate::effective::Origin;
+use crate::end::{End, Way, head_of};
 use crate::key::FlowKey;
-use crate::policy::{Interface, Policy};
-use crate::steering::{Given, PathFacts, StatedLink as LinkState, suppose};
-use crate::terms::{Bid, HomeName, InterfaceName, RuleName};
+use crate::policy::Policy;
+use crate::steering::{Given, suppose};
+use crate::terms::{HomeName, RuleName};
 
 /// A place in a text with the line around it, ready to become a [`Diagnostic`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -86,43 +87,12 @@ pub struct TestCase {
 pub struct Expectation {
     /// Where it stands.
     pub place: Place,
-    /// What stands under `given`.
+    /// What is supposed under `given`.
     pub given: Given,
     /// The rule that must decide.
     pub rule: Option<RuleName>,
     /// How it must end; `None` if only the rule matters.
     pub end: Option<End>,
-}
-
-/// How a walk over the rules ends.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum End {
-    /// By this link, through the tunnel.
-    Via(InterfaceName),
-    /// A copy by each of these links, through the tunnel.
-    Copies(Vec<InterfaceName>),
-    /// By this link, outside the tunnel.
-    Breakout(InterfaceName),
-    /// Refused by a rule.
-    Blocked,
-    /// No link is usable.
-    Unreachable,
-}
-
-impl std::fmt::Display for End {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Via(link) => write!(f, "via {link}"),
-            Self::Copies(links) => {
-                let names: Vec<&str> = links.iter().map(InterfaceName::as_str).collect();
-                write!(f, "copies via {}", names.join(" and "))
-            }
-            Self::Breakout(link) => write!(f, "breakout by {link}"),
-            Self::Blocked => f.write_str("blocked"),
-            Self::Unreachable => f.write_str("unreachable"),
-        }
-    }
 }
 
 /// What became of a test.
@@ -144,29 +114,6 @@ impl TestOutcome {
     /// Whether every expectation holds.
     pub fn passed(&self) -> bool {
         self.failures.is_empty()
-    }
-}
-
-/// Links as `given` states them: registered and usable unless they are down.
-pub(crate) struct GivenLinks<'p> {
-    /// The links of the policy.
-    pub interfaces: &'p [Interface],
-    /// What is stated of them.
-    pub facts: &'p PathFacts,
-}
-
-impl Usable for GivenLinks<'_> {
-    fn usable(&self, bid: Bid) -> bool {
-        let known = self.interfaces.iter().any(|interface| interface.bid == Some(bid));
-        known && self.facts.state(bid) != LinkState::Down
-    }
-
-    fn preferred(&self) -> Option<Bid> {
-        let links = self.interfaces.iter().filter_map(|link| Some((link.priority, link.bid?)));
-        let usable = links.filter(|(_, bid)| self.usable(*bid));
-        usable
-            .min_by_key(|(priority, bid)| (self.facts.state(*bid), *priority, *bid))
-            .map(|(_, bid)| bid)
     }
 }
 
@@ -198,7 +145,8 @@ fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Dia
     let home = policy.home(test.home.as_str())?;
     let supposed = suppose(policy, home, &expect.given);
     let choice = supposed.effective.choose(&test.key, test.origin, &supposed, None);
-    let (rule, end) = ending(policy, &supposed, choice);
+    let rule = head_of(&choice).map(|head| head.name.clone());
+    let end = Way::of(&choice, &supposed).end(policy);
     let rule_holds = expect.rule.as_ref().is_none_or(|wanted| rule.as_ref() == Some(wanted));
     let end_holds = expect.end.as_ref().is_none_or(|wanted| *wanted == end);
     if rule_holds && end_holds {
@@ -220,31 +168,4 @@ fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Dia
                 .to_owned(),
         ),
     )
-}
-
-/// The deciding rule and the end of a walk, in the policy's names.
-pub(crate) fn ending(
-    policy: &Policy,
-    links: &impl Usable,
-    choice: Choice<'_>,
-) -> (Option<RuleName>, End) {
-    let name = |bid: Bid| {
-        let link = policy.interface_of(bid).map(|interface| interface.name.clone());
-        link.unwrap_or_else(|| InterfaceName::new(format!("bid {bid}")))
-    };
-    match choice {
-        Choice::Use { rule, bid, .. } => {
-            (rule.map(|rule| rule.head.name.clone()), End::Via(name(bid)))
-        }
-        Choice::Copies { rule, links: named, copies, .. } => {
-            let usable = named.iter().copied().filter(|bid| links.usable(*bid));
-            let names = usable.take(usize::from(copies)).map(name).collect();
-            (Some(rule.head.name.clone()), End::Copies(names))
-        }
-        Choice::Breakout { rule, bid, .. } => {
-            (Some(rule.head.name.clone()), End::Breakout(name(bid)))
-        }
-        Choice::Block { rule, .. } => (Some(rule.head.name.clone()), End::Blocked),
-        Choice::Nothing(rule) => (rule.map(|rule| rule.head.name.clone()), End::Unreachable),
-    }
 }

@@ -288,6 +288,16 @@ const PROTOCOLS: &[(&str, u8)] = &[
     ("ipv6", 41),
 ];
 
+/// ICMP and ICMPv6, whose packets have types.
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const ICMPV6: u8 = 58;
+
+/// ESP and AH, whose packets have an SPI.
+pub(crate) const WITH_SPI: [u8; 2] = [50, 51];
+
+/// Flow labels have 20 bits (RFC 6437 §2).
+pub(crate) const LARGEST_FLOW_LABEL: u32 = 0xf_ffff;
+
 /// Protocols whose packets have ports.
 pub(crate) const WITH_PORTS: &[u8] = &[6, 17, 33, 132, 136];
 

@@ -179,9 +179,6 @@ pub(crate) const MATCH_FIELDS: &[&str] = &[
     "uid",
 ];
 
-/// Those of them that filters of the command line do not know.
-pub(crate) const LATER_MATCH_FIELDS: &[&str] = &["flow-label", "spi", "icmp-type", "uid"];
-
 /// Properties of the limits under `usable`.
 const BAND: &[&str] = &["enter", "leave"];
 

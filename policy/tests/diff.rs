@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use mtun_policy::{
-    Bid, FlowKey, FlowsDiff, LinkState, LiveFlow, NoFiles, Origin, PathFacts, Policy, Way,
+    Bid, FlowKey, FlowsDiff, Given, GivenState, LiveFlow, NoFiles, Origin, Policy, Way,
     diff_offline, diff_rules, parse, parse_flow,
 };
 
@@ -28,9 +28,8 @@ fn bid(number: u16) -> Bid {
     Bid::new(number).unwrap()
 }
 
-fn diff(present: &Policy, other: &Policy, given: &PathFacts, flows: Vec<LiveFlow>) -> FlowsDiff {
-    let rules = |policy: &Policy| policy.homes[0].rules.clone();
-    diff_offline(&rules(present), &rules(other), &other.interfaces, given, flows)
+fn diff(present: &Policy, other: &Policy, given: &Given, flows: Vec<LiveFlow>) -> FlowsDiff {
+    diff_offline((present, &present.homes[0]), (other, &other.homes[0]), given, flows)
 }
 
 const PRESENT: &str = "rule ssh { match proto=tcp dport=22; prefer wwan0 wlan0; }
@@ -81,15 +80,15 @@ fn flows_move_only_where_the_packet_path_would_move_them() {
         ("no longer refused", 80, Some(Way::Unreachable), Some(Way::Tunnel(bid(1)))),
     ];
     for (what, port, way, want) in cases {
-        let diff = diff(&present, &other, &PathFacts::new(), vec![live(port, way, Some(7))]);
+        let diff = diff(&present, &other, &Given::default(), vec![live(port, way, Some(7))]);
         let to = diff.moves.first().map(|moved| moved.to.clone());
         assert_eq!((diff.moving, to), (usize::from(want.is_some()), want), "{what}");
     }
-    let other_rule = diff(&present, &other, &PathFacts::new(), vec![live(23, on(1), None)]);
+    let other_rule = diff(&present, &other, &Given::default(), vec![live(23, on(1), None)]);
     assert_eq!((other_rule.flows, other_rule.other_rule), (1, 1));
 
     // With a link down both policies are judged so.
-    let down: PathFacts = [(bid(1), LinkState::Down)].into_iter().collect();
+    let down = Given::default().with(bid(1), GivenState::Down);
     let diff = diff(&present, &other, &down, vec![live(22, None, None), live(25, on(2), None)]);
     assert_eq!((diff.moving, diff.other_rule), (0, 1), "{diff:?}");
 }
@@ -110,7 +109,7 @@ fn moves_are_summed_by_rule_and_way_the_largest_first() {
         flow(22, 3, Some(30)),
         flow(22, 4, None),
     ];
-    let diff = diff(&present, &other, &PathFacts::new(), flows);
+    let diff = diff(&present, &other, &Given::default(), flows);
     assert_eq!((diff.flows, diff.moving, diff.moving_bytes_per_second), (4, 4, Some(540)));
     let names: Vec<_> = diff
         .moves
@@ -147,7 +146,7 @@ fn many_flows_and_rules_are_compared_in_bounded_time() {
     });
     let flows: Vec<_> = flows.collect();
     let begun = Instant::now();
-    let diff = diff(&present, &other, &PathFacts::new(), flows);
+    let diff = diff(&present, &other, &Given::default(), flows);
     println!("65,536 flows at 1,000 rules: {:?}", begun.elapsed());
     assert_eq!((diff.moving, diff.moves.len()), (65_536, 1000));
 }

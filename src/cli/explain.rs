@@ -7,20 +7,22 @@ use mtun_policy::BlockReply;
 
 use super::Answer;
 use super::daemon::{Daemon, unexpected};
+use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
 use crate::control::documents::{ExplainDocument, ExplainVerdict, FlowKeyDocument};
 use crate::control::{ControlError, ErrorCode, Request, Response};
 
 /// The flow and what is supposed.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: mtun explain 'tcp 2001:db8:b::5 -> 2001:db8:c::9 dport 22' \
-                        --given wwan0=down")]
+#[command(after_help = "Example: mtun explain 'tcp 2001:db8:b::5 -> 2001:db8:c::9 dport 22 \
+                        given wwan0=down speed=90km/h'")]
 pub(super) struct Command {
     /// Protocol, addresses and ports
     #[arg(required = true, value_name = "FLOW")]
     flow: Vec<String>,
-    /// Suppose this of a link, such as wwan0=down; may be repeated
-    #[arg(long, value_name = "LINK=STATE", value_delimiter = ',')]
+    /// Suppose this, such as wwan0=down, wlan0.rtt=80ms, speed=90km/h, time=23:10 or day=sat; may
+    /// be repeated
+    #[arg(long, value_name = "SUPPOSITION", value_delimiter = ',')]
     given: Vec<String>,
     /// Judge by this policy file instead of asking the daemon
     #[arg(long, value_name = "FILE")]
@@ -44,26 +46,21 @@ pub(super) fn run(
     Ok(Answer::new(&response, page))
 }
 
-/// Judges by the file alone: every link registered, in the state `given` or up.
+/// Judges by the file alone: every link registered and up, except for what is given.
 fn offline(file: &Path, flow: &str, given: &[String]) -> Result<ExplainDocument, ControlError> {
     let policy = super::policy::load(file)?;
-    let (key, mut facts) = mtun_policy::parse_question(flow, &policy)?;
-    for given in given {
-        for (bid, state) in mtun_policy::parse_given(given, &policy)?.iter() {
-            facts.set(bid, state);
-        }
-    }
+    let (key, given) = mtun_policy::parse_question_given(flow, given, &policy)?;
     if policy.homes.is_empty() {
         let message = format!("{} has no rules: it is for a {}", policy.name, policy.role);
         return Err(ControlError::new(ErrorCode::Refused, message)
             .help("ask with the mobile's policy; an agent sends flows back the way they came"));
     }
     let flow = FlowKeyDocument::new(&key, policy.ingresses.name(key.ingress));
-    let Some(home) = policy.homes.iter().find(|home| home.owns(key.source)) else {
+    let Some((home, origin)) = policy.judge_of(&key) else {
         return Ok(ExplainDocument::not_ours(flow));
     };
-    let explanation = mtun_policy::explain_offline(&policy, home, &key, &facts);
-    Ok(ExplainDocument::new(flow, &explanation, &policy))
+    let explanation = mtun_policy::explain_offline(&policy, home, &key, origin, &given);
+    Ok(ExplainDocument::new(flow, &explanation, &given, &policy))
 }
 
 fn show(document: &ExplainDocument, page: &mut Page) {
@@ -71,8 +68,14 @@ fn show(document: &ExplainDocument, page: &mut Page) {
         ("flow", Cell::new(format!("{} from {}", document.flow, document.flow.ingress))),
         ("home", Cell::or(document.home.as_ref(), "none: not a home address of ours")),
         ("rule", Cell::or(document.rule.as_ref(), "none matched")),
-        ("verdict", verdict(&document.verdict)),
     ];
+    facts.extend(
+        document
+            .unmet
+            .iter()
+            .map(|unmet| ("when", Cell::toned(format!("not met: {unmet}"), Tone::Warning))),
+    );
+    facts.push(("verdict", verdict(&document.verdict)));
     match document.generation {
         Some(generation) => facts.push(("generation", Cell::new(generation))),
         None => facts.push(("judged", Cell::new("offline, by the policy file alone"))),
@@ -80,31 +83,60 @@ fn show(document: &ExplainDocument, page: &mut Page) {
     if !document.given.is_empty() {
         facts.push(("given", Cell::new(document.given.join(", "))));
     }
+    facts.extend(document.notes.iter().map(|note| ("note", Cell::new(note))));
     page.facts(&facts);
-    if !document.candidates.is_empty() {
+    candidates(document, page);
+    passed(document, page);
+    if !document.moves.is_empty() {
         let rows: Vec<_> = document
-            .candidates
+            .moves
             .iter()
-            .map(|candidate| {
-                let (word, tone) =
-                    if candidate.usable { ("yes", Tone::Good) } else { ("no", Tone::Bad) };
+            .map(|moved| {
                 vec![
-                    Cell::or(candidate.link.as_ref(), "any"),
-                    Cell::new(candidate.bid),
-                    Cell::toned(word, tone),
-                    Cell::new(&candidate.why),
+                    Cell::new(format!("{} ago", seconds(moved.ago_seconds as u64))),
+                    Cell::new(&moved.from),
+                    Cell::new(&moved.to),
+                    Cell::new(&moved.reason),
                 ]
             })
             .collect();
-        page.table(&["CANDIDATE", "BID", "USABLE", "WHY"], &rows, "no candidates");
+        page.table(&["MOVED", "FROM", "TO", "WHY"], &rows, "");
     }
+}
+
+fn candidates(document: &ExplainDocument, page: &mut Page) {
+    if document.candidates.is_empty() {
+        return;
+    }
+    let rows: Vec<_> = document
+        .candidates
+        .iter()
+        .map(|candidate| {
+            let (word, tone) =
+                if candidate.usable { ("yes", Tone::Good) } else { ("no", Tone::Bad) };
+            vec![
+                Cell::or(candidate.link.as_ref(), "any"),
+                Cell::new(candidate.bid),
+                Cell::toned(word, tone),
+                Cell::new(&candidate.why),
+            ]
+        })
+        .collect();
+    page.table(&["CANDIDATE", "BID", "USABLE", "WHY"], &rows, "");
+}
+
+fn passed(document: &ExplainDocument, page: &mut Page) {
     if !document.passed.is_empty() {
         let rows: Vec<_> = document
             .passed
             .iter()
             .map(|passed| vec![Cell::new(&passed.rule), Cell::new(&passed.why)])
             .collect();
-        page.table(&["EARLIER RULE", "WHY NOT"], &rows, "no earlier rules");
+        page.table(&["EARLIER RULE", "WHY NOT"], &rows, "");
+    }
+    if document.passed_over > 0 {
+        page.line("");
+        page.line(&format!("{} earlier rules are about other packets", document.passed_over));
     }
 }
 

@@ -10,7 +10,7 @@ use mtun_policy::{
 use super::apply::{Candidate, Purpose, Wanted};
 use super::home::MobileHome;
 use super::owner::Owner;
-use super::report;
+use super::{explain, report};
 use crate::control::documents::{
     BindingsDocument, Event, FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument,
     OverrideDocument, PolicyDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
@@ -156,19 +156,16 @@ impl Owner {
         flow: &str,
         given: &[String],
     ) -> Result<crate::control::documents::ExplainDocument, ControlError> {
-        let (key, mut facts) = mtun_policy::parse_question(flow, &self.policy)?;
-        for text in given {
-            for (bid, state) in mtun_policy::parse_given(text, &self.policy)?.iter() {
-                facts.set(bid, state);
-            }
-        }
-        if let Some(home) = self.homes.iter().find(|home| home.home.owns(key.source)) {
-            return Ok(report::explain_home(self, home, &key, &facts));
+        let (key, given) = mtun_policy::parse_question_given(flow, given, &self.policy)?;
+        if let Some((home, origin)) = self.policy.judge_of(&key)
+            && let Some(home) = self.homes.iter().find(|it| it.home.name == home.name)
+        {
+            return Ok(explain::home(self, home, &key, origin, &given));
         }
         let owner = self.served.iter().find(|served| served.owns(key.destination));
         Ok(match owner {
-            Some(served) => report::explain_served(self, served, &key),
-            None => report::not_ours(self, &key),
+            Some(served) => explain::served(self, served, &key),
+            None => explain::not_ours(self, &key),
         })
     }
 
@@ -190,7 +187,7 @@ impl Owner {
             .help("run `mtun steer` on the mobile"));
         }
         let filter = self.filter(&text)?;
-        if filter.via.is_some() || filter.rule.is_some() {
+        if !filter.via.is_empty() || !filter.rule.is_empty() {
             return Err(ControlError::new(
                 ErrorCode::Usage,
                 "a steering filter names packets, not the way they take now",

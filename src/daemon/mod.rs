@@ -14,6 +14,7 @@
 mod answers;
 mod apply;
 mod chosen;
+mod explain;
 mod facts;
 mod figures;
 mod history;

@@ -2,19 +2,16 @@
 
 use std::net::IpAddr;
 
-use mtun_dataplane::{DropReason, Encapsulation, Explained, Fate, PathId, Registration};
 use mtun_policy::steering::{self, Admin, Bar, Cause, Figure, LinkReason, LinkReport};
-use mtun_policy::{Bid, CareOfAddress, FlowKey, PathFacts, SecurityName, Usable};
+use mtun_policy::{Bid, CareOfAddress, SecurityName};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
-use super::home::MobileHome;
 use super::owner::Owner;
-use super::served::AgentHome;
 use crate::control::documents::{
-    BindingDocument, BindingPhase, ExplainDocument, ExplainVerdict, FlowKeyDocument, Health,
-    HealthReason, HomeDocument, LinkDocument, LinkState, MobileDocument, PolicyDocument,
-    QuotaDocument, RuleDocument, RuleReference, StatusCode, StatusDocument, TunnelDocument,
+    BindingDocument, BindingPhase, Health, HealthReason, HomeDocument, LinkDocument, LinkState,
+    MobileDocument, PolicyDocument, QuotaDocument, RuleDocument, StatusCode, StatusDocument,
+    TunnelDocument,
 };
 
 impl Owner {
@@ -258,119 +255,6 @@ pub(super) fn reason_code(reason: &LinkReason) -> &'static str {
         LinkReason::Bad(Cause::Beyond(Figure::Loss)) => "beyond-loss",
         LinkReason::Holding(_) => "held-back",
         LinkReason::LastLink(_) => "last-link",
-    }
-}
-
-/// A home's bindings with the states that somebody supposes.
-struct Supposed<'r> {
-    registration: &'r Registration,
-    facts: &'r PathFacts,
-}
-
-impl Usable for Supposed<'_> {
-    fn usable(&self, bid: Bid) -> bool {
-        let binding = self.registration.binding(Some(bid));
-        binding.is_some_and(|binding| binding.carries())
-            && self.facts.state(bid) != mtun_policy::LinkState::Down
-    }
-
-    fn preferred(&self) -> Option<Bid> {
-        let bindings = self.registration.bindings.iter();
-        let usable = bindings.filter(|it| it.bid.is_some_and(|bid| self.usable(bid)));
-        usable.min_by_key(|it| (it.priority, it.bid)).and_then(|it| it.bid)
-    }
-}
-
-/// Explains a flow of one of this mobile's homes. Without suppositions the verdict is the packet
-/// path's own; with some it is the same walk over a supposed world.
-pub(super) fn explain_home(
-    owner: &Owner,
-    home: &MobileHome,
-    key: &FlowKey,
-    facts: &PathFacts,
-) -> ExplainDocument {
-    let snapshot = home.tunnel.published.load();
-    let Some(registration) = snapshot.updates.get(home.home.address) else {
-        return not_ours(owner, key);
-    };
-    let supposed = Supposed { registration, facts };
-    let now = owner.now().monotonic;
-    let overrides = home.steering.overrides();
-    let effective = mtun_policy::evaluate(&home.home.rules, overrides, facts, now);
-    let explanation =
-        mtun_policy::explain(&owner.policy, &home.home, &effective, key, &supposed, facts);
-    let flow = FlowKeyDocument::new(key, owner.policy.ingresses.name(key.ingress));
-    let mut document = ExplainDocument::new(flow, &explanation, &owner.policy);
-    document.generation = Some(registration.generation);
-    if facts.iter().next().is_none() {
-        document.verdict = verdict(owner, &home.tunnel.lane.engine.explain(key, now));
-    } else if let ExplainVerdict::Forward { bid, care_of, peer, next_hop, .. } =
-        &mut document.verdict
-    {
-        *care_of = registration.binding(*bid).map(|binding| binding.care_of);
-        *peer = Some(IpAddr::V6(registration.peer));
-        *next_hop = next_hop_of(owner, *bid);
-    }
-    document
-}
-
-fn next_hop_of(owner: &Owner, bid: Option<Bid>) -> Option<IpAddr> {
-    let record = owner.links.get(&owner.link_of(bid)?)?;
-    record.state.as_ref().ok()?.router.map(IpAddr::V6)
-}
-
-/// A flow that is nobody's home here.
-pub(super) fn not_ours(owner: &Owner, key: &FlowKey) -> ExplainDocument {
-    ExplainDocument::not_ours(FlowKeyDocument::new(key, owner.policy.ingresses.name(key.ingress)))
-}
-
-/// A flow to one of an agent's mobiles: what its packet path says.
-pub(super) fn explain_served(owner: &Owner, served: &AgentHome, key: &FlowKey) -> ExplainDocument {
-    let explained = served.tunnel.lane.engine.explain(key, owner.now().monotonic);
-    let mut document = not_ours(owner, key);
-    document.home = explained.registration.as_ref().map(|found| found.home.clone());
-    document.generation = explained.registration.as_ref().map(|found| found.generation);
-    let rule = explained.rule.as_ref();
-    document.rule =
-        rule.map(|(_, name)| RuleReference { name: name.clone(), file: None, line: None });
-    document.verdict = verdict(owner, &explained);
-    document
-}
-
-/// What the packet path said.
-fn verdict(owner: &Owner, explained: &Explained) -> ExplainVerdict {
-    match &explained.fate {
-        Fate::NotOurs | Fate::Dropped(DropReason::Hairpin) => ExplainVerdict::NotOurs,
-        Fate::Refused(reply) => ExplainVerdict::Block { reply: *reply },
-        Fate::Dropped(_) => ExplainVerdict::NoUsableBinding,
-        Fate::Replicated(copies) => {
-            let bids: Vec<_> = copies.iter().filter_map(|copy| copy.bid).collect();
-            let links = bids.iter().filter_map(|bid| owner.link_of(Some(*bid))).collect();
-            ExplainVerdict::Copies { bids, links, otherwise: explained.otherwise }
-        }
-        Fate::BrokenOut { bid, translate, .. } => match (*bid, owner.link_of(*bid)) {
-            (Some(number), Some(link)) => ExplainVerdict::Breakout {
-                bid: number,
-                link,
-                translate: *translate,
-                next_hop: next_hop_of(owner, *bid),
-                otherwise: explained.otherwise,
-            },
-            _ => ExplainVerdict::NoUsableBinding,
-        },
-        Fate::Forwarded { bid, care_of, encapsulation, path, .. } => {
-            let Encapsulation::Tunnel { .. } = encapsulation;
-            let own = *path != PathId::ROUTED;
-            ExplainVerdict::Forward {
-                bid: *bid,
-                link: own.then(|| owner.link_of(*bid)).flatten(),
-                care_of: Some(*care_of),
-                peer: explained.registration.as_ref().map(|found| IpAddr::V6(found.peer)),
-                encapsulation: "ipv6-in-ipv6".to_owned(),
-                next_hop: own.then(|| next_hop_of(owner, *bid)).flatten(),
-                otherwise: explained.otherwise,
-            }
-        }
     }
 }
 

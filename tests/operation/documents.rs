@@ -231,19 +231,23 @@ pub fn explanation() -> ExplainDocument {
             field: Some(mtun_policy::Field::Protocol),
             why: "protocol is tcp, not udp".to_owned(),
         }],
+        passed_over: 0,
         rule: Some(reference("ssh", 44)),
+        unmet: Vec::new(),
         candidates: vec![
             CandidateDocument {
                 bid: bid(2),
                 link: Some("wwan0".into()),
                 usable: true,
+                verdict: "chosen".to_owned(),
                 why: "chosen".to_owned(),
             },
             CandidateDocument {
                 bid: bid(1),
                 link: Some("wlan0".into()),
                 usable: false,
-                why: "down".to_owned(),
+                verdict: "down".to_owned(),
+                why: "down: no carrier or no care-of address".to_owned(),
             },
         ],
         verdict: ExplainVerdict::Forward {
@@ -255,8 +259,13 @@ pub fn explanation() -> ExplainDocument {
             next_hop: None,
             otherwise: false,
         },
-        notes: Vec::new(),
-        moves: Vec::new(),
+        notes: vec!["the flow keeps its link for 10 min after the last packet".to_owned()],
+        moves: vec![MoveDocument {
+            from: FlowPath::tunnel(Some(bid(1)), Some("wlan0".into())),
+            to: FlowPath::tunnel(Some(bid(2)), Some("wwan0".into())),
+            reason: "link-down".to_owned(),
+            ago_seconds: 75.2,
+        }],
     }
 }
 

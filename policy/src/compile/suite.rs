@@ -2,13 +2,15 @@
 
 use super::Compiler;
 use crate::diagnostic::{Code, Severity};
-use crate::document::{ExpectNode, TestNode};
+use crate::document::{ExpectNode, GivenNode, TestNode};
 use crate::effective::Origin;
+use crate::end::End;
 use crate::key::{FlowKey, Ingress};
 use crate::policy::{Home, Ingresses};
 use crate::source::{Span, diagnose};
-use crate::steering::{Given, GivenLink};
-use crate::suite::{End, Expectation, Place, TestCase};
+use crate::steering::Given;
+use crate::suite::{Expectation, Place, TestCase};
+use crate::suppose::Supposition;
 use crate::terms::{InterfaceName, RuleName};
 
 impl Compiler<'_> {
@@ -86,30 +88,18 @@ impl Compiler<'_> {
         for via in &node.via {
             self.link(&via.value, via.span);
         }
-        let mut given = Given {
-            speed: node.given.speed,
-            minute: node.given.minute,
-            weekday: node.given.weekday,
-            ..Given::default()
-        };
-        for (name, stated) in &node.given.links {
-            let Some(bid) = self.link(&name.value, name.span) else { continue };
-            let known = given.links.entry(bid).or_default();
-            if known.state.is_some() && stated.state.is_some() {
-                self.sink.error(
-                    name.span,
-                    Code::Duplicate,
-                    format!("the state of `{}` is stated twice", name.value),
-                    "keep one of them",
-                );
-            }
-            *known = GivenLink {
-                state: stated.state.or(known.state),
-                rtt: stated.rtt.or(known.rtt),
-                jitter: stated.jitter.or(known.jitter),
-                loss: stated.loss.or(known.loss),
-                load: stated.load.or(known.load),
+        let mut given = Given::default();
+        for GivenNode { span, supposition } in &node.given {
+            let bid = match supposition {
+                Supposition::Link(name, _) => match self.link(name, *span) {
+                    Some(bid) => Some(bid),
+                    None => continue,
+                },
+                _ => None,
             };
+            if let Err(problem) = supposition.clone().put(bid, &mut given) {
+                self.sink.error(*span, problem.code, problem.message, problem.help);
+            }
         }
         let via: Vec<InterfaceName> =
             node.via.iter().map(|via| InterfaceName::new(via.value.as_str())).collect();

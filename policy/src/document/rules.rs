@@ -9,7 +9,7 @@ use super::{Term, Terms};
 use crate::effective::BlockReply;
 use crate::link::Ratio;
 use crate::source::{Span, Spanned};
-use crate::steering::GivenLink;
+use crate::suppose::Supposition;
 use crate::verb::{Failback, Sticky, When};
 
 /// `rules home=… { … }`.
@@ -191,19 +191,15 @@ pub struct ExpectNode {
     pub blocked: bool,
     /// `unreachable`.
     pub unreachable: bool,
-    /// `given`.
-    pub given: GivenNode,
+    /// Everything behind `given`.
+    pub given: Vec<GivenNode>,
 }
 
-/// All `given` of an expectation.
-#[derive(Clone, Debug, Default)]
+/// One `name=value` of a `given`, with the places of its name and its value.
+#[derive(Clone, Debug)]
 pub struct GivenNode {
-    /// Links and what is supposed of them.
-    pub links: Vec<(Spanned<String>, GivenLink)>,
-    /// `speed=…`, in hundredths of a metre per second.
-    pub speed: Option<u32>,
-    /// `time=…`, as the minute of the day.
-    pub minute: Option<u16>,
-    /// `day=…`, 0 for Monday.
-    pub weekday: Option<u8>,
+    /// Where its name stands.
+    pub span: Span,
+    /// What is supposed.
+    pub supposition: Supposition,
 }

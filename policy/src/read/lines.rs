@@ -4,17 +4,7 @@ use super::Reader;
 use crate::diagnostic::Code;
 use crate::document::MatchNode;
 use crate::reader::Node;
-use crate::value;
-
-/// ICMP and ICMPv6, whose packets have types.
-const ICMP: u8 = 1;
-const ICMPV6: u8 = 58;
-
-/// ESP and AH, whose packets have an SPI.
-const WITH_SPI: [u8; 2] = [50, 51];
-
-/// Flow labels have 20 bits (RFC 6437 §2).
-const LARGEST_FLOW_LABEL: u32 = 0xf_ffff;
+use crate::value::{self, ICMP, ICMPV6, LARGEST_FLOW_LABEL, WITH_SPI};
 
 impl Reader<'_> {
     pub(super) fn match_line(&mut self, node: &Node) -> MatchNode {

@@ -6,11 +6,10 @@ use super::Reader;
 use super::plain::{choice, given, interface, one, quantity, text, whole};
 use crate::diagnostic::Code;
 use crate::document::*;
-use crate::measure;
-use crate::reader::{Node, Value};
+use crate::reader::Node;
 use crate::source::Spanned;
-use crate::steering::{GivenLink, GivenState};
-use crate::value::{self, Problem, Read};
+use crate::suppose::{self, supposition};
+use crate::value::{self, Problem};
 
 impl Reader<'_> {
     pub(super) fn test(&mut self, node: &Node) -> Option<TestNode> {
@@ -113,9 +112,15 @@ impl Reader<'_> {
             other => Err(choice(other, "expectation", &["blocked", "unreachable", "breakout"])),
         });
         let word = word.map(|word| word.value);
-        let mut given_node = GivenNode::default();
+        let mut supposed = Vec::new();
         for (name, value) in node.each("given").flat_map(|given| &given.properties) {
-            self.supposed(name, value, &mut given_node);
+            let read = |text: &str| supposition(&name.value, text);
+            let read = self.value(value, |value| match suppose::usual_unit(&name.value) {
+                Some(usual) => quantity(value, usual, read),
+                None => read(text(value)?),
+            });
+            let read = read.map(|read| GivenNode { span: name.span, supposition: read.value });
+            supposed.extend(read);
         }
         let via = self.values(node, "via", |name| value::interface_name(name).map(str::to_owned));
         let expect = ExpectNode {
@@ -125,7 +130,7 @@ impl Reader<'_> {
             breakout: word.as_deref() == Some("breakout"),
             blocked: word.as_deref() == Some("blocked"),
             unreachable: word.as_deref() == Some("unreachable"),
-            given: given_node,
+            given: supposed,
         };
         if node.arguments.is_empty() && node.properties.is_empty() {
             self.sink.error(
@@ -158,54 +163,4 @@ impl Reader<'_> {
         }
         expect
     }
-
-    /// One property of `given`: a state or a figure of a link, or a fact of the vehicle.
-    fn supposed(&mut self, name: &Spanned<String>, value: &Spanned<Value>, given: &mut GivenNode) {
-        match name.value.as_str() {
-            "speed" => {
-                let speed = self.value(value, |value| quantity(value, "km/h", measure::speed));
-                given.speed = speed.map(|speed| speed.value);
-            }
-            "time" => {
-                let minute = self.value(value, |value| match measure::time_of_day(text(value)?)? {
-                    1440 => Err(Problem::new(
-                        Code::Range,
-                        "the last minute of a day is 23:59",
-                        "write time=\"00:00\" and the next day",
-                    )),
-                    minute => Ok(minute),
-                });
-                given.minute = minute.map(|minute| minute.value);
-            }
-            "day" => {
-                let day = self.value(value, |value| measure::weekday(text(value)?));
-                given.weekday = day.map(|day| day.value);
-            }
-            _ => {
-                let mut link = GivenLink::default();
-                let time = |value: &Value| quantity(value, "ms", measure::measured_time);
-                let share = |value: &Value| quantity(value, "%", measure::share);
-                let (interface, figure) = match name.value.rsplit_once('.') {
-                    Some((interface, figure @ ("rtt" | "jitter" | "loss" | "load"))) => {
-                        (interface, figure)
-                    }
-                    _ => (name.value.as_str(), ""),
-                };
-                match figure {
-                    "rtt" => link.rtt = self.value(value, time).map(|rtt| rtt.value),
-                    "jitter" => link.jitter = self.value(value, time).map(|jitter| jitter.value),
-                    "loss" => link.loss = self.value(value, share).map(|loss| loss.value),
-                    "load" => link.load = self.value(value, share).map(|load| load.value),
-                    _ => link.state = self.value(value, state).map(|state| state.value),
-                }
-                given.links.push((Spanned::new(interface.to_owned(), name.span), link));
-            }
-        }
-    }
-}
-
-fn state(value: &Value) -> Read<GivenState> {
-    let word = text(value)?;
-    GivenState::from_word(word)
-        .ok_or_else(|| choice(word, "state of a link", &GivenState::ALL.map(GivenState::word)))
 }

@@ -133,6 +133,8 @@ pub struct Supposed {
     pub effective: Arc<Effective>,
     /// How the links would stand.
     pub links: Vec<LinkReport>,
+    /// The moment by which `when` would be judged.
+    pub moment: Moment,
     preferred: Option<Bid>,
     attached: Vec<Bid>,
 }
@@ -246,7 +248,7 @@ impl Steering {
             true => self.effective.clone(),
             false => Arc::new(self.judge_rules(&situation)),
         };
-        Supposed { effective, links, preferred, attached }
+        Supposed { effective, links, moment, preferred, attached }
     }
 }
 

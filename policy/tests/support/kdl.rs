@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use mtun_policy::{
-    Code, PathFacts, check_tests, explain_offline, parse, parse_filter, parse_flow, parse_given,
+    Code, Given, check_tests, explain_offline, parse, parse_filter, parse_flow, parse_given,
     parse_question,
 };
 
@@ -29,7 +29,8 @@ pub fn check(octets: &[u8]) {
             }
             for test in &policy.tests {
                 let home = policy.home(test.home.as_str()).expect("a test belongs to a home");
-                let _ = explain_offline(&policy, home, &test.key, &PathFacts::new()).to_string();
+                let given = Given::default();
+                let _ = explain_offline(&policy, home, &test.key, test.origin, &given).to_string();
             }
             let _ = parse_filter(text, Some(&policy));
             let _ = parse_flow(text, &policy);

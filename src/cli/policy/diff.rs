@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mtun_policy::{Home, LiveFlow, Origin, PathFacts, Policy, Way, diff_offline};
+use mtun_policy::{Home, LiveFlow, Origin, Policy, Way, diff_offline};
 
 use super::super::Answer;
 use super::super::daemon::{Daemon, unexpected};
@@ -54,12 +54,7 @@ pub(super) fn run(
 /// Compares two files; of the flows in the state file those that belong to homes of both.
 fn offline(command: &Command, from: &Path) -> Result<PolicyDiffDocument, ControlError> {
     let (present, other) = (load(from)?, load(&command.file)?);
-    let mut given = PathFacts::new();
-    for text in &command.given {
-        for (bid, state) in mtun_policy::parse_given(text, &other)?.iter() {
-            given.set(bid, state);
-        }
-    }
+    let given = mtun_policy::parse_given(&command.given.join(" "), &other)?;
     let flows = match &command.state {
         Some(state) => flows(state)?.flows,
         None => Vec::new(),
@@ -69,7 +64,7 @@ fn offline(command: &Command, from: &Path) -> Result<PolicyDiffDocument, Control
         let Some(before) = present.home(home.name.as_str()) else { continue };
         let own = flows.iter().filter(|flow| flow.home == home.name);
         let own = own.map(|flow| live(flow, before, &present));
-        let diff = diff_offline(&before.rules, &home.rules, &other.interfaces, &given, own);
+        let diff = diff_offline((&present, before), (&other, home), &given, own);
         document.add_flows(&home.name, diff, &present, &other);
     }
     Ok(document)

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use mtun_policy::steering::LinkState;
 use mtun_policy::{
-    Bid, BlockReply, Candidate, CandidateVerdict, CareOfAddress, End, Explanation, Field, HomeName,
-    InterfaceName, LinkState, Mismatch, Policy, Rule, RuleName, Verdict,
+    Bid, BlockReply, Candidate, CareOfAddress, End, Explanation, Field, Given, HomeName,
+    InterfaceName, LinkFact, Policy, Rule, RuleName, Unmet, Verdict, given_words,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,10 +26,16 @@ pub struct ExplainDocument {
     /// Every link and what is known or supposed of it.
     #[serde(default)]
     pub links: Vec<LinkFactDocument>,
-    /// Earlier rules and why they did not decide.
+    /// Earlier rules and why they did not decide; of very many those that nearly matched.
     pub passed: Vec<PassedRuleDocument>,
+    /// How many earlier rules are not listed: they are about other packets altogether.
+    #[serde(default)]
+    pub passed_over: usize,
     /// The rule that decided; `null` if none matched.
     pub rule: Option<RuleReference>,
+    /// Why its `when` is not met, so that it decides by its `otherwise`; empty if it is.
+    #[serde(default)]
+    pub unmet: Vec<String>,
     /// What the rule names, in its order, each with its verdict.
     pub candidates: Vec<CandidateDocument>,
     /// What happens to the flow.
@@ -104,7 +111,10 @@ pub struct CandidateDocument {
     pub link: Option<InterfaceName>,
     /// Whether it can be used.
     pub usable: bool,
-    /// Why or why not, in words.
+    /// What became of it, one word such as `chosen` or `out-of-class`.
+    #[serde(default)]
+    pub verdict: String,
+    /// The same in words, with the reason.
     pub why: String,
 }
 
@@ -172,7 +182,9 @@ impl ExplainDocument {
             given: Vec::new(),
             links: Vec::new(),
             passed: Vec::new(),
+            passed_over: 0,
             rule: None,
+            unmet: Vec::new(),
             candidates: Vec::new(),
             verdict: ExplainVerdict::NotOurs,
             notes: Vec::new(),
@@ -180,16 +192,22 @@ impl ExplainDocument {
         }
     }
 
-    /// The document of an explanation by `policy`.
+    /// The document of an explanation by `policy`, for which `given` was supposed.
     ///
-    /// The generation, and of a forwarding verdict the care-of address, the peer and the next
-    /// hop, are left `None`: who knows the bindings fills them in.
-    pub fn new(flow: FlowKeyDocument, explanation: &Explanation, policy: &Policy) -> Self {
+    /// The generation, the moves, and of a forwarding verdict the care-of address, the peer and
+    /// the next hop, are left out: who knows the bindings and the flows fills them in.
+    pub fn new(
+        flow: FlowKeyDocument,
+        explanation: &Explanation,
+        given: &Given,
+        policy: &Policy,
+    ) -> Self {
         let mut document = Self::not_ours(flow);
         document.home = Some(explanation.home.clone());
-        let stated = explanation.links.iter().filter(|link| link.state != LinkState::Up);
-        document.given =
-            stated.map(|link| format!("{}={}", link.interface, link.state.word())).collect();
+        document.given = given_words(given, policy);
+        document.links = explanation.links.iter().map(LinkFactDocument::from).collect();
+        document.passed_over = explanation.passed_over;
+        document.notes = explanation.notes.iter().map(ToString::to_string).collect();
         for rule in &explanation.rules {
             let reference =
                 RuleReference { name: rule.name.clone(), file: rule.file.clone(), line: rule.line };
@@ -197,8 +215,9 @@ impl ExplainDocument {
                 Verdict::Decided(candidates) => {
                     document.candidates = candidates.iter().map(candidate).collect();
                     document.rule = Some(reference);
+                    document.unmet = rule.unmet.iter().map(ToString::to_string).collect();
                 }
-                passed => document.passed.push(passed_over(reference, passed)),
+                passed => document.passed.push(passed_over(reference, passed, &rule.unmet)),
             }
         }
         document.verdict = forecast(explanation, policy);
@@ -239,34 +258,63 @@ fn forecast(explanation: &Explanation, policy: &Policy) -> ExplainVerdict {
     }
 }
 
+impl From<&LinkFact> for LinkFactDocument {
+    fn from(fact: &LinkFact) -> Self {
+        let reason = match (&fact.bar, fact.state) {
+            (Some(bar), _) => Some(bar.to_string()),
+            (None, LinkState::Up) => None,
+            (None, _) => Some(fact.reason.to_string()),
+        };
+        Self {
+            link: fact.interface.clone(),
+            bid: fact.bid,
+            state: fact.state.word().to_owned(),
+            reason,
+            usable: fact.usable,
+        }
+    }
+}
+
 fn candidate(candidate: &Candidate) -> CandidateDocument {
-    use CandidateVerdict::{Chosen, Down, Drained, NotNeeded, NotUsable};
-    let usable = match candidate.verdict {
-        Chosen | NotNeeded | Drained => true,
-        Down | NotUsable => false,
-    };
     let why = match candidate.otherwise {
         true => format!("{} (otherwise)", candidate.verdict),
         false => candidate.verdict.to_string(),
     };
-    let link = Some(candidate.interface.clone());
-    CandidateDocument { bid: candidate.bid, link, usable, why }
+    CandidateDocument {
+        bid: candidate.bid,
+        link: Some(candidate.interface.clone()),
+        usable: candidate.usable,
+        verdict: candidate.verdict.word().to_owned(),
+        why,
+    }
 }
 
-fn passed_over(rule: RuleReference, verdict: &Verdict) -> PassedRuleDocument {
+fn passed_over(rule: RuleReference, verdict: &Verdict, unmet: &[Unmet]) -> PassedRuleDocument {
+    fn joined(reasons: &[impl ToString]) -> String {
+        let reasons: Vec<_> = reasons.iter().map(ToString::to_string).collect();
+        reasons.join("; ")
+    }
     let (field, why) = match verdict {
         Verdict::NotMatched(mismatches) => {
-            let lines = mismatches.iter().map(|Mismatch { field, found, wanted }| {
-                format!("{} is {found}, not {wanted}", field.word())
-            });
-            let why: Vec<_> = lines.collect();
-            (mismatches.first().map(|mismatch| mismatch.field), why.join("; "))
+            (mismatches.first().map(|mismatch| mismatch.field), joined(mismatches))
         }
         Verdict::Excluded => (None, "matches, and its exclude takes the flow out".to_owned()),
+        Verdict::NotForSource => {
+            (None, "matches, and tunnels, which this source never is".to_owned())
+        }
         Verdict::PassedOn(candidates) => {
             let links = candidates.iter().map(|c| format!("{} {}", c.interface, c.verdict));
             let links: Vec<_> = links.collect();
-            (None, format!("matches, but no link is usable: {}", links.join(", ")))
+            let why = match (unmet, links.as_slice()) {
+                ([], links) => format!("matches, but no link is usable: {}", links.join(", ")),
+                (unmet, []) => format!("matches, but its `when` is not met: {}", joined(unmet)),
+                (unmet, links) => format!(
+                    "matches, but its `when` is not met ({}) and nothing else is usable: {}",
+                    joined(unmet),
+                    links.join(", ")
+                ),
+            };
+            (None, why)
         }
         Verdict::Decided(_) => (None, "decides".to_owned()),
     };
