@@ -228,7 +228,8 @@ pub fn explain(
         Some(id) => effective.rules().position(|rule| rule.head.id == id).map_or(0, |at| at + 1),
         None => all,
     };
-    let context = Context { policy, home, supposed, key, origin, bindings, bids: way.bids() };
+    let bids = way.bids();
+    let context = Context { policy, home, supposed, key, origin, bindings, bids, otherwise };
     let mut rules = Vec::new();
     let mut passed_over = 0;
     for rule in effective.rules().take(asked) {
@@ -266,6 +267,8 @@ struct Context<'c, U> {
     origin: Origin,
     bindings: &'c U,
     bids: &'c [Bid],
+    /// Whether the deciding rule needed its `otherwise`.
+    otherwise: bool,
 }
 
 impl<'c, U: Usable> Context<'c, U> {

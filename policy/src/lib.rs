@@ -78,6 +78,7 @@ mod policy;
 mod prefix_table;
 mod read;
 mod reader;
+mod schema;
 mod selector;
 mod sets;
 mod shadow;
@@ -117,6 +118,7 @@ pub use policy::{
     Probe, Register, Rule, RuleSet, Security, ServedHome, Tunnel,
 };
 pub use prefix_table::{HostBits, PrefixTable};
+pub use schema::{DiagnosticSchema, Meaning, NodeSchema, Schema, schema};
 pub use selector::{Field, TrafficSelector};
 pub use source::{Sources, Span, Spanned};
 pub use steering::{

@@ -5,6 +5,7 @@ mod check;
 mod diff;
 mod fmt;
 mod history;
+mod schema;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -63,6 +64,12 @@ pub(super) enum Command {
     History(history::Command),
     /// The policy in force
     Show,
+    /// The language: every node, property and diagnostic; needs no daemon
+    Schema {
+        /// As a page in Markdown
+        #[arg(long)]
+        markdown: bool,
+    },
 }
 
 pub(super) fn run(
@@ -82,6 +89,7 @@ pub(super) fn run(
         Command::Rollback { entry } => change::rollback(*entry, daemon, page),
         Command::History(command) => history::run(command, daemon, page),
         Command::Show => show(daemon, page),
+        Command::Schema { markdown } => Ok(schema::run(*markdown, page)),
     }
 }
 

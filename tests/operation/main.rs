@@ -9,6 +9,7 @@ mod control;
 mod documents;
 mod metrics;
 mod owner;
+mod pages;
 #[path = "../support/skip.rs"]
 mod skip;
 mod users;

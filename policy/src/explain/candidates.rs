@@ -125,15 +125,15 @@ impl<U: Usable> Context<'_, U> {
             let verb = Some(&written.verb);
             candidates.extend(named.iter().map(|bid| self.candidate(*bid, false, rule, verb)));
         }
-        let (links, verb) = match &written.otherwise {
+        let (links, verb): (Vec<Bid>, _) = match &written.otherwise {
             Fallback::Then(verb) => (verb.links(), Some(verb)),
-            Fallback::Any => {
-                let all = self.supposed.links.iter().map(|report| report.bid);
-                (all.filter(|bid| !named.contains(bid)).collect(), None)
-            }
+            Fallback::Any => (self.supposed.links.iter().map(|report| report.bid).collect(), None),
             Fallback::NextRule => (Vec::new(), None),
         };
-        candidates.extend(links.into_iter().map(|bid| self.candidate(bid, true, rule, verb)));
+        // What the verb has already tried is told once, unless it is what `otherwise` took.
+        let taken = |bid: &Bid| self.otherwise && self.bids.contains(bid);
+        let links = links.into_iter().filter(|bid| !named.contains(bid) || taken(bid));
+        candidates.extend(links.map(|bid| self.candidate(bid, true, rule, verb)));
         candidates
     }
 
@@ -152,7 +152,10 @@ impl<U: Usable> Context<'_, U> {
         let usable = if outside { self.bindings.attached(bid) } else { self.bindings.usable(bid) };
         let verdict = match report {
             None => CandidateVerdict::NotRegistered,
-            Some(report) => self.verdict(report, usable, outside, rule, verb),
+            Some(report) => {
+                let chosen = self.bids.contains(&bid) && self.otherwise == otherwise && usable;
+                self.verdict(report, chosen, usable, outside, rule, verb)
+            }
         };
         Candidate { interface, bid, otherwise, usable, verdict }
     }
@@ -160,6 +163,7 @@ impl<U: Usable> Context<'_, U> {
     fn verdict(
         &self,
         report: &LinkReport,
+        chosen: bool,
         usable: bool,
         outside: bool,
         rule: Ruling<'_>,
@@ -168,7 +172,7 @@ impl<U: Usable> Context<'_, U> {
         use CandidateVerdict as Is;
         let bid = report.bid;
         let reason = || report.reason.clone();
-        if self.bids.contains(&bid) && usable {
+        if chosen {
             return match report.state {
                 LinkState::Degraded if !outside => Is::ChosenDegraded(reason()),
                 _ => Is::Chosen,

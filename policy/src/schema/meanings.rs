@@ -1,0 +1,206 @@
+//! What every word means, beside the word itself.
+
+use crate::words::{self as w, Word};
+
+/// A node, its meaning, and each of its properties with its meaning in the order of the table.
+type Entry = (&'static Word, &'static str, &'static [(&'static str, &'static str)]);
+
+/// The meaning of a node and of its properties; empty if nobody wrote it down.
+pub(super) fn of(word: &Word) -> (&'static str, &'static [(&'static str, &'static str)]) {
+    let entry = ALL.iter().find(|(known, ..)| std::ptr::eq(*known, word));
+    entry.map_or(("", &[]), |(_, meaning, properties)| (meaning, properties))
+}
+
+const BAND: &[(&str, &str)] =
+    &[("enter", "good from here on"), ("leave", "bad from here on; there is room between the two")];
+
+const MATCH: &[(&str, &str)] = &[
+    ("proto", "protocol by name or number: `tcp`, `\"udp,132\"`"),
+    ("src", "source prefixes or `@group`"),
+    ("dst", "destination prefixes or `@group`"),
+    ("sport", "source ports and ranges, `\"5060,10000-20000\"`, or `@group`"),
+    ("dport", "destination ports and ranges, or `@group`"),
+    ("dscp", "code points by name or number: `ef`, `\"0,af41\"`"),
+    ("in", "interfaces by which packets enter, `local` for sockets of this machine, or `@group`"),
+    ("flow-label", "IPv6 flow labels, 0 to 1048575, and ranges"),
+    ("spi", "security parameter indices of ESP and AH, and ranges"),
+    ("icmp-type", "ICMP types by name or number; needs `proto=icmpv6` or `proto=icmp`"),
+    ("uid", "users of local sockets by number, and ranges; never of forwarded packets"),
+];
+
+const FLOW: &[(&str, &str)] = &[
+    ("proto", "its protocol; obligatory"),
+    ("src", "its source address, inside a home network; obligatory"),
+    ("dst", "its destination address; obligatory"),
+    ("sport", "its source port"),
+    ("dport", "its destination port"),
+    ("dscp", "its code point; `0` if left out"),
+    ("in", "where it enters; as usual for its source if left out"),
+    ("flow-label", "its flow label; `0` if left out"),
+    ("spi", "its security parameter index"),
+    ("icmp-type", "its ICMP type"),
+    ("uid", "the user of its local socket"),
+];
+
+#[rustfmt::skip]
+pub(super) const ALL: &[Entry] = &[
+    (&w::POLICY, "The name of the policy, for people.", &[("schema", "the version of the language: `1`")]),
+    (&w::INCLUDE, "Reads other files at this place; names are relative to this file, `*` stands for any characters of a name.",
+        &[("optional", "`#true` if there need not be such a file")]),
+    (&w::ROLE, "What this node does: `mobile-node`, `mobile-router`, `home-agent` or `correspondent`.", &[]),
+
+    (&w::INTERFACE, "An access link, by the kernel's name for it.", &[]),
+    (&w::CLASS, "What kind of link it is, for people: `wlan`, `cellular`.", &[]),
+    (&w::BID, "The binding identification number it registers with (RFC 5648); the lowest free one if left out.", &[]),
+    (&w::PRIORITY, "Its BID-PRI, 1 to 127; lower is preferred where no rule decides. `64` if left out.", &[]),
+    (&w::METERED, "Whether its octets cost money; flows on it go back to a better link at least in a gap.", &[]),
+    (&w::COST, "The price of an amount of data, a number; what `cheapest` compares.",
+        &[("currency", "three letters; obligatory"), ("per", "the amount; `\"1GB\"` if left out")]),
+    (&w::QUOTA, "How much it may carry in a period, both directions, outer headers included.",
+        &[("per", "`day`, `week` or `month`; `month` if left out"), ("starts", "the day on which a period starts, from 1"),
+          ("warn", "the share at which a warning is due; `\"80%\"` if left out"),
+          ("at-limit", "`last-resort`: the last choice of every rule; `stop`: not used any more. `last-resort` if left out")]),
+    (&w::RATE, "Its rate in the smaller direction, such as `\"50Mbit/s\"`; what `overflow` measures load against.", &[]),
+    (&w::USABLE, "What makes it good enough, and for how long it has to be.", &[]),
+    (&w::SIGNAL, "Signal strength, such as `\"-70dBm\"`; more is better.", BAND),
+    (&w::RTT, "Smoothed round trip time; less is better.", BAND),
+    (&w::JITTER, "Jitter; less is better.", BAND),
+    (&w::LOSS, "Loss in percent; less is better.", BAND),
+    (&w::HOLD, "How long a change has to last.",
+        &[("up", "how long a link that was bad has to be good before it is used again; doubled by each relapse within 10 min, at most 10 min; `\"30s\"` if left out"),
+          ("down", "how long a limit has to be exceeded; `\"0s\"` if left out. Events (carrier, address, binding) do not wait")]),
+
+    (&w::GROUP, "Names several things at once; `@name` stands for them.", &[]),
+    (&w::GROUP_INTERFACE, "Interfaces in it.", &[]),
+    (&w::GROUP_PORT, "Ports and ranges in it; a range is quoted.", &[]),
+    (&w::GROUP_PREFIX, "Prefixes in it.", &[]),
+    (&w::SET, "A long list of prefixes, read from a file with one a line; `@name` stands for them.", &[("file", "the list, relative to this file")]),
+
+    (&w::HOME, "A home network: where a mobile is at home, or whom an agent serves.", &[]),
+    (&w::TUNNEL, "The one interface that home-bound packets enter.", &[("mtu", "octets, or `auto`; `auto` if left out")]),
+    (&w::AGENT, "The home agent's address.", &[]),
+    (&w::ADDRESS, "The home address with the length of the home link's prefix.", &[]),
+    (&w::MOBILE_NETWORK, "A prefix that moves with a mobile router (RFC 3963).", &[("on", "the interface it lives on")]),
+    (&w::ALSO, "Further sources that the rules judge and that are never tunnelled.", &[("from", "the interface by which they enter; obligatory")]),
+    (&w::REGISTER, "How the mobile registers.",
+        &[("lifetime", "a multiple of 4 s; `\"420s\"` if left out"), ("multiple-coa", "several care-of addresses at once (RFC 5648); `#true` if left out"),
+          ("bulk", "all of them in one Binding Update; `#true` if left out"), ("mode", "how prefixes are named to the agent: `explicit` or `implicit`"),
+          ("flow-bindings", "whether the rules are told to the agent (RFC 6089)")]),
+    (&w::HOME_SECURITY, "The security association, or `none` on purpose.", &[]),
+    (&w::PROBE, "How often links are probed.",
+        &[("every", "while a link stands by; `\"1s\"` if left out"), ("active-every", "while it carries traffic; `\"200ms\"` if left out")]),
+    (&w::SERVE, "At a home agent: the home link's prefix.",
+        &[("agent", "the address that mobiles register at"), ("on", "the interface of the home link"), ("lifetime", "the longest that is granted"),
+          ("multiple-coa", "whether several care-of addresses are accepted; `#true` if left out"), ("bulk", "whether they may come in one Binding Update; `#true` if left out")]),
+    (&w::ALLOW, "At a home agent: a mobile that may register.", &[("name", "what people call it")]),
+    (&w::ALLOWED_NETWORK, "Prefixes that it may register.", &[]),
+    (&w::BINDINGS, "How many bindings it may hold; `16` if left out.", &[]),
+
+    (&w::SECURITY, "A security association; the key is never in the file.", &[]),
+    (&w::AUTH_OPTION, "The mobility message authentication option (RFC 4285).",
+        &[("spi", "its index, at least 256"), ("algorithm", "`hmac-sha256` or `hmac-sha1`"),
+          ("key-file", "a file of mode 0600, relative to this one"), ("key-credential", "a credential of the service manager, instead of a file")]),
+    (&w::SLA, "What flows need of a link, as a class; a limit left out is not looked at.",
+        &[("rtt", "largest smoothed round trip time"), ("jitter", "largest jitter"), ("loss", "largest loss, in percent")]),
+
+    (&w::RULES, "The rules of a home in the order in which they are tried; the first that matches wins.", &[("home", "which; may be left out if there is one")]),
+    (&w::RULE, "A rule: of which packets it speaks, when, and exactly one verb.", &[]),
+    (&w::DEFAULT, "The last rule, for everything that no other decides; obligatory, without `match` and `when`.", &[]),
+    (&w::MATCH, "Of which packets the rule speaks. Properties of one line are AND, lines are OR.", MATCH),
+    (&w::EXCLUDE, "Packets that are taken out again; written like `match`.", MATCH),
+    (&w::WHEN, "When the rule speaks. Conditions of one line are AND, lines are OR. What is not known meets no condition. Unmet, its `otherwise` holds.",
+        &[("speed", "of the vehicle: `\"<5km/h\"` or `\">80km/h\"`"), ("time", "local time of day, `\"22:00-05:00\"`"),
+          ("days", "days of the week, `\"mon-fri\"` or `\"sat,sun\"`; of a span over midnight the day on which it began")]),
+    (&w::PREFER, "The first of these links that is usable.", &[]),
+    (&w::BALANCE, "Spread over the links by weight, `balance wlan0=3 wwan0=1`: 256 buckets, the bucket is a hash of the sticky key. A link that goes or returns moves its own buckets only.", &[]),
+    (&w::OVERFLOW, "The first link until its load is over `full` of its `rate`, then new flows to the next; back under 70 %.",
+        &[("full", "the load that counts as full; `\"85%\"` if left out")]),
+    (&w::FASTEST, "The lowest smoothed round trip time. A challenger has to win for 5 s.",
+        &[("margin", "by how much, at least 5 ms; `\"10%\"` if left out")]),
+    (&w::CHEAPEST, "The lowest `cost` among the links that are in the class.", &[("sla", "the class; every link is in it if left out")]),
+    (&w::DUPLICATE, "A copy on each of the first usable links.",
+        &[("copies", "how many, 2 to 8; `2` if left out"), ("cap", "octets of copies that metered links may carry in a quota period; obligatory if one is metered")]),
+    (&w::BREAKOUT, "Out of the first attached link directly, outside the tunnel: for sources named by `also`, for home sources only with translation.",
+        &[("translate", "`#true`: the source becomes the link's own address")]),
+    (&w::BLOCK, "Refused.", &[("reply", "`icmp` (administratively prohibited), `reset` (TCP reset, ICMP for others) or `none`; `icmp` if left out")]),
+    (&w::OTHERWISE, "What happens when nothing is usable or `when` is not met: `next-rule`, `any` (every usable link in its present order), or another verb with its properties. `next-rule` if left out.", &[]),
+    (&w::STICKY, "What keeps to its link: a `flow`, a `pair` of addresses, a `host`, or `none`. `flow` if left out.",
+        &[("for", "how long after the last packet; `\"10m\"` if left out")]),
+    (&w::TOGETHER, "Flows of rules with the same word and the same sticky key share one link, so that a call's signalling and its voice never part.", &[]),
+    (&w::FAILBACK, "When a flow goes back to a link that its rule likes better: `new` (new flows only), `gap` (in a pause between packets), `now` or `never`. `gap` if left out; a metered link forces at least that.",
+        &[("after", "how long the better link must have been usable; `\"0s\"` if left out")]),
+
+    (&w::TEST, "A sentence and the proof of it: `check` runs it, `apply` refuses a file whose tests fail.", &[]),
+    (&w::FLOW, "The packet that is judged.", FLOW),
+    (&w::EXPECT, "What must come out: a rule, a link, several links for copies, `blocked`, `unreachable`, or `breakout` with a link.",
+        &[("rule", "the rule that decides"), ("via", "the link; of copies all of them, `\"wlan0,wwan0\"`")]),
+    (&w::GIVEN, "What is supposed; without it every link is up, and neither speed nor time are known.", &[]),
+];
+
+/// What the language means where two readings were possible.
+pub(super) const DECISIONS: &[(&str, &str)] = &[
+    (
+        "First match wins",
+        "Rules are tried in order. A rule that matches and whose links cannot be used goes on with its `otherwise`; `next-rule` asks the next one. Exactly one verb per rule, exactly one `default` per rule set.",
+    ),
+    (
+        "`when`",
+        "Lines are OR, conditions on one line are AND, as with `match`. If none is met, the rule still matches, and its `otherwise` holds.",
+    ),
+    (
+        "Usable",
+        "A link is usable if it is registered, attached and nothing steering knows speaks against it. A link that is recovering is not used unless nothing else is registered and good. The first registration of all does not wait.",
+    ),
+    (
+        "Last link",
+        "Verdicts of probes and figures, and holds, never take away the last link that packets can be sent by; it is used as `degraded`, and shown so. Only what an operator or a hard quota forbids stays forbidden.",
+    ),
+    (
+        "`otherwise any`",
+        "Every usable link in its present order: the good ones by priority, then the degraded; drained ones and those over a soft quota only if there is no other.",
+    ),
+    (
+        "Last choice",
+        "A drained link and one over a soft quota is named by a rule only when neither its verb nor its `otherwise` has another.",
+    ),
+    (
+        "`also`",
+        "A packet that enters by such an interface and whose source is no home source is judged by the same rules, but rules whose verb tunnels do not speak of it. It leaves by `breakout`, or it is refused; it is never tunnelled.",
+    ),
+    (
+        "`breakout`",
+        "The packet leaves by the link's own interface. With `translate=#true` its source becomes the link's address, and answers find their way back.",
+    ),
+    (
+        "Moves",
+        "A flow leaves a link that cannot be used at once. It leaves a link that its rule no longer names, or after its rule changed, in a gap that leaves no packet overtaken, at latest 2 s after; slow to fast waits for the gap, fast to slow does not.",
+    ),
+    (
+        "Failback",
+        "It holds for every verb: a flow that is on an allowed usable link which is not its rule's first choice goes back by `new`, `gap`, `now` or `never`, to links that have been usable for at least `after`.",
+    ),
+    (
+        "Same rule",
+        "Two rules of two policies are the same if they mean the same. Under another policy a flow whose rule is the same and still allows its link stays where it is.",
+    ),
+    (
+        "`balance`",
+        "On a change only the buckets of links that went or returned are given anew; flows that are active keep their link.",
+    ),
+    (
+        "`together`",
+        "The choice is shared by the word and the sticky key, for as long as `sticky` says.",
+    ),
+    (
+        "`overflow`",
+        "Its links need a `rate`. Flows on a full link stay there; new ones go to the next.",
+    ),
+    (
+        "Time",
+        "`time` and `days` are local time. A span that ends before it begins goes over midnight, and belongs to the day on which it began.",
+    ),
+    (
+        "What a backend cannot tell",
+        "`check` takes the whole language. A daemon refuses at start and at `apply` a policy that looks at fields which its packet path cannot tell apart.",
+    ),
+];

@@ -1,0 +1,86 @@
+//! Pages that tell what the program says are held against the program.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Runs a command line of a page at the root of the house.
+fn shell(line: &str) -> (bool, String) {
+    let line = line.replacen("mtun ", concat!(env!("CARGO_BIN_EXE_mtun"), " "), 1);
+    let output = Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .env("NO_COLOR", "1")
+        .env_remove("COLUMNS")
+        .output()
+        .unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(said).unwrap())
+}
+
+#[test]
+fn the_page_of_the_language_is_what_the_program_says() {
+    let (done, said) = shell("mtun policy schema --markdown");
+    assert!(done, "{said}");
+    let written = page("docs/policy.md");
+    assert!(
+        said == written,
+        "docs/policy.md: run `mtun policy schema --markdown > docs/policy.md`"
+    );
+}
+
+/// Every `$ mtun …` in a page's fenced blocks, with what stands below it up to the next one.
+fn sessions(page: &str) -> Vec<(String, String)> {
+    let mut sessions: Vec<(String, String)> = Vec::new();
+    let mut fenced = false;
+    let mut open = false;
+    for line in page.lines() {
+        if line.starts_with("```") {
+            fenced = !fenced;
+            open = false;
+        } else if fenced && line.starts_with("$ mtun ") {
+            sessions.push((line[2..].to_owned(), String::new()));
+            open = true;
+        } else if fenced && open {
+            let said = &mut sessions.last_mut().unwrap().1;
+            said.push_str(line);
+            said.push('\n');
+        }
+    }
+    sessions
+}
+
+#[test]
+fn every_session_of_the_pages_is_what_the_program_says() {
+    let mut explained = 0;
+    for name in ["docs/explain.md"] {
+        for (line, want) in sessions(&page(name)) {
+            let (_, said) = shell(&line);
+            assert_eq!(said.trim_end(), want.trim_end(), "{name}: $ {line}");
+            explained += usize::from(line.contains(" explain "));
+        }
+    }
+    assert!(explained >= 4, "{explained}");
+}
+
+/// The README's commands that need no daemon.
+#[test]
+fn the_readme_explains_what_can_be_explained() {
+    let page = page("README.md");
+    let lines = page.lines().filter(|line| line.starts_with("mtun ") && line.contains("examples/"));
+    let mut run = 0;
+    for line in lines.filter(|line| !line.contains("apply")) {
+        let (done, said) = shell(line);
+        assert!(done, "{line}: {said}");
+        run += 1;
+    }
+    assert!(run >= 3, "{run}");
+}
