@@ -139,6 +139,21 @@ pub fn publish_home(
     })
 }
 
+/// The snapshot that packets would read with another registration of a home; nothing is published.
+pub fn supposed(
+    present: &Snapshot,
+    mut registration: Registration,
+    also: &[Also],
+    now: Duration,
+) -> Snapshot {
+    let home_address = registration.home_address;
+    registration.changed_at = now;
+    let mut other = present.clone();
+    other.updates = other.updates.with(registration);
+    other.also = also.iter().map(|also| (also.ingress, home_address)).collect();
+    other
+}
+
 /// Publishes one mobile's registration at its agent; returns its generation and whether decisions
 /// may differ.
 pub fn publish_mobile(

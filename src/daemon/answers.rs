@@ -77,10 +77,7 @@ impl Owner {
             Request::PolicyHistory { entry } => {
                 self.policy_history(entry).map(Response::PolicyHistory)
             }
-            Request::PolicyDiff { .. } => {
-                Err(ControlError::new(ErrorCode::Refused, "this daemon compares no policies")
-                    .help("`mtun policy diff --state` compares offline"))
-            }
+            Request::PolicyDiff { source } => return self.prepare_preview(source, reply),
             Request::PolicyShow {} => Ok(Response::Policy(self.policy_document())),
             Request::Metrics {} => Ok(Response::Metrics(self.metrics_input())),
             Request::Monitor {} => Err(ControlError::new(

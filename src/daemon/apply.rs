@@ -479,7 +479,7 @@ fn rules(policy: &Policy) -> usize {
 }
 
 /// What may not change while the daemon runs, because bindings, keys or the tunnel hang on it.
-fn acceptable(old: &Policy, new: &Policy) -> Result<(), ControlError> {
+pub(super) fn acceptable(old: &Policy, new: &Policy) -> Result<(), ControlError> {
     let mut differs = Vec::new();
     let mut compare = |what: String, same: bool| {
         if !same {

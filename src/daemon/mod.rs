@@ -23,6 +23,7 @@ mod key_store;
 mod ledger;
 mod links;
 mod owner;
+mod preview;
 mod report;
 mod served;
 mod signaling;

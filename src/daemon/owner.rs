@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use mtun_policy::steering::Steering;
 use mtun_policy::{Bid, HomeName, InterfaceName, Policy, RuleId};
 use mtun_signaling::agent::AgentEvent;
 use mtun_signaling::mobile::MobileEvent;
@@ -21,6 +22,7 @@ use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
 use super::ledger::LedgerKeeper;
+use super::preview::Preview;
 use super::served::AgentHome;
 use crate::control::ControlRequest;
 use crate::control::documents::{Event, EventDocument, TakenBack};
@@ -81,6 +83,9 @@ pub struct Owner {
     /// Where policies go that were read in threads of their own, and where they come from.
     pub(super) preparing: mpsc::Sender<Prepared>,
     pub(super) ready: mpsc::Receiver<Prepared>,
+    /// The same for policies that are only to be compared.
+    pub(super) previewing: mpsc::Sender<Preview>,
+    pub(super) previews: mpsc::Receiver<Preview>,
     /// The last policy that was refused, for the health line.
     pub(super) refused: Option<String>,
     pub(super) started: Duration,
@@ -150,6 +155,7 @@ impl Owner {
                 Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
                 Some(request) = self.requests.recv() => self.answer(request).await,
                 Some(prepared) = self.ready.recv() => self.prepared(prepared).await,
+                Some(preview) = self.previews.recv() => self.previewed(preview),
                 () = client_left(self.trial.as_mut()) => {
                     self.trial_over(TakenBack::ClientLeft).await;
                 }
@@ -221,18 +227,7 @@ impl Owner {
         let now = self.now().monotonic;
         self.tell_steering(home, now);
         let it = &self.homes[home];
-        let path = |bid: Bid| {
-            let interface = self.policy.interface_of(bid)?;
-            let attachment = self.links.get(&interface.name)?.state.as_ref().ok()?;
-            let mtu = u16::try_from(attachment.mtu).unwrap_or(u16::MAX);
-            Some(PathFacts {
-                usable: it.steering.usable(bid),
-                attached: it.steering.breaks_out(bid),
-                metered: interface.metered,
-                mtu,
-                figures: it.steering.figures(bid),
-            })
-        };
+        let path = |bid: Bid| self.path_facts(&self.policy, &it.steering, bid);
         let effective = it.steering.effective();
         let registration = publish::home(&it.home, &it.node.update_list(), effective.clone(), path);
         let published = &it.tunnel.published;
@@ -246,6 +241,24 @@ impl Owner {
             self.tell(Event::Published { home, generation });
         }
         self.steering_notices(home);
+    }
+
+    /// What packets need of the uplink of a BID, as a policy and its steering see it.
+    pub(super) fn path_facts(
+        &self,
+        policy: &Policy,
+        steering: &Steering,
+        bid: Bid,
+    ) -> Option<PathFacts> {
+        let interface = policy.interface_of(bid)?;
+        let attachment = self.links.get(&interface.name)?.state.as_ref().ok()?;
+        Some(PathFacts {
+            usable: steering.usable(bid),
+            attached: steering.breaks_out(bid),
+            metered: interface.metered,
+            mtu: u16::try_from(attachment.mtu).unwrap_or(u16::MAX),
+            figures: steering.figures(bid),
+        })
     }
 
     pub(super) fn publish_mobile(&mut self, served: usize, home_address: mtun_policy::HomeAddress) {

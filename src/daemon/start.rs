@@ -187,6 +187,7 @@ impl Owner {
             None => None,
         };
         let (preparing, ready) = mpsc::channel(REQUESTS);
+        let (previewing, previews) = mpsc::channel(REQUESTS);
         let mut owner = Self {
             options,
             policy,
@@ -195,6 +196,8 @@ impl Owner {
             trial: None,
             preparing,
             ready,
+            previewing,
+            previews,
             refused: None,
             started: now.monotonic,
             shared,

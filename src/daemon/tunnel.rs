@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use mtun_dataplane::backend::Tun;
+use mtun_dataplane::backend::{SockDiag, Tun};
 use mtun_dataplane::{Engine, Settings, Snapshot};
 use mtun_policy::{Ingress, Ingresses, InterfaceName};
 
@@ -66,7 +66,9 @@ impl Tunnel {
             .await
             .with_context(|| format!("cannot set up the tunnel interface {name}"))?;
         tun.stay_when_killed().context("cannot make the tunnel interface stay")?;
-        let engine = Arc::new(Engine::new(published.clone(), Settings::default()));
+        let users = SockDiag::open().context("cannot ask whose local flows are")?;
+        let engine = Engine::new(published.clone(), Settings::default());
+        let engine = Arc::new(engine.with_uids(Box::new(users)));
         let lane = Arc::new(Lane { engine, queue: tun.queues()[0].clone(), agent });
         let mut tunnel = Self { threads: Vec::new(), tun, name, mtu, lane, published, shared };
         tunnel.listen()?;

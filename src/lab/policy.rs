@@ -30,6 +30,18 @@ impl PolicyText {
         self
     }
 
+    /// The mobile's file with a guest network that leaves by the WLAN, translated, or not at all.
+    #[must_use]
+    pub fn with_guests(self) -> Self {
+        let says =
+            "match in=br-guest\n breakout wlan0 translate=#true\n otherwise block reply=icmp";
+        let mut text = self.with_rule("guests", says);
+        let security = "    security \"acme-sa\"\n";
+        let with = format!("    also from=br-guest\n{security}");
+        text.mobile = changed(&text.mobile, security, &with);
+        text
+    }
+
     /// The mobile's file with `usable { … }` of a link, instead of what it said there.
     #[must_use]
     pub fn with_usable(self, interface: &str, says: &str) -> Self {
@@ -147,6 +159,7 @@ mod tests {
                     .with_usable("wlan0", "hold up=\"5s\" down=\"1s\"")
                     .with_statement("wwan0", "quota \"2MB\" per=day at-limit=stop"),
             ),
+            ("guests", PolicyText::default().with_guests()),
             ("a short lifetime", PolicyText::default().with_lifetime(8)),
         ];
         for (what, text) in cases {

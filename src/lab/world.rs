@@ -63,6 +63,10 @@ pub mod address {
     pub const WWAN: Ipv6Addr = db8(2, 0, 7);
     /// The router on the second W-CDMA bearer.
     pub const WWAN1: Ipv6Addr = db8(3, 0, 7);
+    /// The router on its guest network.
+    pub const GUEST_ROUTER: Ipv6Addr = db8(0xfe, 0, 1);
+    /// A guest's device.
+    pub const GUEST: Ipv6Addr = db8(0xfe, 0, 0x10);
     /// Everything at home: the home link and the mobile networks.
     pub const HOME_PREFIX: &str = "2001:db8:100::/48";
 
@@ -155,6 +159,8 @@ pub struct World {
     pub home: Namespace,
     /// The correspondent.
     pub cn: Namespace,
+    /// A guest's device on the router's guest network, if there is one.
+    pub guest: Option<Namespace>,
     plan: Plan,
     shell: Shell,
     record: Arc<Record>,
@@ -183,6 +189,7 @@ impl World {
             ha: make("ha")?,
             home: make("home")?,
             cn: make("cn")?,
+            guest: None,
             wires: Wires::default(),
             advertiser: None,
             plan,
@@ -382,6 +389,25 @@ impl World {
             &format!("route add default dev {uplink} metric {metric}"),
         ])?;
         Ok(wire)
+    }
+
+    /// Plugs a guest in: a network of the router, `br-guest`, that is not of the home network.
+    pub fn attach_guest(&mut self) -> Result<()> {
+        let guest = Namespace::create(&self.record, "guest", &self.shell)?;
+        guest.set_sysctl("ipv6/conf/default/accept_dad", "0")?;
+        guest.set_sysctl("ipv6/conf/default/accept_ra", "0")?;
+        self.veth((&self.mr, "br-guest"), (&guest, "eth0"))?;
+        self.mr.ip(&[
+            "link set br-guest up",
+            &format!("address add {}/64 dev br-guest nodad", address::GUEST_ROUTER),
+        ])?;
+        guest.ip(&[
+            "link set eth0 up",
+            &format!("address add {}/64 dev eth0 nodad", address::GUEST),
+            &format!("route add default via {}", address::GUEST_ROUTER),
+        ])?;
+        self.guest = Some(guest);
+        Ok(())
     }
 
     /// Takes the WLAN away at its far end: the router sees its carrier go.

@@ -3,11 +3,13 @@
 //! Each test builds a world of its own (the topology is drawn in `mtun::lab::world`), so tests
 //! run side by side. Without root they are skipped, loudly.
 
+mod breakout;
 mod demo;
 mod failback;
 mod fixture;
 mod handover;
 mod leftovers;
+mod quota;
 mod security;
 mod several;
 mod sockets;

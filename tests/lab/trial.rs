@@ -11,8 +11,9 @@ use mtun::control::{Client, ClientError, ErrorCode, Request, Response};
 use mtun::lab::daemons::Daemon;
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::Plan;
+use mtun_policy::End;
 
-use crate::fixture::{Lab, PATIENCE};
+use crate::fixture::{Lab, PATIENCE, assert_lossless, figure_11};
 use crate::need_lab;
 
 /// Longer than any test: only what is tested may end such a trial.
@@ -222,4 +223,35 @@ fn a_stop_in_a_trial_takes_back_as_well() {
     lab.mobile.as_mut().unwrap().process.stop().unwrap();
     lab.start_mobile(&[]);
     assert_eq!(lab.mobile().status().unwrap().policy, "figure-11");
+}
+
+#[test]
+fn a_comparison_tells_what_would_move_and_moves_nothing() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&["wlan0", "wwan0"]);
+    let traffic = lab.traffic();
+    let other =
+        PolicyText::default().with_rule("probe", "match proto=udp dport=4000\n prefer wwan0");
+    let file = lab.mobile().policy().with_file_name("other.kdl");
+    std::fs::write(&file, other.mobile).unwrap();
+    let mark = traffic.mark();
+    let source = PolicySource::File(file);
+    let diff = match lab.mobile().ask(Request::PolicyDiff { source }).unwrap() {
+        Response::PolicyDiff(diff) => diff,
+        other => panic!("not a comparison: {other:?}"),
+    };
+    let added: Vec<_> = diff.added.iter().map(|rule| rule.name.as_str()).collect();
+    assert_eq!((added, diff.removed.len(), diff.changed.len()), (vec!["probe"], 0, 0));
+    assert_eq!((diff.moving, diff.moves.len()), (2, 1), "the probes of router and node: {diff:#?}");
+    let moved = &diff.moves[0];
+    let rules = [&moved.rule_before, &moved.rule].map(|it| it.as_ref().unwrap().as_str());
+    assert_eq!((rules, moved.flows), (["default", "probe"], 2));
+    assert_eq!([&moved.from, &moved.to], [&End::Via("wlan0".into()), &End::Via("wwan0".into())]);
+    assert!(moved.bytes_per_second.is_some_and(|rate| rate > 0), "{moved:?}");
+    assert!(diff.flows >= 6, "all six flows were judged: {diff:#?}");
+    // Nothing of it was applied.
+    lab.settled(&traffic, figure_11);
+    assert_lossless(&traffic, &mark, "a comparison");
+    assert_eq!(history(lab.mobile(), None).entries.len(), 1);
 }
