@@ -1,10 +1,12 @@
 //! What the daemon answers on its control socket.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
+use mtun_dataplane::Way;
 use mtun_policy::steering::Fact;
 use mtun_policy::{
-    Bid, Filter, InterfaceName, Override, Policy, RuleId, RuleName, TrafficSelector,
+    Bid, Filter, FlowKey, InterfaceName, Override, Policy, RuleId, RuleName, TrafficSelector,
 };
 
 use super::apply::{Candidate, Purpose, Wanted};
@@ -12,7 +14,7 @@ use super::home::MobileHome;
 use super::owner::Owner;
 use super::{explain, report};
 use crate::control::documents::{
-    BindingsDocument, Event, FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument,
+    BindingsDocument, Event, FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument, MoveDocument,
     OverrideDocument, PolicyDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
     TakenBack,
 };
@@ -20,6 +22,8 @@ use crate::control::{ControlError, ControlRequest, ErrorCode, Request, Response}
 
 /// Overrides at a time: each is a rule that every first packet of a flow is held against.
 const OVERRIDES_MAX: usize = 64;
+/// Moves of one flow that are shown.
+const MOVES_SHOWN: usize = 10;
 /// The longest override.
 const OVERRIDE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -106,6 +110,7 @@ impl Owner {
         let mut add = |home: &mtun_policy::HomeName,
                        engine: &mtun_dataplane::Engine,
                        rule_name: &dyn Fn(RuleId) -> RuleName| {
+            let mut moves = self.move_documents(engine, now);
             for entry in engine.flows() {
                 let rule = entry.rule.map(rule_name);
                 let fits = parsed.as_ref().is_none_or(|filter| {
@@ -119,11 +124,16 @@ impl Owner {
                     (seen > 0).then(|| FlowPath::tunnel(bid, self.link_of(bid)))
                 };
                 let ingress = self.policy.ingresses.name(entry.key.ingress);
+                let way = entry.memory.answer.map(|answer| answer.way);
+                let mut outbound = path(entry.bid_out, entry.packets_out);
+                if let Some(path) = &mut outbound {
+                    path.breakout = matches!(way, Some(Way::Breakout { .. }));
+                }
                 flows.push(FlowDocument {
                     home: home.clone(),
                     key: FlowKeyDocument::new(&entry.key, ingress),
                     rule,
-                    outbound: path(entry.bid_out, entry.packets_out),
+                    outbound,
                     inbound: path(entry.bid_in, entry.packets_in),
                     bytes_out: entry.bytes_out,
                     bytes_in: entry.bytes_in,
@@ -131,7 +141,7 @@ impl Owner {
                     packets_in: entry.packets_in,
                     idle_seconds: now.saturating_sub(entry.last_seen).as_secs_f64(),
                     bytes_per_second: None,
-                    moves: Vec::new(),
+                    moves: moves.remove(&entry.key).unwrap_or_default(),
                 });
             }
         };
@@ -146,6 +156,28 @@ impl Owner {
         let matched = flows.len();
         flows.truncate(limit.unwrap_or(usize::MAX));
         Ok(FlowsDocument { filter, matched, flows })
+    }
+
+    /// The last moves of each flow that are remembered, the latest first.
+    fn move_documents(
+        &self,
+        engine: &mtun_dataplane::Engine,
+        now: Duration,
+    ) -> HashMap<FlowKey, Vec<MoveDocument>> {
+        let path = |bid: Option<Bid>| FlowPath::tunnel(bid, self.link_of(bid));
+        let mut moves: HashMap<FlowKey, Vec<MoveDocument>> = HashMap::new();
+        for moved in engine.moves().into_iter().rev() {
+            let known = moves.entry(moved.key).or_default();
+            if known.len() < MOVES_SHOWN {
+                known.push(MoveDocument {
+                    from: path(moved.from),
+                    to: path(moved.to),
+                    reason: moved.reason.as_str().to_owned(),
+                    ago_seconds: now.saturating_sub(moved.at).as_secs_f64(),
+                });
+            }
+        }
+        moves
     }
 
     fn explain(

@@ -8,9 +8,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mtun_dataplane::PathId;
+use mtun_dataplane::{Direction, PathId};
 use mtun_policy::steering::{Fact, LocalTime, Notice, OverrideEnd, Steering};
-use mtun_policy::{Bid, Ratio};
+use mtun_policy::{Bid, Fallback, Otherwise, Outcome, Ratio, Rule, RuleId, Says, Verb};
 use mtun_signaling::binding::BindingUpdateList;
 use mtun_signaling::registration::Phase;
 
@@ -20,6 +20,9 @@ use crate::control::documents::Event;
 
 /// How often counters are read, local time is looked at and rates are made.
 pub(super) const TICK: Duration = Duration::from_secs(1);
+
+/// What the outer header takes.
+const OUTER_HEADER: u64 = 40;
 
 /// What was counted is written down after this time at the latest.
 const KEEP_AFTER: Duration = Duration::from_secs(10);
@@ -73,6 +76,8 @@ impl Told {
 #[derive(Debug, Default)]
 pub(super) struct Counted {
     links: BTreeMap<Bid, LinkCount>,
+    /// Octets of each home's rules with a cap, by link.
+    copies: BTreeMap<(usize, RuleId, Bid), u64>,
     /// When the links were last looked at for their rates.
     rated: Duration,
     /// When counters were last written down.
@@ -93,6 +98,24 @@ struct LinkCount {
     rated: (u64, u64),
     /// Octets a second, the busier direction, smoothed.
     rate: f64,
+}
+
+/// Whether a rule, or what it says otherwise, has a `cap`.
+fn has_cap(rule: &Rule) -> bool {
+    let capped = |verb: &Verb| matches!(verb, Verb::Duplicate { cap: Some(_), .. });
+    capped(&rule.verb) || matches!(&rule.otherwise, Fallback::Then(verb) if capped(verb))
+}
+
+/// The link that carries the packet itself where a rule sends copies at present.
+fn first_of_copies(says: &Says) -> Option<Bid> {
+    let otherwise = match &says.otherwise {
+        Otherwise::Then(outcome) => Some(outcome),
+        Otherwise::NextRule | Otherwise::Any => None,
+    };
+    [Some(&says.outcome), otherwise].into_iter().flatten().find_map(|outcome| match outcome {
+        Outcome::Copies { links, .. } => links.first().copied(),
+        _ => None,
+    })
 }
 
 impl Owner {
@@ -166,9 +189,44 @@ impl Owner {
         }
         if rating >= TICK {
             self.counted.rated = now;
+            self.count_copies(now);
         }
         for fact in &facts {
             self.tell_all_steerings(now, fact);
+        }
+    }
+
+    /// Tells steering what further copies metered links carried, for rules with a cap. The first
+    /// of a rule's links carries the packet itself; what others carry are copies.
+    fn count_copies(&mut self, now: Duration) {
+        for (place, home) in self.homes.iter_mut().enumerate() {
+            let capped = |id: RuleId| home.home.rules.get(id).is_some_and(has_cap);
+            if !home.home.rules.rules.iter().any(has_cap) {
+                continue;
+            }
+            let mut facts = Vec::new();
+            for traffic in home.tunnel.lane.engine.counters().snapshot().traffic {
+                let (Some(rule), Some(bid), Direction::Out) =
+                    (traffic.rule, traffic.bid, traffic.direction)
+                else {
+                    continue;
+                };
+                if !capped(rule) {
+                    continue;
+                }
+                let octets = traffic.bytes + traffic.packets * OUTER_HEADER;
+                let known = self.counted.copies.entry((place, rule, bid)).or_default();
+                let octets = octets - std::mem::replace(known, octets).min(octets);
+                let metered = self.policy.interface_of(bid).is_some_and(|it| it.metered);
+                let first = home.effective.rule(rule).and_then(|it| first_of_copies(it.says));
+                if octets > 0 && metered && first != Some(bid) {
+                    facts.push(Fact::Copied { rule, octets });
+                }
+            }
+            for fact in facts {
+                self.counted.dirty = true;
+                home.steering.handle(now, fact);
+            }
         }
     }
 
