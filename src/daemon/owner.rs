@@ -344,6 +344,7 @@ impl Owner {
             address: home.home.address,
             mobile_networks: home.home.mobile_networks.iter().map(|it| it.prefix).collect(),
             also: home.home.also.iter().map(|also| also.from.clone()).collect(),
+            name: home.tunnel.name.clone(),
         });
         let paths = self.links.values().filter_map(|record| {
             let attachment = record.state.as_ref().ok()?;

@@ -4,13 +4,16 @@
 //! from it. [`super::netlink`] compares it with the kernel and makes the difference; since every
 //! rule and route carries [`PROTOCOL`], what a killed daemon left behind is found and removed.
 //!
-//! The rules of a mobile, in order. The first two keep outer packets and sockets bound to an
+//! The rules of a mobile, in order. The first is there with further sources only: answers to
+//! them come out of the tunnel interface with the home address as their source, and have to find
+//! their network. The next two keep outer packets and sockets bound to an
 //! uplink on that uplink, so an encapsulated packet never takes the default route back into the
-//! tunnel. The third sends what has a home source into the tunnel, and what comes from a further
+//! tunnel. The fourth sends what has a home source into the tunnel, and what comes from a further
 //! source (`also`), of which the rules say whether it leaves outside. The last two make unbound
 //! local sockets choose the home address, after all routes of the main table but its default:
 //!
 //! ```text
+//! 6270  iif <tunnel>             lookup main suppress_prefixlength 0
 //! 6271  from <care-of address>   lookup path-N
 //! 6272  oif <uplink>             lookup path-N
 //! 6273  from <home prefix>       lookup home
@@ -41,6 +44,7 @@ const HOME_TABLES: u32 = 6_275_000;
 /// Number of the table of path 0; paths count up by 16-bit numbers.
 const PATH_TABLES: u32 = 6_300_000;
 
+const FROM_TUNNEL: u32 = 6270;
 const FROM_CARE_OF: u32 = 6271;
 const BY_UPLINK: u32 = 6272;
 const FROM_HOME: u32 = 6273;
@@ -146,6 +150,8 @@ pub struct HomeRoutes {
     pub mobile_networks: Vec<MobileNetworkPrefix>,
     /// The interfaces of further sources that the home's rules judge.
     pub also: Vec<InterfaceName>,
+    /// The name of the tunnel interface.
+    pub name: InterfaceName,
 }
 
 /// What a mobile node or router knows.
@@ -204,6 +210,10 @@ impl HomeRoutes {
         rule(FROM_HOME, Selects::From(host(self.address.0)), table, false);
         for prefix in self.networks() {
             rule(FROM_HOME, Selects::From(prefix), table, false);
+        }
+        if !self.also.is_empty() {
+            let from_tunnel = Selects::Iif(self.name.as_str().to_owned());
+            rule(FROM_TUNNEL, from_tunnel, MAIN, true);
         }
         for interface in &self.also {
             rule(FROM_HOME, Selects::Iif(interface.as_str().to_owned()), table, false);
@@ -343,6 +353,7 @@ mod tests {
                     MobileNetworkPrefix::new(net("2001:db8:100:4200::/56")).unwrap(),
                 ],
                 also: vec!["br-guest".into()],
+                name: "mtun0".into(),
             }],
             paths: vec![],
         };
@@ -353,6 +364,7 @@ mod tests {
             path(2, "wwan0", 4, "2001:db8:2::7", None, &[]),
         ];
         insta::assert_snapshot!(text(&routes.desired()), @r"
+        6270: iif mtun0 lookup 254 suppress_prefixlength 0
         6271: from 2001:db8:1::7/128 lookup 6300001
         6271: from 2001:db8:2::7/128 lookup 6300002
         6272: oif wlan0 lookup 6300001
@@ -384,6 +396,7 @@ mod tests {
             address: HomeAddress("2001:db8:100::42".parse().unwrap()),
             mobile_networks: vec![],
             also: vec![],
+            name: "mtun0".into(),
         };
         let desired = MobileRoutes { homes: vec![home], paths: vec![] }.desired();
         let default = Route {

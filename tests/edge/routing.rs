@@ -31,6 +31,7 @@ fn mobile_routes(world: &World, tunnel: Option<u32>) -> MobileRoutes {
             address: HomeAddress(HOME.parse().unwrap()),
             mobile_networks: vec![network],
             also: vec![],
+            name: "mtun0".into(),
         }],
         paths: vec![
             path(world, 1, "wlan0", CARE_OF, "2001:db8:1::1"),

@@ -26,6 +26,7 @@ fn router(world: &World) -> Tun {
         address: HomeAddress(HOME.parse().unwrap()),
         mobile_networks: vec![MobileNetworkPrefix::new(NETWORK.parse().unwrap()).unwrap()],
         also: vec!["lan0".into()],
+        name: "mtun0".into(),
     };
     let path = PathRoutes {
         path: 1,
