@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv6Net};
 use mtun_policy::{
     Bid, CareOfAddress, Effective, FieldSet, HomeAddress, HomeName, Ingress, MobileNetworkPrefix,
     PrefixTable, Usable,
@@ -199,6 +200,9 @@ impl Usable for Present<'_> {
 /// pointers.
 const SHARDS: usize = 1024;
 
+/// So many prefixes are compared one by one.
+const FEW: usize = 8;
+
 type Shard = std::collections::HashMap<Ipv6Addr, Arc<Registration>, ahash::RandomState>;
 
 static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
@@ -210,6 +214,9 @@ pub struct BindingTable {
     shards: Vec<Arc<Shard>>,
     /// Whose each mobile network prefix is.
     prefixes: Arc<PrefixTable<HomeAddress>>,
+    /// The same, the longest first, as long as they are few: a mobile has one or two, and to
+    /// compare them costs a tenth of a walk down the tree.
+    few: Option<Arc<[(Ipv6Net, HomeAddress)]>>,
     hasher: ahash::RandomState,
     len: usize,
 }
@@ -223,8 +230,11 @@ impl BindingTable {
             return None;
         }
         self.get(HomeAddress(address)).or_else(|| {
-            let (_, home_address) = self.prefixes.longest_match(address)?;
-            self.get(*home_address)
+            let home_address = match &self.few {
+                Some(few) => few.iter().find(|(net, _)| net.contains(&address))?.1,
+                None => *self.prefixes.longest_match(address)?.1,
+            };
+            self.get(home_address)
         })
     }
 
@@ -331,6 +341,15 @@ impl BindingTable {
         for prefix in to {
             prefixes.insert(prefix.net(), home_address).expect("its type has no host bits");
         }
+        self.few = (self.prefixes.len() <= FEW).then(|| {
+            let nets = self.prefixes.iter().filter_map(|(net, home_address)| match net {
+                IpNet::V6(net) => Some((net, *home_address)),
+                IpNet::V4(_) => None,
+            });
+            let mut nets: Vec<_> = nets.collect();
+            nets.sort_unstable_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+            nets.into()
+        });
     }
 }
 

@@ -285,6 +285,34 @@ fn tables_find_by_address_then_by_longest_prefix() {
 }
 
 #[test]
+fn few_prefixes_and_many_are_searched_alike() {
+    let with_prefix = |number: u16, prefix: &str| {
+        let mut home = registration(uplinks(), figure_11());
+        home.home_address = HomeAddress(v6(&format!("2001:db8:300::{number:x}")));
+        home.prefixes =
+            vec![mtun_policy::MobileNetworkPrefix::new(prefix.parse().unwrap()).unwrap()];
+        home
+    };
+    let wide_and_narrow = [with_prefix(1, "2001:db8:a::/48"), with_prefix(2, "2001:db8:a:1::/64")];
+    let mut table: mtun_dataplane::BindingTable = wide_and_narrow.into_iter().collect();
+    for number in 3..20 {
+        let found = |address: &str| {
+            table.lookup(IpAddr::V6(v6(address))).map(|r| r.home_address.0.segments()[7])
+        };
+        assert_eq!(found("2001:db8:a::1"), Some(1), "with {} prefixes", table.len());
+        assert_eq!(found("2001:db8:a:1::1"), Some(2), "with {} prefixes", table.len());
+        assert_eq!(found("2001:db8:b::1"), None, "with {} prefixes", table.len());
+        table = table.with(with_prefix(number, &format!("2001:db8:c:{number:x}::/64")));
+    }
+    // And back: who goes takes its prefix along, the wider one answers again.
+    for number in (2..20).rev() {
+        table = table.without(HomeAddress(v6(&format!("2001:db8:300::{number:x}"))));
+    }
+    let found = table.lookup(IpAddr::V6(v6("2001:db8:a:1::1")));
+    assert_eq!(found.map(|r| r.home_address.0.segments()[7]), Some(1));
+}
+
+#[test]
 fn near_comes_before_far() {
     // A home agent that is itself a mobile: its own home decides for its own packets.
     let mut served = registration(routed(uplinks()), Effective::reflecting());
