@@ -8,13 +8,13 @@
 //! ```text
 //! text -- guard -- kdl -- reader --> nodes -- words, read --> Document
 //!                                    lists (sets) --^           | check, compile, shadow, lints
-//!   overrides, link states, time                                v
-//!           |                      Policy { homes, rules, securities, tests, .. }
+//!   links, figures, octets, time                                v
+//!           | Fact                 Policy { homes, rules, securities, tests, .. }
 //!           v                                                   |
-//!      evaluate() <------------------- RuleSet -----------------+
+//!       Steering <--------------------- RuleSet -----------------+
 //!           |
 //!           v
-//!       Effective -- choose(key, bindings) --> Use | Block | Nothing
+//!       Effective -- choose(key, bindings) --> Use | Copies | Breakout | Block | Nothing
 //! ```
 //!
 //! - **The guard** stands in front of the KDL parser and lets only well-formed text of bounded
@@ -22,8 +22,9 @@
 //! - **All faults at once.** Whatever is refused is a [`Diagnostic`] with a code, a place and a
 //!   help, and one pass names every one of them. Words of the language that this version does not
 //!   carry out are refused by name; nothing is ignored silently.
-//! - **Steering** ([`evaluate`]) runs on events: it turns rules, link states and `mtun steer`
-//!   overrides into the frozen [`Effective`] list of a snapshot.
+//! - **Steering** ([`Steering`]) runs on facts and deadlines: it turns rules, what is known of
+//!   links and `mtun steer` overrides into the frozen [`Effective`] list of a snapshot. Questions
+//!   ([`suppose`]) are answered by the same code, without memory.
 //! - **One walk.** [`Effective::choose`] is the only judgement over rules in the system. The data
 //!   plane's `decide` calls it for packets, the file's own tests ([`run_tests`]) and
 //!   [`explain`](explain()) for people.
@@ -122,8 +123,7 @@ pub use schema::{DiagnosticSchema, Meaning, NodeSchema, Schema, schema};
 pub use selector::{Field, TrafficSelector};
 pub use source::{Sources, Span, Spanned};
 pub use steering::{
-    Given, GivenLink, GivenState, Override, PathFacts, StatedLink as LinkState, Steering, Supposed,
-    evaluate, next_expiry, suppose,
+    Given, GivenLink, GivenState, LinkState, Override, Steering, Supposed, suppose,
 };
 pub use stickiness::{StickyKey, bucket};
 pub use suite::{Expectation, Place, TestCase, TestOutcome, check_tests, run_tests};

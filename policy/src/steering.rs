@@ -74,7 +74,6 @@ mod quota;
 mod service;
 mod situation;
 mod standing;
-mod thin;
 mod tracked;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -87,10 +86,9 @@ pub use given::{Given, GivenLink, GivenState, Supposed, suppose};
 pub use link_state::{Cause, Figure, LinkReason, LinkState};
 pub use moves::PathFigures;
 pub use notice::{ClassReport, LinkReport, Notice, OverrideEnd};
-pub use overrides::{Override, next_expiry};
+pub use overrides::Override;
 pub use quota::{Ledger, QuotaLevel, QuotaReport, QuotaState};
 pub use standing::Bar;
-pub use thin::{LinkState as StatedLink, PathFacts, evaluate};
 
 use crate::effective::Effective;
 use crate::link::Sla;

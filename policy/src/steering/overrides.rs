@@ -51,8 +51,3 @@ impl Override {
         })
     }
 }
-
-/// When the next override ends; `None` without any.
-pub fn next_expiry(overrides: &[Override], now: Duration) -> Option<Duration> {
-    overrides.iter().map(|steer| steer.until).filter(|until| now < *until).min()
-}
