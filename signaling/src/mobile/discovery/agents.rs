@@ -203,7 +203,7 @@ impl AgentDiscovery {
     /// Sends a request; every one of a search is the same but for the uplink.
     fn ask(&mut self, now: Duration, identifier: u16, tries: u32) {
         self.search = None;
-        let Some((bid, source)) = self.uplinks.choose(tries) else { return };
+        let Some((bid, source)) = self.uplinks.pick(tries) else { return };
         // req MN-27, MR-11 (RFC 6275 §6.5, §11.4.1, RFC 3963 §7.1).
         let request = HomeAgentAddressDiscoveryRequest { identifier, router: self.config.router };
         let envelope = Envelope::plain(source, home_agents_anycast(self.config.home_prefix));
@@ -335,8 +335,8 @@ impl Machine for AgentDiscovery {
         match &self.search {
             Some(search) => Some(search.timer),
             None => {
-                let able = self.known.iter().any(|known| !known.failed)
-                    || self.uplinks.choose(0).is_some();
+                let able =
+                    self.known.iter().any(|known| !known.failed) || self.uplinks.pick(0).is_some();
                 (self.wanted && self.current.is_none() && able).then_some(self.hold)
             }
         }

@@ -47,7 +47,7 @@ impl Uplinks {
     }
 
     /// The uplink for this try: the preferred one first, then another each time.
-    fn choose(&self, tries: u32) -> Option<(Bid, Ipv6Addr)> {
+    fn pick(&self, tries: u32) -> Option<(Bid, Ipv6Addr)> {
         let mut all: Vec<_> =
             self.0.iter().map(|(&bid, &(priority, address))| (priority, bid, address)).collect();
         all.sort();

@@ -187,7 +187,7 @@ impl PrefixDiscovery {
 
     fn solicit(&mut self, now: Duration, tries: u32) {
         self.waiting = None;
-        let Some((bid, source)) = self.uplinks.choose(tries) else { return };
+        let Some((bid, source)) = self.uplinks.pick(tries) else { return };
         // req MN-28 (RFC 6275 §11.4.2): a random identifier, and the Home Address option.
         let identifier = u16::from_be_bytes(self.seed.draw());
         let envelope = Envelope {
@@ -328,7 +328,7 @@ impl Machine for PrefixDiscovery {
 
     fn deadline(&self) -> Option<Duration> {
         let expiries = self.prefixes.values().filter_map(|known| known.valid_until);
-        let reachable = self.uplinks.choose(0).is_some();
+        let reachable = self.uplinks.pick(0).is_some();
         let next = match &self.waiting {
             Some(waiting) => Some(waiting.timer),
             None => self.due.filter(|_| reachable),
