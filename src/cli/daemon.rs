@@ -15,6 +15,11 @@ impl Daemon {
         Self { socket }
     }
 
+    /// A connection that the caller keeps.
+    pub(super) fn connect(&self) -> Result<Client, ControlError> {
+        Ok(Client::connect(&self.socket)?)
+    }
+
     /// Asks one thing.
     pub(super) fn ask(&self, request: Request) -> Result<Response, ControlError> {
         Ok(Client::connect(&self.socket)?.ask(request)?)

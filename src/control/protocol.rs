@@ -94,6 +94,10 @@ pub enum Request {
         /// put in force again; `null` for no such condition.
         #[serde(default)]
         confirm_seconds: Option<u64>,
+        /// Whether the wait for the confirmation goes on when this connection ends. Otherwise
+        /// that takes the policy back at once: who applied it may have lost its way here by it.
+        #[serde(default)]
+        detached: bool,
     },
     /// Keeps the policy that waits for it: [`Response::PolicyConfirmed`].
     PolicyConfirm {},

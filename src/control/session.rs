@@ -317,6 +317,7 @@ mod tests {
             Request::PolicyApply {
                 source: PolicySource::Text("policy".to_owned()),
                 confirm_seconds: Some(60),
+                detached: true,
             },
             Request::PolicyRollback { entry: None },
             Request::PolicyHistory { entry: Some(3) },

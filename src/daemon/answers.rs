@@ -60,8 +60,9 @@ impl Owner {
                 Ok(Response::SteerList(SteerListDocument { overrides: self.override_documents() }))
             }
             Request::SteerUndo { id } => self.steer_undo(id).map(Response::SteerUndo),
-            Request::PolicyApply { source, confirm_seconds } => {
+            Request::PolicyApply { source, confirm_seconds, detached } => {
                 let confirm = confirm_seconds.map(Duration::from_secs);
+                let left = (!detached).then_some(left);
                 let purpose = Purpose::Apply(Wanted { uid, confirm, left });
                 let read = move || Candidate::read(&source);
                 return self.prepare_policy(purpose, Some(reply), read);

@@ -72,8 +72,8 @@ pub(super) struct Wanted {
     pub uid: Option<u32>,
     /// For how long it is on trial.
     pub confirm: Option<Duration>,
-    /// Ends when the client that asked has left.
-    pub left: watch::Receiver<()>,
+    /// Ends when the client that asked has left, if that ends a trial.
+    pub left: Option<watch::Receiver<()>>,
 }
 
 /// What is to be done with a policy once it was read.
@@ -101,8 +101,8 @@ pub(super) struct Trial {
     pub entry: u64,
     /// When its time is over.
     pub until: Duration,
-    /// Ends when the client that asked for it has left.
-    pub left: watch::Receiver<()>,
+    /// Ends when the client that asked for it has left, if that ends the trial.
+    pub left: Option<watch::Receiver<()>>,
     /// What was in force before.
     before: InForce,
 }
@@ -118,9 +118,9 @@ pub(super) struct InForce {
 
 /// Returns when the client of a trial has left.
 pub(super) async fn client_left(trial: Option<&mut Trial>) {
-    match trial {
+    match trial.and_then(|trial| trial.left.as_mut()) {
         // Nothing is ever sent: it ends when the other end is gone.
-        Some(trial) => while trial.left.changed().await.is_ok() {},
+        Some(left) => while left.changed().await.is_ok() {},
         None => std::future::pending().await,
     }
 }

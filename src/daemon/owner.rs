@@ -13,7 +13,7 @@ use mtun_signaling::agent::AgentEvent;
 use mtun_signaling::mobile::MobileEvent;
 use mtun_signaling::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use super::Options;
@@ -418,9 +418,7 @@ impl Owner {
     fn reload(&mut self) {
         let file: PathBuf = self.options.policy.clone();
         tracing::info!(file = %file.display(), "SIGHUP: reading the policy again");
-        // Nobody leaves: there is no client.
-        let left = watch::Sender::new(()).subscribe();
-        let purpose = Purpose::Apply(Wanted { uid: None, confirm: None, left });
+        let purpose = Purpose::Apply(Wanted { uid: None, confirm: None, left: None });
         self.prepare_policy(purpose, None, move || Candidate::read(&PolicySource::File(file)));
     }
 }

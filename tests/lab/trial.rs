@@ -1,7 +1,11 @@
 //! Policies on trial: what nobody confirms is taken back, whatever becomes of the client, of the
 //! clock and of the daemon.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use mtun::control::documents::{
     Event, PolicyAppliedDocument, PolicyCause, PolicyEntryState, PolicyHistoryDocument,
@@ -13,7 +17,7 @@ use mtun::lab::policy::PolicyText;
 use mtun::lab::world::Plan;
 use mtun_policy::End;
 
-use crate::fixture::{Lab, PATIENCE, assert_lossless, figure_11};
+use crate::fixture::{Lab, PATIENCE, assert_lossless, figure_11, programs};
 use crate::need_lab;
 
 /// Longer than any test: only what is tested may end such a trial.
@@ -41,7 +45,11 @@ fn apply(
     file: PathBuf,
     confirm_seconds: Option<u64>,
 ) -> Result<PolicyAppliedDocument, ClientError> {
-    match client.ask(Request::PolicyApply { source: PolicySource::File(file), confirm_seconds })? {
+    match client.ask(Request::PolicyApply {
+        source: PolicySource::File(file),
+        confirm_seconds,
+        detached: false,
+    })? {
         Response::PolicyApplied(applied) => Ok(applied),
         other => panic!("not an answer to apply: {other:?}"),
     }
@@ -254,4 +262,49 @@ fn a_comparison_tells_what_would_move_and_moves_nothing() {
     lab.settled(&traffic, figure_11);
     assert_lossless(&traffic, &mark, "a comparison");
     assert_eq!(history(lab.mobile(), None).entries.len(), 1);
+}
+
+#[test]
+fn a_command_that_is_killed_while_it_asks_takes_its_policy_back() {
+    need_lab!();
+    let lab = lab();
+    let daemon = lab.mobile();
+    let (mut terminal, slave) = terminal();
+    let mut command = Command::new(programs().mtun);
+    command.arg("--socket").arg(daemon.socket()).args(["policy", "apply"]);
+    command.arg(file(&lab, "asking")).args(["--confirm", "1h"]);
+    command.stdin(slave.try_clone().unwrap()).stderr(slave).stdout(Stdio::null());
+    let mut asking = command.spawn().unwrap();
+    drop(command);
+    let mut asked = Vec::new();
+    while !String::from_utf8_lossy(&asked).contains("Keep it?") {
+        let mut octets = [0; 256];
+        let count = terminal.read(&mut octets).unwrap();
+        asked.extend_from_slice(&octets[..count]);
+    }
+    assert_eq!(daemon.status().unwrap().policy, "asking");
+    asking.kill().unwrap();
+    asking.wait().unwrap();
+    wait_for_policy(daemon, "figure-11");
+    assert_eq!(states(daemon)[1], ("asking".to_owned(), PolicyEntryState::RolledBack));
+
+    // Without a terminal nobody can be asked: another command gives the verdict.
+    let path = file(&lab, "scripted");
+    daemon.mtun_ok(&["policy", "apply", path.to_str().unwrap(), "--confirm", "1h"]).unwrap();
+    assert_eq!(daemon.status().unwrap().policy, "scripted");
+    daemon.mtun_ok(&["policy", "confirm"]).unwrap();
+    assert_eq!(states(daemon)[0], ("scripted".to_owned(), PolicyEntryState::InForce));
+}
+
+/// A terminal, from both its ends.
+fn terminal() -> (File, OwnedFd) {
+    let (mut master, mut slave) = (-1, -1);
+    let (no_name, no_settings) = (std::ptr::null_mut(), std::ptr::null());
+    // SAFETY: two live numbers to write to, and nothing else.
+    let result = unsafe {
+        libc::openpty(&raw mut master, &raw mut slave, no_name, no_settings, std::ptr::null())
+    };
+    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: the call has just made both.
+    unsafe { (File::from_raw_fd(master), OwnedFd::from_raw_fd(slave)) }
 }

@@ -265,7 +265,11 @@ fn the_classes_of_three_users_and_root() {
     let socket = owner.socket();
 
     let named = |file: &Path| PolicySource::File(file.to_owned());
-    let apply = |file: &Path| Request::PolicyApply { source: named(file), confirm_seconds: None };
+    let apply = |file: &Path| Request::PolicyApply {
+        source: named(file),
+        confirm_seconds: None,
+        detached: false,
+    };
     let diff = |file: &Path| Request::PolicyDiff { source: named(file) };
     let steer = || Request::Steer {
         filter: "dport 22".to_owned(),

@@ -183,7 +183,7 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
             let message = format!("there is no override {id}");
             return Err(ControlError::new(ErrorCode::NotFound, message));
         }
-        Request::PolicyApply { source, confirm_seconds } => {
+        Request::PolicyApply { source, confirm_seconds, .. } => {
             let policy = match source {
                 PolicySource::File(file) => mtun_policy::load_tested(file)?,
                 PolicySource::Text(text) => mtun_policy::parse("request", text, &NoFiles)?,

@@ -14,7 +14,7 @@ use crate::control::documents::{PolicyAppliedDocument, PolicyHistoryEntry};
 use crate::control::{ControlError, Request, Response};
 
 /// Puts a file in force; with `confirm` the daemon takes it back unless somebody confirms it in
-/// time, whatever becomes of this command.
+/// time. If it is this command that asks somebody, and it dies, the daemon does so at once.
 pub(super) fn apply(
     file: &Path,
     confirm: Option<Duration>,
@@ -23,13 +23,18 @@ pub(super) fn apply(
     json: bool,
 ) -> Result<Answer, ControlError> {
     let confirm_seconds = confirm.map(|time| time.as_secs());
-    let response = daemon.ask(Request::PolicyApply { source: source(file)?, confirm_seconds })?;
+    // With nobody to ask, the verdict comes by another command.
+    let detached = json || !stdin().is_terminal() || !stderr().is_terminal();
+    let source = source(file)?;
+    // Held until somebody has answered: should this command die, the policy is taken back.
+    let mut held = daemon.connect()?;
+    let response = held.ask(Request::PolicyApply { source, confirm_seconds, detached })?;
     let Response::PolicyApplied(document) = &response else { return Err(unexpected()) };
     applied(document, &mut page);
     let Some(within) = document.confirm_within_seconds else {
         return Ok(Answer::new(&response, page));
     };
-    if json || !stdin().is_terminal() || !stderr().is_terminal() {
+    if detached {
         return Ok(Answer::new(&response, page));
     }
     match keep(document, within) {
