@@ -8,7 +8,8 @@
 //! ```
 //!
 //! and exits 0 whether met or missed. `MTUN_BENCH_RUNS` is the number of runs, 100 by default;
-//! ten times as many policy reloads are made.
+//! ten times as many policy reloads are made. `MTUN_BENCH_PARTS` names the parts to run, of
+//! `planned,death,reload,care-of`; all by default.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -126,12 +127,25 @@ fn p99(mut values: Vec<f64>) -> f64 {
 }
 
 fn measure(runs: u32) -> Result<()> {
+    let chosen = std::env::var("MTUN_BENCH_PARTS").ok();
+    let wanted = |part: &str| {
+        chosen.as_ref().is_none_or(|parts| parts.split(',').any(|named| named == part))
+    };
     let bench = Bench::start(Plan::default())?;
-    planned(&bench, runs)?;
-    death(&bench, runs)?;
-    reload(&bench, runs * 10)?;
+    if wanted("planned") {
+        planned(&bench, runs)?;
+    }
+    if wanted("death") {
+        death(&bench, runs)?;
+    }
+    if wanted("reload") {
+        reload(&bench, runs * 10)?;
+    }
     drop(bench);
-    care_of_changes(runs)
+    if wanted("care-of") {
+        care_of_changes(runs)?;
+    }
+    Ok(())
 }
 
 fn planned(bench: &Bench, runs: u32) -> Result<()> {
