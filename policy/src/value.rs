@@ -3,6 +3,7 @@
 //! Each reader takes the text of one value and gives the value or a [`Problem`]; the policy file,
 //! its tests and the filters of the command line share them, so a value means the same everywhere.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -257,20 +258,29 @@ pub(crate) fn ports(text: &str) -> Read<RangeInclusive<u16>> {
             }
         })
     };
-    match text.split_once('-') {
-        None => number(text).map(|port| port..=port),
-        Some((first, last)) => {
-            let (first, last) = (number(first)?, number(last)?);
-            if first > last {
-                return Err(Problem::new(
-                    Code::Range,
-                    format!("the range `{text}` is empty"),
-                    format!("write \"{last}-{first}\""),
-                ));
-            }
-            Ok(first..=last)
+    range(text, number)
+}
+
+/// One value, or a range with both ends, `first-last`.
+fn range<T: Copy + PartialOrd + fmt::Display>(
+    text: &str,
+    number: impl Fn(&str) -> Read<T>,
+) -> Read<RangeInclusive<T>> {
+    let (first, last) = match text.split_once('-') {
+        None => {
+            let only = number(text)?;
+            (only, only)
         }
+        Some((first, last)) => (number(first)?, number(last)?),
+    };
+    if first > last {
+        return Err(Problem::new(
+            Code::Range,
+            format!("the range `{text}` is empty"),
+            format!("write \"{last}-{first}\""),
+        ));
     }
+    Ok(first..=last)
 }
 
 /// Upper-layer protocols by name.
@@ -391,18 +401,7 @@ pub(crate) fn numbers(text: &str, what: &str, most: u32) -> Read<RangeInclusive<
             )
         })
     };
-    let (first, last) = match text.split_once('-') {
-        None => (number(text)?, number(text)?),
-        Some((first, last)) => (number(first)?, number(last)?),
-    };
-    if first > last {
-        return Err(Problem::new(
-            Code::Range,
-            format!("the range `{text}` is empty"),
-            format!("write \"{last}-{first}\""),
-        ));
-    }
-    Ok(first..=last)
+    range(text, number)
 }
 
 /// Types of ICMPv6 messages by name (RFC 4443, 4861, 2710).
