@@ -17,6 +17,7 @@ mod acknowledgement;
 mod identifiers;
 mod notice;
 mod prefixes;
+mod record;
 mod replay;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -27,6 +28,7 @@ use ipnet::Ipv6Net;
 use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
 
 pub use notice::{AgentNotice, Ignored};
+pub use record::{KeptBinding, MobileRecord, RECORD_FORMAT, RecordError};
 pub use replay::{MAX_DELETE_BCE_TIMEOUT, TIMESTAMP_TOLERANCE, is_newer};
 
 use crate::auth::SecurityAssociation;
@@ -249,28 +251,45 @@ impl HomeAgent {
         self.max_lifetime = config.max_lifetime;
         self.multiple_coa = config.multiple_coa;
         self.bulk = config.bulk;
-        let entries: Vec<BindingCacheEntry> = self.cache.iter().cloned().collect();
-        for mut entry in entries {
-            let home_address = entry.home_address;
-            let may_stay = !moved && (self.multiple_coa || entry.is_plain());
-            let most = match self.served.get(&home_address) {
-                Some(served) if may_stay => usize::from(served.mobile.max_bindings),
-                _ => 0,
-            };
-            // The mobile's preferred ones stay.
-            entry.bindings.sort_by_key(|binding| (binding.priority, binding.bid));
-            entry.bindings.truncate(most);
-            entry.bindings.sort_by_key(|binding| binding.bid);
-            entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
-            if entry.bindings.is_empty()
-                && let Some(served) = self.served.get_mut(&home_address)
-            {
-                served.replay.expired(now);
-            }
-            if self.cache.get(entry.home_address) != Some(&entry) {
-                self.replace(entry);
+        let bound: Vec<HomeAddress> = self.cache.iter().map(|entry| entry.home_address).collect();
+        for home_address in bound {
+            match moved {
+                true => self.end(now, home_address),
+                false => self.prune(now, home_address),
             }
         }
+    }
+
+    /// Ends what the policy does not allow of what a mobile holds.
+    fn prune(&mut self, now: Duration, home_address: HomeAddress) {
+        let Some(held) = self.cache.get(home_address) else { return };
+        let may_stay = self.multiple_coa || held.is_plain();
+        let most = match self.served.get(&home_address) {
+            Some(served) if may_stay => usize::from(served.mobile.max_bindings),
+            _ => 0,
+        };
+        let mut entry = held.clone();
+        // The mobile's preferred ones stay.
+        entry.bindings.sort_by_key(|binding| (binding.priority, binding.bid));
+        entry.bindings.truncate(most);
+        entry.bindings.sort_by_key(|binding| binding.bid);
+        entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
+        if entry.bindings.is_empty() {
+            return self.end(now, home_address);
+        }
+        if self.cache.get(home_address) != Some(&entry) {
+            self.replace(entry);
+        }
+    }
+
+    /// Ends all that a mobile holds; what is remembered against replays stays.
+    fn end(&mut self, now: Duration, home_address: HomeAddress) {
+        let Some(held) = self.cache.get(home_address) else { return };
+        let entry = BindingCacheEntry { bindings: Vec::new(), ..held.clone() };
+        if let Some(served) = self.served.get_mut(&home_address) {
+            served.replay.expired(now);
+        }
+        self.replace(entry);
     }
 }
 

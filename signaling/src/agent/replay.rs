@@ -35,6 +35,14 @@ impl AgentClock {
         self.last = Some((now.monotonic, time));
         time
     }
+
+    /// An earlier run has seen this time of day. If the wall clock was set back since, its mobiles
+    /// would have to wait until it has caught up.
+    pub(super) fn not_before(&mut self, now: Timestamp, seen: NtpTime) {
+        if seen.is_after(self.read(now)) {
+            self.last = Some((now.monotonic, seen));
+        }
+    }
 }
 
 /// The guard of one home address.
@@ -55,6 +63,19 @@ impl Replay {
             Some((last, _)) if !is_newer(sequence, last) => Some(last),
             _ => None,
         }
+    }
+
+    /// What must outlive a restart: the sequence number, until when it counts, the timestamp.
+    pub(super) fn kept(&self) -> (Option<(u16, Option<Duration>)>, Option<NtpTime>) {
+        (self.sequence, self.timestamp)
+    }
+
+    /// The guard as an earlier run left it.
+    pub(super) fn restored(
+        sequence: Option<(u16, Option<Duration>)>,
+        timestamp: Option<NtpTime>,
+    ) -> Self {
+        Self { sequence, timestamp }
     }
 
     /// Notes an accepted update after which the mobile has bindings.
