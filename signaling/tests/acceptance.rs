@@ -261,7 +261,7 @@ fn hand_over(agent: &mut HomeAgent, update: &str, since: Duration) -> Answered {
                 assert_eq!(text, None, "answered and ignored");
                 text = Some(format!("silent {}", reason.reason()));
             }
-            AgentOutput::Notice(_) => {}
+            AgentOutput::Keep { .. } | AgentOutput::Notice(_) => {}
         }
     }
     let changed = *agent.cache() != before;
@@ -401,7 +401,7 @@ fn nothing_of_a_stranger_is_remembered() {
         while let Some(output) = agent.poll() {
             match output {
                 AgentOutput::Transmit(_) => answers += 1,
-                AgentOutput::Changed { .. } => panic!("{forged}"),
+                AgentOutput::Changed { .. } | AgentOutput::Keep { .. } => panic!("{forged}"),
                 AgentOutput::Notice(_) => {}
             }
         }

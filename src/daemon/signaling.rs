@@ -163,6 +163,8 @@ impl Owner {
                         self.publish_mobile(served, home_address);
                     }
                 }
+                // Nothing outlives this process yet.
+                AgentOutput::Keep { .. } => {}
                 AgentOutput::Notice(notice) => self.agent_notice(&name, &notice),
             }
         }

@@ -78,6 +78,7 @@ impl HomeAgent {
         self.check_authentic(claim)?;
         self.check_fresh(now, claim)?;
         self.check_sequence(now.monotonic, claim)?;
+        self.check_keeping()?;
         self.check_home_registration(claim)?;
         self.check_nonce_indices(claim)?;
         self.check_multiple_care_of(claim)?;
@@ -151,6 +152,12 @@ impl HomeAgent {
             Some(last) => Err(Objection::Sequence(last)),
             None => Ok(()),
         }
+    }
+
+    /// What could be forgotten is not promised.
+    fn check_keeping(&self) -> Step {
+        // req PS-08.
+        if self.keeping { Ok(()) } else { Err(Status::INSUFFICIENT_RESOURCES.into()) }
     }
 
     /// RFC 6275 §9.5.1, RFC 3963 §6.2: the H flag, and nobody's proxy.
@@ -355,7 +362,15 @@ impl HomeAgent {
             bids: update.options.bids().copied().collect(),
             update,
         };
-        match self.examine(now, &claim) {
+        let home_address = claim.home_address;
+        let guard = |agent: &Self| agent.served.get(&home_address).map(|it| it.replay.kept());
+        let before = guard(self);
+        let verdict = self.examine(now, &claim);
+        // An authentic timestamp is used up, whatever becomes of the update.
+        if self.keeping && (verdict.is_ok() || guard(self) != before) {
+            self.out.push_back(AgentOutput::Keep { home_address });
+        }
+        match verdict {
             Ok(accepted) => self.commit(now.monotonic, &claim, accepted),
             Err(Objection::Ignore(reason)) => self.ignore(envelope.source, reason),
             Err(objection) => self.refuse(now.monotonic, &claim, &objection),

@@ -82,6 +82,9 @@ pub enum AgentEvent {
     /// The policy changed. Bindings that it no longer allows end; what is remembered against
     /// replays stays.
     Reconfigure(AgentConfig),
+    /// Whether what mobiles leave behind can be kept over a restart. While it cannot, updates are
+    /// refused (status 130) and what is bound stays (req PS-08).
+    Keeping(bool),
     /// Accept nothing more.
     Stop,
 }
@@ -97,6 +100,13 @@ pub enum AgentOutput {
         home_address: HomeAddress,
         /// Whether packets are treated otherwise than before; false when only lifetimes changed.
         effective: bool,
+    },
+    /// What an authentic update left behind differs from before: see [`HomeAgent::record`]. Who
+    /// keeps records over restarts lets the messages that follow wait until this one is safe
+    /// (req PS-01); packets need not wait.
+    Keep {
+        /// The mobile.
+        home_address: HomeAddress,
     },
     /// Something for the log and the counters.
     Notice(AgentNotice),
@@ -141,6 +151,8 @@ pub struct HomeAgent {
     expiries: BTreeSet<(Duration, HomeAddress)>,
     /// Binding Errors and other answers to nobody in particular.
     errors: Budget,
+    /// Whether what mobiles leave behind can be kept.
+    keeping: bool,
     stopped: bool,
     out: VecDeque<AgentOutput>,
 }
@@ -165,6 +177,7 @@ impl HomeAgent {
             cache: BindingCache::default(),
             expiries: BTreeSet::new(),
             errors: Budget::new(10, Duration::from_millis(100)),
+            keeping: true,
             stopped: false,
             out: VecDeque::new(),
         }
@@ -305,6 +318,7 @@ impl Machine for HomeAgent {
             }
             AgentEvent::Received { envelope, message } => self.received(now, &envelope, &message),
             AgentEvent::Reconfigure(config) => self.reconfigure(now.monotonic, config),
+            AgentEvent::Keeping(keeping) => self.keeping = keeping,
             AgentEvent::Stop => self.stopped = true,
         }
     }

@@ -264,18 +264,30 @@ impl HomeAgent {
         if let Some(timestamp) = record.timestamp {
             self.clock.not_before(now, timestamp);
         }
+        self.put_back(now, record, passed);
+    }
+
+    /// Goes back to what was kept `passed` ago: what came later could not be kept. What is
+    /// remembered against replays stays as it is, so that nothing works twice.
+    pub fn take_back(&mut self, now: Timestamp, record: &MobileRecord, passed: Duration) {
+        self.put_back(now, record, passed);
+    }
+
+    fn put_back(&mut self, now: Timestamp, record: &MobileRecord, passed: Duration) {
         let living = record.bindings.iter().filter(|it| it.left > passed);
         let bindings: Vec<_> = living
             .map(|it| Binding {
                 bid: it.bid,
                 care_of: it.care_of,
                 priority: it.priority,
-                expires: until(it.left),
+                expires: now.monotonic + it.left.saturating_sub(passed),
             })
             .collect();
         if bindings.is_empty() {
-            served.replay.expired(now.monotonic);
-            return;
+            if let Some(served) = self.served.get_mut(&record.home_address) {
+                served.replay.expired(now.monotonic);
+            }
+            return self.end(now.monotonic, record.home_address);
         }
         self.replace(BindingCacheEntry {
             home_address: record.home_address,

@@ -142,6 +142,7 @@ pub fn agent_output(output: &AgentOutput, cache: &BindingCache) -> String {
             }
             text
         }
+        AgentOutput::Keep { home_address } => format!("keep {home_address}"),
         AgentOutput::Notice(notice) => format!("agent notice: {notice}"),
     }
 }

@@ -170,6 +170,10 @@ impl World {
         }
         while let Some(output) = self.agent.as_mut().and_then(Machine::poll) {
             let agent = self.agent.as_ref().expect("it had an output");
+            // What is kept over restarts has a test of its own, `tests/keeping.rs`.
+            if matches!(output, AgentOutput::Keep { .. }) {
+                continue;
+            }
             self.trace.push((self.now, text::agent_output(&output, agent.cache())));
             if let (AgentOutput::Transmit(transmit), Some(_)) = (output, &self.mobile) {
                 self.fly(&transmit, fate);
