@@ -10,7 +10,8 @@ use mtun_policy::{Bid, CareOfAddress, HomeAddress};
 use mtun_signaling::auth;
 use mtun_signaling::wire::option::{
     AlternateCareOfAddress, Authentication, BindingAuthorizationData, BindingIdentifier,
-    BindingRefreshAdvice, MessageId, MobileNetworkPrefixOption, MobileNodeIdentifier, NonceIndices,
+    BindingRefreshAdvice, LinkLayerAddress, MessageId, MobileNetworkPrefixOption,
+    MobileNodeIdentifier, NonceIndices,
 };
 use mtun_signaling::wire::{
     self, BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate,
@@ -47,7 +48,7 @@ fn binding_identifier() -> impl Strategy<Value = BindingIdentifier> {
 }
 
 fn option() -> impl Strategy<Value = MobilityOption> {
-    let known = |kind: u8| matches!(kind, 0..=6 | 8..=10 | 35);
+    let known = |kind: u8| matches!(kind, 0..=10 | 35);
     prop_oneof![
         any::<u16>().prop_map(|refresh_interval| BindingRefreshAdvice { refresh_interval }.into()),
         ipv6().prop_map(|address| AlternateCareOfAddress { address }.into()),
@@ -57,6 +58,11 @@ fn option() -> impl Strategy<Value = MobilityOption> {
         (any::<u8>(), ipv6()).prop_map(|(prefix_len, address)| {
             MobileNetworkPrefixOption { prefix_len, address }.into()
         }),
+        (any::<u8>(), vec(any::<u8>(), 0..40)).prop_map(|(code, address)| LinkLayerAddress {
+            code,
+            address
+        }
+        .into()),
         (any::<u8>(), vec(any::<u8>(), 0..40)).prop_map(|(subtype, identifier)| {
             MobileNodeIdentifier { subtype, identifier }.into()
         }),

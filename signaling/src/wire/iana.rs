@@ -97,6 +97,12 @@ pub mod option {
     pub const FLOW_IDENTIFICATION: u8 = 45;
 }
 
+/// Option-Code of the Mobility Header Link-Layer Address option.
+pub mod link_layer_address_code {
+    /// The address of the mobile node (RFC 5568 §6.4.4).
+    pub const MOBILE_NODE: u8 = 2;
+}
+
 /// Flags of the Binding Update, 16 bits at offset 8.
 pub mod bu_flag {
     /// A: an acknowledgement is wanted (RFC 6275 §6.1.7).

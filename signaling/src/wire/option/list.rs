@@ -3,10 +3,11 @@
 use std::net::Ipv6Addr;
 
 use super::{
-    Authentication, BindingAuthorizationData, BindingIdentifier, MobileNetworkPrefixOption,
-    MobileNodeIdentifier, MobilityOption, NonceIndices,
+    Authentication, BindingAuthorizationData, BindingIdentifier, LinkLayerAddress,
+    MobileNetworkPrefixOption, MobileNodeIdentifier, MobilityOption, NonceIndices,
 };
 use crate::time::NtpTime;
+use crate::wire::iana::link_layer_address_code;
 
 /// The options of one message, padding left out.
 ///
@@ -77,6 +78,17 @@ impl Options {
     pub fn prefixes(&self) -> impl Iterator<Item = &MobileNetworkPrefixOption> {
         self.iter().filter_map(|option| match option {
             MobilityOption::MobileNetworkPrefix(prefix) => Some(prefix),
+            _ => None,
+        })
+    }
+
+    /// The link-layer address of the mobile node, the first one told.
+    pub fn link_layer_address(&self) -> Option<&[u8]> {
+        self.iter().find_map(|option| match option {
+            MobilityOption::LinkLayerAddress(LinkLayerAddress {
+                code: link_layer_address_code::MOBILE_NODE,
+                address,
+            }) => Some(&address[..]),
             _ => None,
         })
     }

@@ -8,6 +8,7 @@ mod authentication;
 mod binding_authorization_data;
 mod binding_identifier;
 mod binding_refresh_advice;
+mod link_layer_address;
 mod list;
 mod message_id;
 mod mobile_network_prefix;
@@ -20,6 +21,7 @@ pub use authentication::Authentication;
 pub use binding_authorization_data::BindingAuthorizationData;
 pub use binding_identifier::BindingIdentifier;
 pub use binding_refresh_advice::BindingRefreshAdvice;
+pub use link_layer_address::LinkLayerAddress;
 pub use list::Options;
 pub use message_id::MessageId;
 pub use mobile_network_prefix::MobileNetworkPrefixOption;
@@ -42,6 +44,8 @@ pub enum MobilityOption {
     AuthorizationData(BindingAuthorizationData),
     /// Type 6.
     MobileNetworkPrefix(MobileNetworkPrefixOption),
+    /// Type 7.
+    LinkLayerAddress(LinkLayerAddress),
     /// Type 8.
     MobileNodeIdentifier(MobileNodeIdentifier),
     /// Type 9.
@@ -74,6 +78,7 @@ impl MobilityOption {
             Self::NonceIndices(_) => option::NONCE_INDICES,
             Self::AuthorizationData(_) => option::BINDING_AUTHORIZATION_DATA,
             Self::MobileNetworkPrefix(_) => option::MOBILE_NETWORK_PREFIX,
+            Self::LinkLayerAddress(_) => option::LINK_LAYER_ADDRESS,
             Self::MobileNodeIdentifier(_) => option::MOBILE_NODE_IDENTIFIER,
             Self::Authentication(_) => option::AUTHENTICATION,
             Self::MessageId(_) => option::MESSAGE_ID,
@@ -100,6 +105,7 @@ impl MobilityOption {
             option::MOBILE_NETWORK_PREFIX => {
                 Self::MobileNetworkPrefix(MobileNetworkPrefixOption::parse(data)?)
             }
+            option::LINK_LAYER_ADDRESS => Self::LinkLayerAddress(LinkLayerAddress::parse(data)?),
             option::MOBILE_NODE_IDENTIFIER => {
                 Self::MobileNodeIdentifier(MobileNodeIdentifier::parse(data)?)
             }
@@ -121,6 +127,7 @@ impl MobilityOption {
             Self::NonceIndices(option) => option.emit(out),
             Self::AuthorizationData(option) => option.emit(out),
             Self::MobileNetworkPrefix(option) => option.emit(out),
+            Self::LinkLayerAddress(option) => option.emit(out),
             Self::MobileNodeIdentifier(option) => option.emit(out),
             Self::Authentication(option) => option.emit(out),
             Self::MessageId(option) => option.emit(out),
@@ -152,7 +159,7 @@ impl MobilityOption {
             Self::MessageId(_) => (8, 2),
             Self::BindingIdentifier(BindingIdentifier { care_of: None, .. }) => (2, 0),
             Self::BindingIdentifier(_) | Self::MalformedBindingIdentifier { .. } => (8, 2),
-            Self::MobileNodeIdentifier(_) => (1, 0),
+            Self::LinkLayerAddress(_) | Self::MobileNodeIdentifier(_) => (1, 0),
             Self::Unknown { kind, .. } => match *kind {
                 option::RESTART_COUNTER => (4, 2),
                 option::IPV4_HOME_ADDRESS
@@ -201,6 +208,7 @@ from! {
     NonceIndices => NonceIndices;
     BindingAuthorizationData => AuthorizationData;
     MobileNetworkPrefixOption => MobileNetworkPrefix;
+    LinkLayerAddress => LinkLayerAddress;
     MobileNodeIdentifier => MobileNodeIdentifier;
     Authentication => Authentication;
     MessageId => MessageId;
