@@ -172,6 +172,7 @@ pub fn write_new(path: &Path, algorithm: Algorithm, key: &Secret) -> Result<(), 
     })
 }
 
+/// req SE-11.
 fn check_file(path: &Path, file: &File) -> Result<(), KeyFileError> {
     let failed = |error| KeyFileError::System { what: "read", path: path.to_owned(), error };
     let metadata = file.metadata().map_err(failed)?;
@@ -239,6 +240,7 @@ mod tests {
         }
     }
 
+    /// req SE-11.
     #[test]
     fn a_new_key_can_be_read_by_its_owner_alone() {
         let scratch = Scratch::new("new");
@@ -256,6 +258,7 @@ mod tests {
         assert!(generate(Algorithm::HmacSha1).unwrap() != generate(Algorithm::HmacSha1).unwrap());
     }
 
+    /// req SE-11.
     #[test]
     fn a_key_that_others_could_have_is_refused() {
         let scratch = Scratch::new("others");

@@ -70,6 +70,10 @@ if [ "$all" = yes ]; then
     cargo bench --locked
 fi
 
+say "requirements"
+cargo run -q --locked -p mtun-conformance -- rfc | grep '^RFC'
+cargo run -q --locked -p mtun-conformance | tail -n 1
+
 skipped=$(wc -l <"$MTUN_SKIPS")
 if [ "$skipped" -gt 0 ]; then
     say "$skipped skipped"

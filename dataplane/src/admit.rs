@@ -61,7 +61,7 @@ pub fn admit<'s>(
     }
 }
 
-/// req TN-01, TN-02: at the home agent.
+/// req TN-01, TN-02, MC-17, HA-63, HA-64, HA-67, NH-16, NH-17: at the home agent.
 fn from_mobile<'s>(
     snapshot: &'s Snapshot,
     registration: &'s Registration,
@@ -80,7 +80,7 @@ fn from_mobile<'s>(
     Ok(Admitted { registration, side: Side::Far, binding })
 }
 
-/// req TN-01, TN-02: at the mobile.
+/// req TN-01, TN-02, MR-12: at the mobile.
 fn from_agent<'s>(
     snapshot: &'s Snapshot,
     registration: &'s Registration,

@@ -95,6 +95,7 @@ const ECT_1: u8 = 1;
 const CE: u8 = 3;
 
 /// The ECN field of the outer header, given the inner one: normal mode (RFC 6040 §4.1).
+/// req TN-11.
 pub fn outer_ecn(inner: u8) -> u8 {
     inner
 }

@@ -1,4 +1,4 @@
-//! Moves of flows from link to link: why they happen, and a bounded record of the last ones.
+//! Moves of flows from link to link (req TN-14): why they happen, and a bounded record of the last ones.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

@@ -2,7 +2,7 @@
 //!
 //! The home-bound interface keeps one MTU for its whole life; what a smaller path cannot take is
 //! answered by our own Packet Too Big (RFC 2473 §7.1). Only an inner packet of at most 1280
-//! octets, which nobody may be asked to make smaller, travels in outer fragments.
+//! octets, which nobody may be asked to make smaller, travels in outer fragments (req TN-09).
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;

@@ -2,7 +2,7 @@
 //!
 //! What is kept is bounded in octets, packets and time, and shared out: no source may hold more
 //! than its share, and sources that have proven to be registered push out those that have not,
-//! never the other way round. Overlaps kill the packet (RFC 5722).
+//! never the other way round (req TN-12). Overlaps kill the packet (req MH-13, RFC 5722).
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
@@ -327,6 +327,7 @@ mod tests {
         store.add(packet, header, fragment, known, now)
     }
 
+    /// req MH-13, TN-12.
     #[test]
     fn overlaps_kill_the_packet_and_what_follows() {
         type Piece = (usize, usize, bool);

@@ -68,7 +68,7 @@ impl Engine {
 
     /// req TN-08, TN-10: translates an error about an outer packet of ours.
     ///
-    /// It is believed only if the quoted packet is one that a live binding would make, of a flow
+    /// req CN-66: it is believed only if the quoted packet is one that a live binding would make, of a flow
     /// that was sent by this engine a moment ago.
     fn relay(
         &self,

@@ -14,6 +14,7 @@ fn outer(source: &str, destination: &str) -> OuterKey {
 
 const STRANGER: &str = "2001:db8:9::1";
 
+/// req TN-01, TN-02, MC-17, HA-63, HA-64, HA-67, NH-16, NH-17.
 #[test]
 fn at_the_agent() {
     let mut bindings = routed(uplinks());
@@ -36,6 +37,7 @@ fn at_the_agent() {
     }
 }
 
+/// req TN-01, TN-02, TN-06.
 #[test]
 fn at_the_mobile() {
     let snapshot = mobile();
@@ -70,6 +72,7 @@ fn another_mobiles_care_of_address_does_not_admit() {
 }
 
 /// Every reason of the way in, by the bytes that cause it.
+/// req TN-03, TN-04, TN-13, MH-15.
 #[test]
 fn every_inbound_reason_is_reached_and_counted() {
     let good = udp(PEER, HOME, (1, 2), 100);

@@ -9,6 +9,7 @@ use mtun_dataplane::wire::packets;
 use mtun_dataplane::{DropReason, PathId, Verdict, inner_ecn, inner_mtu, outer_ecn};
 use support::*;
 
+/// req TN-07.
 #[test]
 fn a_plain_packet_gets_forty_octets() {
     let mut node = Node::new(mobile());
@@ -44,6 +45,7 @@ fn the_other_end_unwraps_the_same_octets() {
     assert_eq!((flows[0].packets_out, flows[0].packets_in), (1, 1));
 }
 
+/// req TN-11.
 #[test]
 fn ecn_all_sixteen() {
     // RFC 6040 figure 4; rows inner, columns outer: Not-ECT, ECT(1), ECT(0), CE.
@@ -76,6 +78,7 @@ fn ecn_all_sixteen() {
     }
 }
 
+/// req TN-11.
 #[test]
 fn dscp_goes_out_and_does_not_come_back() {
     for traffic_class in 0..=255u8 {
@@ -95,6 +98,7 @@ fn dscp_goes_out_and_does_not_come_back() {
     }
 }
 
+/// req TN-11.
 #[test]
 fn a_flow_keeps_its_label_and_flows_differ() {
     let mut node = Node::new(mobile());

@@ -20,6 +20,7 @@ fn icmp(packet: &[u8]) -> (String, String, Icmpv6Slice<'_>) {
     (source.to_string(), destination.to_string(), icmp)
 }
 
+/// req TN-03, TN-04, TN-07, TN-13.
 #[test]
 fn every_outbound_reason_is_reached_and_counted() {
     use DropReason::*;
@@ -339,6 +340,7 @@ fn tn_10_unreachable_is_translated() {
     }
 }
 
+/// req TN-08, CN-66.
 #[test]
 fn forged_errors_are_ignored() {
     let sent = udp(HOME, PEER, (1, 2), 1400);
@@ -399,6 +401,7 @@ fn cut(packet: &[u8], step: usize, identification: u32) -> Vec<Vec<u8>> {
     pieces.collect()
 }
 
+/// req TN-12, MH-13.
 #[test]
 fn outer_fragments_come_in_any_order() {
     let inner = udp(PEER, HOME, (1, 2), 1400);

@@ -93,6 +93,7 @@ fn saying(policy: &Effective, says: Vec<Says>) -> Arc<Effective> {
     Arc::new(Effective { overrides: policy.overrides.clone(), table: policy.table.clone(), says })
 }
 
+/// req TN-14.
 #[test]
 fn every_reason_has_its_change() {
     use FailbackMode::*;

@@ -172,6 +172,7 @@ impl SecurityAssociation {
     }
 }
 
+// req SE-12: a key is never printed.
 impl fmt::Debug for SecurityAssociation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SecurityAssociation")

@@ -383,6 +383,7 @@ impl Registration {
         effect
     }
 
+    /// req MN-12 (RFC 6275 §11.7.1): another address is registered at once.
     fn care_of_changed(&mut self, care_of: CareOfAddress, priority: u8) -> Effect {
         let moved = self.care_of != care_of;
         let reordered = self.priority != priority;

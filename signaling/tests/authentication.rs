@@ -337,6 +337,7 @@ fn reserved_spis_and_short_keys_are_refused() {
     assert!(key() == key() && key() != Secret::new(vec![2; 16]).unwrap());
 }
 
+/// req SE-11.
 #[test]
 fn key_files() {
     let sha1 = "mtun-key-1 hmac-sha1 00112233445566778899aabbccddeeff\n";

@@ -2,7 +2,7 @@
 //!
 //! Pure: events go in, movements come out. An uplink is attached when it is up and has carrier,
 //! a global address that has passed duplicate address detection, and a default router that has
-//! answered since the carrier came; a link without a link layer (a modem, a point-to-point link)
+//! answered since the carrier came (req MN-03); a link without a link layer (a modem, a point-to-point link)
 //! needs a default route but no router. Everything else is a named reason for not being attached.
 //!
 //! Links are kept by index and looked up by name, so an uplink may appear late, vanish, come back
@@ -412,7 +412,7 @@ impl Link {
                 facts.global && !own.iter().any(|net| net.contains(*address))
             })
             .collect();
-        // req: RFC 4862 §5.4, a tentative address is not assigned to the interface.
+        // req MN-02, MN-36 (RFC 4862 §5.4): a tentative address is not assigned to the interface.
         let usable = || global.iter().filter(|(_, facts)| !facts.tentative && !facts.duplicate);
         let best = usable().min_by_key(|(address, facts)| {
             let local = address.is_unique_local();

@@ -3,7 +3,7 @@
 //! It does two things, and a third when it is asked to. Packets of Mobile IPv6 to our own addresses are dropped
 //! once the packet sockets have seen them, because a kernel without Mobile IPv6 would answer them
 //! with ICMPv6 errors; nobody else's packets are touched. And a packet with a source of the home
-//! network never leaves by an uplink in the plain: routing already sees to that, this is the
+//! network never leaves by an uplink in the plain (req MR-14): routing already sees to that, this is the
 //! second lock, and what it catches is counted.
 //!
 //! The table is replaced as a whole when the daemon starts; the addresses that a killed one left

@@ -8,7 +8,7 @@
 //! them come out of the tunnel interface with the home address as their source, and have to find
 //! their network. The next two keep outer packets and sockets bound to an
 //! uplink on that uplink, so an encapsulated packet never takes the default route back into the
-//! tunnel. The fourth sends what has a home source into the tunnel, and what comes from a further
+//! tunnel (req MR-16). The fourth sends what has a home source into the tunnel, and what comes from a further
 //! source (`also`), of which the rules say whether it leaves outside. The last two make unbound
 //! local sockets choose the home address, after all routes of the main table but its default:
 //!

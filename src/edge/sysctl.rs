@@ -86,6 +86,7 @@ impl Sysctls {
     /// The settings of a mobile router's uplink: Router Advertisements count although it forwards.
     /// Must come before [`Sysctls::forward`], or the kernel drops the routes it has learned.
     pub fn listen_to_routers(&mut self, uplink: &str) -> Result<(), SysctlError> {
+        // req R-MR-05 (RFC 3963 §5.6): a router, too, listens to the routers of its uplinks.
         self.set(&format!("net/ipv6/conf/{uplink}/accept_ra"), "2")
     }
 

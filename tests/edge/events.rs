@@ -106,6 +106,7 @@ fn carrier_is_seen_although_the_kernel_holds_its_report_back() {
     });
 }
 
+/// req MN-02, MN-36.
 #[test]
 fn an_address_counts_once_detection_has_ended() {
     let Some(world) = World::new() else { return };
@@ -141,6 +142,7 @@ fn an_address_counts_once_detection_has_ended() {
     });
 }
 
+/// req MN-03.
 #[test]
 fn a_router_that_does_not_answer_is_given_up_and_asked_again() {
     let Some(world) = World::new() else { return };
@@ -173,6 +175,7 @@ fn advertisement(prefix: &str) -> Vec<u8> {
     packet
 }
 
+/// req R-MR-05.
 #[test]
 fn a_forwarding_router_still_listens_to_routers() {
     let Some(world) = World::new() else { return };

@@ -173,6 +173,7 @@ fn the_sets_follow_the_addresses() {
     assert_eq!(world.mobile.shell("nft list ruleset"), "");
 }
 
+/// req MR-14.
 #[test]
 fn nothing_with_a_home_source_leaves_in_the_plain() {
     let Some(world) = World::new() else { return };

@@ -86,6 +86,7 @@ fn send(world: &World, bind: &str, to: &str) {
     });
 }
 
+/// req MR-16.
 #[test]
 fn every_packet_goes_where_it_belongs() {
     let Some(world) = World::new() else { return };
@@ -216,6 +217,7 @@ fn a_new_router_takes_the_place_of_the_old() {
     assert!(table.contains("default dev wlan0") && !table.contains("via"), "{table}");
 }
 
+/// req MR-14.
 #[test]
 fn when_the_tunnel_vanishes_nothing_with_a_home_source_leaves() {
     let Some(world) = World::new() else { return };

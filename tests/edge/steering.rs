@@ -75,6 +75,7 @@ fn queues_tell_local_other_and_named_ingress_apart() {
     ));
 }
 
+/// req TN-17.
 #[test]
 fn a_tun_hands_out_complete_packets_and_takes_them_back() {
     let Some(world) = World::new() else { return };
@@ -116,6 +117,7 @@ fn a_tun_hands_out_complete_packets_and_takes_them_back() {
     assert_eq!(buffer[received.packet][4..], udp(HOME, FAR, 7)[4..], "with its checksum");
 }
 
+/// req TN-17.
 #[test]
 fn a_partial_checksum_travels_from_the_uplink_into_the_tunnel() {
     let Some(world) = World::new() else { return };

@@ -28,6 +28,7 @@ fn tunnels(lab: &Lab) -> Vec<(String, u64, u64)> {
     tunnels
 }
 
+/// req MR-12, MR-16.
 #[test]
 fn one_tunnel_carries_ssh_over_wwan_and_bulk_over_wlan_for_router_and_node() {
     need_lab!();
@@ -97,6 +98,7 @@ fn survives_the_wlan(plan: Plan) {
     lab.assert_clean();
 }
 
+/// req TN-14.
 #[test]
 fn flows_survive_the_death_of_the_wlan_and_fail_back_without_loss() {
     need_lab!();

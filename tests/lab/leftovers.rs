@@ -212,6 +212,7 @@ fn between_kill_and_restart_nothing_leaks_and_the_restart_leaves_no_double() {
     lab.assert_clean();
 }
 
+/// req MR-12, MR-14.
 #[test]
 fn with_no_uplink_left_packets_are_refused_not_leaked() {
     need_lab!();

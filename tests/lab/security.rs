@@ -65,6 +65,7 @@ fn listener(namespace: &Namespace) -> UdpSocket {
     socket
 }
 
+/// req TN-01, TN-02.
 #[test]
 fn the_agent_drops_and_counts_foreign_and_spoofed_packets() {
     need_lab!();
@@ -100,6 +101,7 @@ fn the_agent_drops_and_counts_foreign_and_spoofed_packets() {
     assert_eq!((&payload[..length], from.ip()), ([9].as_slice(), address::HOME.into()));
 }
 
+/// req TN-01.
 #[test]
 fn the_mobile_takes_tunnelled_packets_from_its_agent_only() {
     need_lab!();

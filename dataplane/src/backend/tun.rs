@@ -57,7 +57,7 @@ impl Tun {
     /// Makes the interface with so many queues, down and without addresses; or takes over the one
     /// of this name that a killed process left, as it is.
     ///
-    /// The kernel hands out complete packets only, because no offload is asked for; it accepts
+    /// The kernel hands out complete packets only, because no offload is asked for (req TN-17); it accepts
     /// superpackets and partial checksums as long as their header says so.
     pub fn open(name: &str, queues: usize) -> Result<Self, TunError> {
         if sys::interface_request(name).is_none() {

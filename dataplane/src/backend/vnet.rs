@@ -85,7 +85,7 @@ impl VnetHeader {
         self.gso_type != 0
     }
 
-    /// Payload octets of each packet that a superpacket stands for; 0 for an ordinary packet.
+    /// req TN-17: payload octets of each packet that a superpacket stands for; 0 for an ordinary packet.
     pub fn segment_size(&self) -> u16 {
         self.gso_size
     }
@@ -140,6 +140,7 @@ mod tests {
         }
     }
 
+    /// req TN-17.
     #[test]
     fn stripping_moves_the_offsets() {
         let verified = VnetHeader { flags: 2, ..VnetHeader::COMPLETE };

@@ -10,6 +10,7 @@ use super::{
 pub const HEADER: usize = 40;
 
 /// Most extension headers that are looked at in one packet.
+/// req MH-15.
 pub const MAX_HEADERS: usize = 8;
 
 /// Most octets of extension headers that are looked at in one packet.

@@ -98,6 +98,7 @@ impl HomeAgent {
         if source.is_multicast() || source.is_unspecified() || source.is_loopback() {
             return Err(Ignored::Source.into());
         }
+        // req MH-17: not to us, be it a group or an anycast address.
         if claim.envelope.destination != self.address.0 {
             return Err(Ignored::NotForAgent.into());
         }
@@ -146,7 +147,7 @@ impl HomeAgent {
 
     /// RFC 6275 §9.5.1: newer than the last accepted one, over all bindings of the home address.
     fn check_sequence(&self, now: Duration, claim: &Claim<'_>) -> Step {
-        // req MC-15, HA-31 (RFC 5648 §4.1, RFC 6275 §9.5.1).
+        // req MC-15, HA-30, HA-31, HA-32 (RFC 5648 §4.1, RFC 6275 §9.5.1).
         let served = self.served.get(&claim.home_address);
         match served.and_then(|served| served.replay.out_of_window(now, claim.update.sequence)) {
             Some(last) => Err(Objection::Sequence(last)),
@@ -212,7 +213,7 @@ impl HomeAgent {
 
     /// RFC 6275 §10.3.2, RFC 3963 §6.2: no lifetime, or the home address as care-of address.
     fn is_deregistration(&self, claim: &Claim<'_>) -> bool {
-        // req HA-41 (RFC 6275 §10.3.2).
+        // req HA-40, HA-41 (RFC 6275 §10.3.2).
         claim.update.lifetime.is_zero()
             || claim.bids.is_empty() && claim.plain_care_of() == claim.home_address.0
     }
@@ -220,6 +221,7 @@ impl HomeAgent {
     /// RFC 6275 §10.3.2, RFC 5648 §6.2: ends what is named, or all. Neither the R flag nor
     /// prefixes matter here (RFC 3963 §6.7).
     fn deregister(&self, claim: &Claim<'_>) -> Step<Accepted> {
+        // req NH-11 (RFC 3963 §6.7).
         let held = self.cache.get(claim.home_address);
         let mut entry = self.entry(claim);
         let mut outcome = None;
@@ -242,7 +244,7 @@ impl HomeAgent {
 
     /// RFC 6275 §10.3.1, RFC 3963 §6.2: the home address is one we serve.
     fn check_home_subnet(&self, claim: &Claim<'_>) -> Step {
-        // req HA-07, R-HA-02 (RFC 6275 §10.3.1): on the home network or in the mobile's prefix.
+        // req HA-07, NH-02, R-HA-02 (RFC 6275 §10.3.1): on the home network or in the mobile's prefix.
         let address = claim.home_address.0;
         let own = self.served.get(&claim.home_address).is_some_and(|served| {
             served.mobile.prefixes.iter().any(|prefix| prefix.contains(address))
@@ -267,7 +269,7 @@ impl HomeAgent {
 
     /// RFC 3963 §6.2: the prefixes to forward, all that are asked for or a refusal.
     fn check_prefixes(&self, claim: &Claim<'_>) -> Step<Vec<mtun_policy::MobileNetworkPrefix>> {
-        // req R-HA-28, R-HA-29 (RFC 3963 §4.1, §6.2): R says that prefixes are wanted, each
+        // req NH-03, R-HA-28, R-HA-29 (RFC 3963 §4.1, §6.2): R says that prefixes are wanted, each
         // update says which.
         if !claim.update.flags.router {
             return Ok(Vec::new());
@@ -290,6 +292,7 @@ impl HomeAgent {
     ) -> Step<Accepted> {
         let max_bindings =
             self.served.get(&claim.home_address).map_or(0, |served| served.mobile.max_bindings);
+        // req HA-03 (RFC 6275 §10.3.1): from this update on, be it shorter.
         let granted = claim.update.lifetime.min(self.longest_lifetime());
         let expires = now + granted.duration();
         let mut entry =
@@ -302,6 +305,7 @@ impl HomeAgent {
                 return Err(Ignored::CareOfAddress.into());
             }
             self.check_care_of(&entry, care_of)?;
+            // req HA-12 (RFC 6275 §10.3.1).
             if max_bindings == 0 {
                 return Err(Status::INSUFFICIENT_RESOURCES.into());
             }
@@ -357,6 +361,7 @@ impl HomeAgent {
         let claim = Claim {
             envelope,
             message,
+            // req HA-14 (RFC 6275 §10.3.1): without Home Address option the source is the home address.
             home_address: HomeAddress(envelope.upper_source()),
             care_of: auth::care_of_address(&update, envelope),
             bids: update.options.bids().copied().collect(),

@@ -76,6 +76,7 @@ impl HomeAgent {
                         // req MC-26: the number of bindings is bounded per home address.
                         None if full => Status::INSUFFICIENT_RESOURCES,
                         None => {
+                            // req MC-28: also under an address that another BID has.
                             bindings.push(binding);
                             Status::ACCEPTED
                         }

@@ -223,6 +223,7 @@ impl HomeAgent {
     }
 
     /// Ends the bindings whose lifetime ran out.
+    /// req HA-04, MC-18 (RFC 6275 §10.3.2, RFC 5648 §6.2): each binding has its own end.
     fn expire(&mut self, now: Duration) {
         while let Some(&(expiry, home_address)) = self.expiries.first() {
             if expiry > now {

@@ -89,6 +89,7 @@ impl PrefixTable {
         if granted.contains(&prefix) {
             // req NH-22 (RFC 3963 §6.2): never two owners.
             return if self.disputed.contains(&prefix) {
+                // req NH-09 (RFC 3963 §6.2).
                 Err(Status::NOT_AUTHORIZED_FOR_PREFIX)
             } else {
                 Ok(())

@@ -11,6 +11,7 @@ pub const MAX_DELETE_BCE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TIMESTAMP_TOLERANCE: Duration = Duration::from_secs(7);
 
 /// Whether sequence number `new` is newer than `last`, modulo 2^16 (RFC 6275 §9.5.1).
+/// req CN-30.
 pub const fn is_newer(new: u16, last: u16) -> bool {
     // req R-ALL-08, CN-33 (RFC 6275 §9.5.1): the 32,767 numbers that follow the last one.
     matches!(new.wrapping_sub(last), 1..=0x7fff)

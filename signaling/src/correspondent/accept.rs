@@ -156,6 +156,7 @@ impl Correspondent {
     /// allocates nothing before the authenticator is found to be right.
     fn authorize(&self, now: Duration, claim: &Claim<'_>) -> Step<Authorized> {
         let update = &claim.update;
+        // req CN-17 (RFC 6275 §9.5.1): L and K mean nothing to a correspondent.
         if update.home {
             // req CN-21, CN-22 (RFC 6275 §9.5.1, §10.3.1): no home agent here.
             return Err(match (update.indices, self.records.bound(claim.pair)) {
@@ -169,8 +170,8 @@ impl Correspondent {
         update.has_authenticator().map_err(Ignored::Unauthorized)?;
         let home = self.nonces.get(now, indices.home);
         let care_of = self.nonces.get(now, indices.care_of);
-        // req CN-50 to CN-54, R-CN-04 (RFC 6275 §9.5.1): the care-of nonce is not looked at when
-        // de-registering.
+        // req CN-50, CN-51, CN-52, CN-53, CN-54, R-CN-04 (RFC 6275 §9.5.1): the care-of nonce is not
+        // looked at when de-registering.
         let home = match (home, care_of) {
             (None, None) if !claim.deregisters => return Err(Status::EXPIRED_NONCES.into()),
             (None, _) => return Err(Status::EXPIRED_HOME_NONCE_INDEX.into()),
@@ -188,7 +189,7 @@ impl Correspondent {
             ),
             None => BindingManagementKey::deregistering(&home_token),
         };
-        // req CN-55 (RFC 6275 §9.5.1).
+        // req CN-43, CN-55 (RFC 6275 §9.5.1): tokens are good for as long as their nonces.
         let verdict = update.verify(claim.message, claim.care_of, correspondent, &kbm);
         verdict.map_err(Ignored::Unauthorized)?;
         match wire::parse(claim.message) {
@@ -203,8 +204,8 @@ impl Correspondent {
     /// RFC 6275 §9.5.1 to §9.5.3, RFC 5648 §6.2: whether the mobile gets what it may ask for.
     fn examine(&self, now: Duration, claim: &Claim<'_>, authorized: &Authorized) -> Step<Accepted> {
         let record = self.records.get(claim.pair);
-        // req CN-31, CN-47, MC-15 (RFC 6275 §9.5.1, RFC 5648 §4.1): one number for all bindings,
-        // and also for a while after the last one.
+        // req CN-31, CN-32, CN-47, MC-15 (RFC 6275 §9.5.1, RFC 5648 §4.1): one number for all
+        // bindings, and also for a while after the last one; without a record any will do.
         if let Some(record) = record
             && !is_newer(claim.update.sequence, record.sequence)
         {

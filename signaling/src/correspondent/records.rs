@@ -24,7 +24,7 @@ const MAX_UNREACHABLE: u32 = 3;
 /// Reports further apart than this have nothing to do with each other.
 const UNREACHABLE_MEMORY: Duration = Duration::from_secs(60);
 
-/// One of our addresses and a mobile's home address.
+/// One of our addresses and a mobile's home address: nobody changes what another holds (req CN-24).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pair {
     /// Ours.

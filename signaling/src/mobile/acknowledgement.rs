@@ -237,6 +237,7 @@ impl MobileNode {
             return true;
         }
         let Some(registration) = self.registrations.get(&bid) else { return false };
+        // req MN-09, MR-06 (RFC 6275 §11.7.3, RFC 3963 §5.4): ever more rarely.
         let retry = registration.next_refusal_wait();
         // Accepted for no time at all, or without naming the binding, is no acceptance.
         let status = if verdict.is_accepted() { Status::REASON_UNSPECIFIED } else { verdict };

@@ -1,4 +1,4 @@
-//! How often a mobile may send updates to one agent.
+//! How often a mobile may send updates to one agent (req MN-37, R-MN-03).
 
 use std::time::Duration;
 

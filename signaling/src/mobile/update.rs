@@ -104,7 +104,7 @@ impl MobileNode {
                     options.push(BindingIdentifier::new(*bid));
                 }
             }
-            // req R-MN-01 (RFC 6275 §11.7.1): the care-of address stands inside what is
+            // req MN-04, R-MN-01 (RFC 6275 §11.7.1): the care-of address stands inside what is
             // authenticated; never beside a BID (RFC 5648 §5.2).
             Request::Plain { .. } | Request::DeregisterAll => {
                 options.push(AlternateCareOfAddress { address: source });

@@ -172,7 +172,7 @@ pub(crate) fn check_header(message: &[u8]) -> Result<u8, DecodeError> {
     let found = message.len();
     let &[payload_proto, header_len, mh_type, ..] =
         message.first_chunk::<8>().ok_or(DecodeError::Truncated { needed: 8, found })?;
-    // req MH-05 (RFC 6275 §9.2).
+    // req MH-05 (RFC 6275 §9.2). The fourth octet is reserved and says nothing (req MH-07).
     let minimum =
         iana::mh::minimum_header_len(mh_type).ok_or(DecodeError::UnrecognizedType(mh_type))?;
     // req MH-01 (RFC 6275 §9.2).

@@ -76,6 +76,7 @@ fn attached() -> Movements {
     movements
 }
 
+/// req MN-02, MN-36, MR-14.
 #[test]
 fn a_care_of_address_needs_all_of_it() {
     let address_is = |change: fn(&mut AddressFacts)| {
@@ -114,6 +115,7 @@ fn a_care_of_address_needs_all_of_it() {
     }
 }
 
+/// req MN-02, MN-36.
 #[test]
 fn an_uplink_comes_up_when_detection_ends() {
     let mut movements = movements();
@@ -178,6 +180,7 @@ fn the_best_address_is_taken_and_kept() {
     assert_eq!(text(&moved), ["wlan0 up 2001:db8:1::1 via fe80::1"]);
 }
 
+/// req MN-03.
 #[test]
 fn another_router_takes_over() {
     let mut movements = attached();

@@ -143,6 +143,7 @@ impl RouteOptimization {
         if let Some(peer) = self.peers.get_mut(&correspondent) {
             return peer.want();
         }
+        // req MN-16 (RFC 6275 §11.7.2): what has no route to be optimized.
         if !is_routable(correspondent)
             || correspondent == self.config.home_address.0
             || self.uplinks.values().any(|uplink| uplink.care_of == correspondent)

@@ -119,7 +119,7 @@ impl RouteOptimization {
     ) -> Message {
         let mut options = Options::new();
         options.push(indices);
-        // req MC-25, R-MN-13, R-MN-24 (RFC 5648 §5.2): one care-of address, inside what is authenticated.
+        // req MN-21, MC-25, R-MN-13, R-MN-24 (RFC 5648 §5.2): one care-of address, inside what is authenticated.
         match request {
             Request::Register { bid } => {
                 let uplink = self.uplinks.get(&bid);

@@ -24,6 +24,7 @@ pub struct HomeAgentAddressDiscoveryRequest {
 
 impl HomeAgentAddressDiscoveryRequest {
     /// From the fixed part; what follows means nothing.
+    // req HA-70: reserved bits are not looked at.
     pub(super) fn read(identifier: u16, flags: u8) -> Self {
         Self { identifier, router: flags & ROUTER != 0 }
     }

@@ -228,7 +228,8 @@ pub(crate) struct Located<'m> {
 
 /// Walks the options of `message` from offset `first`, padding left out.
 ///
-/// Ends after the first error.
+/// Ends after the first error. req MH-09, MH-10 (RFC 6275 §6.2.1, §6.2.2): padding of any length
+/// says nothing, and an option that runs past the end ends the message.
 pub(crate) fn walk(
     message: &[u8],
     first: usize,
@@ -259,7 +260,8 @@ pub(crate) fn walk(
 
 /// Reads the options of `message`, which start at offset `first`.
 ///
-/// The work is bounded by the message: at most 2048 octets, hence at most 1020 options.
+/// The work is bounded by the message: at most 2048 octets, hence at most 1020 options. What an
+/// option means is the reader's business (req MH-08): one that has no meaning here is kept unread.
 pub(crate) fn parse(message: &[u8], first: usize) -> Result<Options, DecodeError> {
     let mut options: Vec<MobilityOption> = Vec::new();
     // The single-occurrence options seen, at most a handful, so the comparison stays linear.
@@ -281,7 +283,7 @@ pub(crate) fn parse(message: &[u8], first: usize) -> Result<Options, DecodeError
 }
 
 /// Appends `options` to the message in `out`, which starts at offset 0 of `out`, each at its
-/// alignment, and pads the whole to a multiple of eight octets.
+/// alignment, and pads the whole to a multiple of eight octets (req MH-18).
 pub(crate) fn emit(options: &Options, out: &mut Vec<u8>) -> Result<(), EncodeError> {
     for option in options {
         if matches!(option.kind(), option::PAD1 | option::PADN) {
