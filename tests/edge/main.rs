@@ -14,6 +14,7 @@
 
 mod events;
 mod firewall;
+mod neighbours;
 mod routing;
 #[path = "../support/skip.rs"]
 mod skip;

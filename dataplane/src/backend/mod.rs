@@ -12,6 +12,7 @@
 //! library does not offer, each with the fact that makes it sound.
 
 mod breakout;
+mod neighbour_socket;
 mod packet_socket;
 mod sock_diag;
 mod steering;
@@ -22,6 +23,7 @@ mod vnet;
 mod wake;
 
 pub use breakout::{BreakoutLink, MARK_PLAIN, MARK_TRANSLATED};
+pub use neighbour_socket::NeighbourSocket;
 pub use packet_socket::{PacketSocket, PacketSocketError, Statistics};
 pub use sock_diag::SockDiag;
 pub use steering::SteeringError;

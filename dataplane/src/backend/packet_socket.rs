@@ -91,7 +91,7 @@ impl PacketSocket {
         let octets = RECEIVE_SOCKET_BUFFER;
         sys::set_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, octets)
             .map_err(step("SO_RCVBUF"))?;
-        bind(fd, interface).map_err(|error| match error.raw_os_error() {
+        bind_to(fd, interface, libc::ETH_P_ALL).map_err(|error| match error.raw_os_error() {
             Some(libc::ENODEV) => PacketSocketError::NoInterface(interface),
             _ => PacketSocketError::Os { step: "bind", error },
         })?;
@@ -204,18 +204,16 @@ unsafe fn network_offset(message: &libc::msghdr) -> Option<usize> {
     None
 }
 
-fn bind(fd: BorrowedFd<'_>, interface: u32) -> io::Result<()> {
-    // SAFETY: all zero is a valid `sockaddr_ll`: numbers only.
-    let mut address: libc::sockaddr_ll = unsafe { MaybeUninit::zeroed().assume_init() };
-    address.sll_family = libc::AF_PACKET as libc::sa_family_t;
-    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-    address.sll_ifindex = interface.cast_signed();
+/// Binds to one interface and protocol.
+pub(super) fn bind_to(fd: BorrowedFd<'_>, interface: u32, protocol: libc::c_int) -> io::Result<()> {
+    let address = super::neighbour_socket::link_layer_address(interface, protocol);
     let size = size_of_val(&address) as libc::socklen_t;
     // SAFETY: the address is live and of the size given.
     sys::check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), size) }).map(drop)
 }
 
-fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Result<()> {
+/// Has the kernel pass only what this filter accepts.
+pub(super) fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: filter.len().try_into().map_err(|_| io::ErrorKind::InvalidInput)?,
         filter: filter.as_ptr().cast_mut(),

@@ -167,10 +167,27 @@ pub mod icmpv6 {
     /// Mobile Prefix Advertisement (RFC 6275 §6.8).
     pub const MOBILE_PREFIX_ADVERTISEMENT: u8 = 147;
 
+    /// Router Solicitation (RFC 4861 §4.1).
+    pub const ROUTER_SOLICITATION: u8 = 133;
+    /// Router Advertisement (RFC 4861 §4.2).
+    pub const ROUTER_ADVERTISEMENT: u8 = 134;
+    /// Neighbour Solicitation (RFC 4861 §4.3).
+    pub const NEIGHBOUR_SOLICITATION: u8 = 135;
+    /// Neighbour Advertisement (RFC 4861 §4.4).
+    pub const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+
     /// Neighbour discovery options.
     pub mod option {
+        /// Source Link-Layer Address (RFC 4861 §4.6.1).
+        pub const SOURCE_LINK_LAYER_ADDRESS: u8 = 1;
+        /// Target Link-Layer Address (RFC 4861 §4.6.1).
+        pub const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
         /// Prefix Information (RFC 4861 §4.6.2, RFC 6275 §7.2).
         pub const PREFIX_INFORMATION: u8 = 3;
+        /// Advertisement Interval (RFC 6275 §7.3).
+        pub const ADVERTISEMENT_INTERVAL: u8 = 7;
+        /// Home Agent Information (RFC 6275 §7.4).
+        pub const HOME_AGENT_INFORMATION: u8 = 8;
     }
 }
 

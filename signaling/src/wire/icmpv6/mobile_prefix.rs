@@ -25,7 +25,7 @@ pub struct MobilePrefixSolicitation {
 impl MobilePrefixSolicitation {
     /// From the fixed part and the options.
     pub(super) fn read(identifier: u16, rest: &[u8]) -> Result<Self, IcmpError> {
-        for option in options(rest) {
+        for option in options(rest, super::FIXED) {
             option?;
         }
         Ok(Self { identifier })
@@ -62,7 +62,7 @@ impl MobilePrefixAdvertisement {
     /// From the fixed part and the options.
     pub(super) fn read(identifier: u16, flags: u8, rest: &[u8]) -> Result<Self, IcmpError> {
         let mut prefixes = Vec::new();
-        for option in options(rest) {
+        for option in options(rest, super::FIXED) {
             let (kind, data) = option?;
             // req MN-28 (RFC 6275 §6.8): what is not known is skipped.
             if kind == icmpv6::option::PREFIX_INFORMATION {

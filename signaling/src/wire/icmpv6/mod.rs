@@ -1,5 +1,5 @@
 //! The ICMPv6 messages of Mobile IPv6 (RFC 6275 §6.5 to §6.8): discovery of home agents and of
-//! home prefixes.
+//! home prefixes. Those of a home link, between neighbours, are in [`neighbour_discovery`].
 //!
 //! ```text
 //! +---------------+---------------+-------------------------------+
@@ -16,6 +16,7 @@
 
 mod home_agent_address_discovery;
 mod mobile_prefix;
+pub mod neighbour_discovery;
 mod prefix_information;
 
 use std::net::Ipv6Addr;
@@ -54,6 +55,12 @@ pub enum IcmpError {
     /// A code other than zero.
     #[error("code {0}")]
     Code(u8),
+    /// A neighbour discovery message that some router has forwarded; holds its hop limit.
+    #[error("hop limit {0}")]
+    HopLimit(u8),
+    /// Addresses that a neighbour discovery message cannot have.
+    #[error("impossible addresses")]
+    Addresses,
     /// An option that runs past the end, or has no length.
     #[error("option at offset {0} with a wrong length")]
     Option(usize),
@@ -150,14 +157,15 @@ pub fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 
 }
 
 /// Walks neighbour discovery options (RFC 4861 §4.6): type, and everything after its two octets.
-fn options(octets: &[u8]) -> impl Iterator<Item = Result<(u8, &[u8]), IcmpError>> {
+/// `start` is where they begin in their message.
+fn options(octets: &[u8], start: usize) -> impl Iterator<Item = Result<(u8, &[u8]), IcmpError>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let rest = octets.get(at..).filter(|rest| !rest.is_empty())?;
         let length = rest.get(1).map_or(0, |&units| usize::from(units) * 8);
         let option = rest.get(..length).and_then(<[u8]>::split_first_chunk::<2>);
         let Some((&[kind, _], data)) = option else {
-            let here = FIXED + at;
+            let here = start + at;
             at = octets.len();
             return Some(Err(IcmpError::Option(here)));
         };
