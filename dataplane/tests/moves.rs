@@ -90,7 +90,7 @@ fn answer(
 
 /// Rules that share their static half, as after a link event.
 fn saying(policy: &Effective, says: Vec<Says>) -> Arc<Effective> {
-    Arc::new(Effective { overrides: policy.overrides.clone(), table: policy.table.clone(), says })
+    Arc::new(Effective { says, ..Effective::clone(policy) })
 }
 
 /// req TN-14.

@@ -1,6 +1,7 @@
 //! From a [`Document`] to a [`Policy`]: names are followed, groups expanded, links become BIDs.
 
 mod breakout;
+mod mobility;
 mod names;
 mod rules;
 mod suite;
@@ -46,10 +47,10 @@ pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -
     } else {
         Vec::new()
     };
-    let served = if is_mobile {
-        Vec::new()
-    } else {
+    let served = if role == Role::HomeAgent {
         document.homes.iter().filter_map(|home| compiler.served(home)).collect()
+    } else {
+        Vec::new()
     };
     let tests = document.tests.iter().filter_map(|test| compiler.test(test, &homes)).collect();
     let ingresses = compiler.ingresses;
@@ -67,6 +68,8 @@ pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -
         slas: document.slas.iter().map(|node| node.sla.clone()).collect(),
         homes,
         served,
+        correspondent: mobility::correspondent(document),
+        strangers: mobility::strangers(document.correspondent.as_ref()),
         ingresses,
         groups,
         tests,
@@ -227,6 +230,11 @@ impl<'c> Compiler<'c> {
             },
             security,
             also,
+            route_optimization: mobility::route_optimization(node),
+            returning_home: node
+                .returning_home
+                .as_ref()
+                .map_or_else(Default::default, |it| it.value),
             probe: node.probe.as_ref().map_or_else(Probe::default, |probe| probe.value),
             rules: compiled,
         })

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use crate::effective::{Choice, Effective, Origin, Usable};
 use crate::end::{Way, head_of};
 use crate::key::FlowKey;
-use crate::policy::{Home, Policy, RuleSet};
+use crate::policy::{Home, Policy, Rule, RuleSet};
 use crate::steering::{Given, suppose};
 use crate::terms::{RuleId, RuleName};
 
@@ -196,15 +196,16 @@ pub struct RulesDiff {
 
 /// Compares two rule sets of the same home.
 pub fn diff_rules(present: &RuleSet, other: &RuleSet) -> RulesDiff {
-    let by_name = |rules: &RuleSet| -> HashMap<RuleName, u64> {
-        rules.rules.iter().map(|rule| (rule.name().clone(), rule.head.identity)).collect()
+    let meaning = |rule: &Rule| (rule.head.identity, rule.head.optimize);
+    let by_name = |rules: &RuleSet| -> HashMap<RuleName, _> {
+        rules.rules.iter().map(|rule| (rule.name().clone(), meaning(rule))).collect()
     };
     let (before, after) = (by_name(present), by_name(other));
     let mut diff = RulesDiff::default();
     for rule in &other.rules {
         match before.get(rule.name()) {
             None => diff.added.push(rule.id()),
-            Some(identity) if *identity == rule.head.identity => diff.kept += 1,
+            Some(before) if *before == meaning(rule) => diff.kept += 1,
             Some(_) => diff.changed.push(rule.id()),
         }
     }

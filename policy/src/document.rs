@@ -13,6 +13,7 @@ use std::time::Duration;
 use ipnet::{IpNet, Ipv6Net};
 
 use crate::link::{Cost, Quota, Sla, UsableWhen};
+use crate::mobility::{ReturningHome, RouteOptimizationStart, StrangerAnswer};
 use crate::policy::{Algorithm, KeySource, Probe};
 use crate::source::{Span, Spanned};
 use crate::terms::{PrefixMode, Role};
@@ -50,6 +51,8 @@ pub struct Document {
     pub slas: Vec<SlaNode>,
     /// Home networks.
     pub homes: Vec<HomeNode>,
+    /// `correspondent …`.
+    pub correspondent: Option<CorrespondentNode>,
     /// Security associations.
     pub securities: Vec<SecurityNode>,
     /// Rules.
@@ -136,6 +139,10 @@ pub struct HomeNode {
     pub register: Option<RegisterNode>,
     /// `security …`.
     pub security: Option<SecurityChoice>,
+    /// `route-optimization …`.
+    pub route_optimization: Option<RouteOptimizationNode>,
+    /// `returning-home …`.
+    pub returning_home: Option<Spanned<ReturningHome>>,
     /// `serve …`, at an agent.
     pub serve: Option<ServeNode>,
     /// `allow …`, at an agent.
@@ -157,6 +164,49 @@ pub struct RegisterNode {
     pub mode: Option<Spanned<PrefixMode>>,
     /// `flow-bindings`.
     pub flow_bindings: Option<bool>,
+}
+
+/// `route-optimization traffic|policy|off lifetime=… correspondents=…`.
+#[derive(Clone, Debug)]
+pub struct RouteOptimizationNode {
+    /// Its place.
+    pub span: Span,
+    /// What starts it; `None` inside for `off`.
+    pub start: Option<Spanned<Option<RouteOptimizationStart>>>,
+    /// `lifetime`.
+    pub lifetime: Option<Spanned<Duration>>,
+    /// `correspondents`.
+    pub correspondents: Option<Spanned<u16>>,
+}
+
+impl RouteOptimizationNode {
+    /// Whether it says `off`.
+    pub fn is_off(&self) -> bool {
+        self.start.as_ref().is_some_and(|start| start.value.is_none())
+    }
+}
+
+/// `correspondent { … }` or `correspondent off answer=…`.
+#[derive(Clone, Debug)]
+pub struct CorrespondentNode {
+    /// Its place.
+    pub span: Span,
+    /// Where `off` stands.
+    pub off: Option<Span>,
+    /// `answer`.
+    pub answer: Option<Spanned<StrangerAnswer>>,
+    /// `tunnel name mtu=…`.
+    pub tunnel: Option<(Spanned<String>, Option<u16>)>,
+    /// `address`.
+    pub addresses: Vec<Spanned<Ipv6Addr>>,
+    /// `lifetime`.
+    pub lifetime: Option<Spanned<Duration>>,
+    /// `multiple-coa`.
+    pub multiple_coa: Option<bool>,
+    /// `mobiles`.
+    pub mobiles: Option<Spanned<u32>>,
+    /// `bindings`.
+    pub bindings: Option<Spanned<u16>>,
 }
 
 /// `serve "prefix" agent=… on=… lifetime=…`.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::classifier::{Classifier, Matching};
 use crate::key::{FieldSet, FlowKey};
+use crate::mobility::Optimize;
 use crate::selector::TrafficSelector;
 use crate::stickiness::bucket;
 use crate::terms::{Bid, RuleId, RuleName};
@@ -40,8 +41,11 @@ pub struct RuleHead {
     pub selectors: Vec<TrafficSelector>,
     /// Packets that are taken out again.
     pub exclude: Vec<TrafficSelector>,
-    /// Tells two rules apart across policies: equal for rules that mean the same.
+    /// Tells two rules apart across policies: equal for rules that mean the same for where a flow
+    /// goes.
     pub identity: u64,
+    /// Whether its packets may go straight to correspondents; `None` if it does not say.
+    pub optimize: Option<Optimize>,
 }
 
 impl RuleHead {
@@ -242,6 +246,9 @@ pub struct Effective {
     pub table: Arc<RuleTable>,
     /// What each of them says, in the same order.
     pub says: Vec<Says>,
+    /// Whether packets of rules that do not say may go straight to correspondents; `None` where
+    /// no packet may.
+    pub optimize: Option<Optimize>,
 }
 
 /// What the bindings allow at this moment, as far as the walk needs it.
@@ -333,6 +340,7 @@ impl Effective {
             selectors: Vec::new(),
             exclude: Vec::new(),
             identity: 0,
+            optimize: None,
         };
         Arc::new(Self::new([(head, Says::plain(Outcome::Reflect, Otherwise::Any))]))
     }
@@ -340,7 +348,16 @@ impl Effective {
     /// A list of these rules, without overrides.
     pub fn new(rules: impl IntoIterator<Item = (RuleHead, Says)>) -> Self {
         let (heads, says) = rules.into_iter().map(|(head, says)| (Arc::new(head), says)).unzip();
-        Self { overrides: Vec::new(), table: Arc::new(RuleTable::new(heads)), says }
+        let table = Arc::new(RuleTable::new(heads));
+        Self { overrides: Vec::new(), table, says, optimize: None }
+    }
+
+    /// Whether packets that this rule decided may go straight to a correspondent that holds the
+    /// binding they go by; `None` for packets that no rule decided.
+    pub fn optimize(&self, rule: Option<RuleId>) -> Optimize {
+        let Some(unsaid) = self.optimize else { return Optimize::Never };
+        let said = rule.and_then(|id| self.rule(id)).and_then(|rule| rule.head.optimize);
+        said.unwrap_or(unsaid)
     }
 
     /// The rule of this number.

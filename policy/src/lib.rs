@@ -75,6 +75,7 @@ pub mod link;
 mod lints;
 mod load;
 mod measure;
+mod mobility;
 mod policy;
 mod prefix_table;
 mod read;
@@ -114,6 +115,10 @@ pub use groups::{Group, Groups};
 pub use key::{FieldSet, FlowKey, Ingress};
 pub use link::{AtLimit, Band, Cost, Period, Quota, Ratio, Sla, UsableWhen};
 pub use load::{load, load_tested, parse, parse_document};
+pub use mobility::{
+    CorrespondentPlan, LONGEST_OPTIMIZED, Optimize, ReturningHome, RouteOptimizationPlan,
+    RouteOptimizationStart, StrangerAnswer,
+};
 pub use policy::{
     Algorithm, AllowedMobile, Also, Home, Ingresses, Interface, KeySource, MobileNetwork, Policy,
     Probe, Register, Rule, RuleSet, Security, ServedHome, Tunnel,

@@ -16,6 +16,7 @@ use crate::effective::{Origin, RuleHead, RuleTable};
 use crate::groups::Groups;
 use crate::key::{FieldSet, FlowKey, Ingress};
 use crate::link::{Cost, Quota, Sla, UsableWhen};
+use crate::mobility::{CorrespondentPlan, ReturningHome, RouteOptimizationPlan, StrangerAnswer};
 use crate::suite::TestCase;
 use crate::terms::{
     Bid, HomeAddress, HomeAgentAddress, HomeName, InterfaceName, MobileNetworkPrefix, PrefixMode,
@@ -42,6 +43,10 @@ pub struct Policy {
     pub homes: Vec<Home>,
     /// The home networks that a home agent serves; empty on a mobile.
     pub served: Vec<ServedHome>,
+    /// What it is to mobiles that talk to it; `None` for nothing.
+    pub correspondent: Option<CorrespondentPlan>,
+    /// How it answers them if it is nothing to them.
+    pub strangers: StrangerAnswer,
     /// The ingress interfaces that rules name.
     pub ingresses: Ingresses,
     /// Groups and sets, for filters; rules have them expanded.
@@ -191,6 +196,10 @@ pub struct Home {
     pub security: Option<SecurityName>,
     /// How the links are probed.
     pub probe: Probe,
+    /// Whether and when its packets go straight to correspondents.
+    pub route_optimization: Option<RouteOptimizationPlan>,
+    /// What it uses while one of its links is on the home link.
+    pub returning_home: ReturningHome,
     /// What happens to packets.
     pub rules: RuleSet,
 }

@@ -2,6 +2,7 @@
 
 mod lines;
 mod link;
+mod mobility;
 mod plain;
 mod rules;
 mod suite;
@@ -50,6 +51,9 @@ pub(crate) fn document(
             "set" => document.sets.extend(reader.set(node, lists)),
             "sla" => document.slas.extend(reader.sla(node)),
             "home" => document.homes.extend(reader.home(node)),
+            "correspondent" if document.correspondent.is_none() => {
+                document.correspondent = Some(reader.correspondent(node));
+            }
             "security" => document.securities.extend(reader.security(node)),
             "rules" => document.rule_sets.push(reader.rule_set(node)),
             "test" => document.tests.extend(reader.test(node)),
@@ -177,16 +181,7 @@ impl Reader<'_> {
 
     fn home(&mut self, node: &Node) -> Option<HomeNode> {
         let name = self.name(node, given)?;
-        let tunnel = node.child("tunnel").and_then(|tunnel| {
-            let mtu = self.property(tunnel, "mtu", |value| match value {
-                Value::Text(word) if word == "auto" => Ok(None),
-                _ => whole(value, 1280..=65535)
-                    .map(Some)
-                    .map_err(|problem| problem.within("auto, or octets from 1280 (RFC 8200 §5)")),
-            });
-            let mtu = mtu.and_then(|mtu| mtu.value).map(|mtu| mtu as u16);
-            self.argument(tunnel, interface).map(|name| (name, mtu))
-        });
+        let tunnel = self.tunnel(node);
         let mut mobile_networks = Vec::new();
         for network in node.each("mobile-network") {
             let on = self.property(network, "on", interface);
@@ -210,9 +205,28 @@ impl Reader<'_> {
             security: node
                 .child("security")
                 .and_then(|security| self.argument(security, security_choice)),
+            route_optimization: node
+                .child("route-optimization")
+                .map(|optimized| self.route_optimization(optimized)),
+            returning_home: node
+                .child("returning-home")
+                .and_then(|returning| self.returning_home(returning)),
             serve: node.child("serve").map(|serve| self.serve(serve)),
             allowed: node.each("allow").map(|allow| self.allow(allow)).collect(),
         })
+    }
+
+    /// The `tunnel` in the block of `node`, and its MTU if that is fixed.
+    fn tunnel(&mut self, node: &Node) -> Option<(Spanned<String>, Option<u16>)> {
+        let tunnel = node.child("tunnel")?;
+        let mtu = self.property(tunnel, "mtu", |value| match value {
+            Value::Text(word) if word == "auto" => Ok(None),
+            _ => whole(value, 1280..=65535)
+                .map(Some)
+                .map_err(|problem| problem.within("auto, or octets from 1280 (RFC 8200 §5)")),
+        });
+        let mtu = mtu.and_then(|mtu| mtu.value).map(|mtu| mtu as u16);
+        self.argument(tunnel, interface).map(|name| (name, mtu))
     }
 
     fn also(&mut self, node: &Node) -> Option<Spanned<String>> {

@@ -92,6 +92,7 @@ pub use standing::Bar;
 
 use crate::effective::Effective;
 use crate::link::Sla;
+use crate::mobility::{Optimize, RouteOptimizationPlan};
 use crate::policy::{Home, Policy, RuleSet};
 use crate::terms::{Bid, RuleId, RuleName};
 use crate::verb::Verb;
@@ -109,6 +110,8 @@ const MOST_NOTICES: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Steering {
     rules: RuleSet,
+    /// Whether packets of rules that do not say may go straight to correspondents.
+    optimize: Option<Optimize>,
     /// Rules with `when`, by place.
     conditional: Vec<usize>,
     /// The minutes of the day at which a `when` may change.
@@ -172,6 +175,7 @@ impl Steering {
             now,
             deadline: None,
             notices: VecDeque::new(),
+            optimize: home.route_optimization.as_ref().map(RouteOptimizationPlan::unsaid),
             rules,
         };
         steering.settle(now);
@@ -396,11 +400,17 @@ impl Steering {
 
     /// What every rule says in a situation.
     fn judge_rules(&self, situation: &Situation) -> Effective {
-        let steer = |steer: &Override| (steer.head(), situation.override_says(steer));
+        // An override does not know which rule it stands for, so what any rule keeps in the tunnel
+        // stays there.
+        let rules = &self.rules.rules;
+        let forbids = rules.iter().any(|rule| rule.head.optimize == Some(Optimize::Never));
+        let optimize = forbids.then_some(Optimize::Never);
+        let steer = |steer: &Override| (steer.head(optimize), situation.override_says(steer));
         Effective {
             overrides: self.overrides.iter().map(steer).collect(),
             table: self.rules.table.clone(),
             says: self.rules.rules.iter().map(|rule| situation.says(rule)).collect(),
+            optimize: self.optimize,
         }
     }
 

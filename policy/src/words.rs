@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use crate::diagnostic::Code;
-use crate::reader::Node;
+use crate::reader::{Node, Value};
 use crate::source::{Sink, Spanned};
 
 /// One kind of node.
@@ -105,6 +105,9 @@ words! {
         properties: &["lifetime", "multiple-coa", "bulk", "mode", "flow-bindings"],
         later: &["reflect"];
     HOME_SECURITY = "security" One("a name, or none");
+    ROUTE_OPTIMIZATION = "route-optimization" One("traffic, policy or off"),
+        properties: &["lifetime", "correspondents"];
+    RETURNING_HOME = "returning-home" One("home, both or foreign");
     SERVE = "serve" One("a prefix"),
         properties: &["agent", "on", "lifetime", "multiple-coa", "bulk"], later: &["flow-bindings", "reflect"];
     ALLOWED_NETWORK = "mobile-network" AtLeastOne("a prefix"), many: true;
@@ -114,8 +117,15 @@ words! {
     HOME = "home" One("a name"), many: true,
         children: &[
             &TUNNEL, &AGENT, &ADDRESS, &MOBILE_NETWORK, &ALSO, &REGISTER, &HOME_SECURITY, &PROBE,
-            &SERVE, &ALLOW,
+            &ROUTE_OPTIMIZATION, &RETURNING_HOME, &SERVE, &ALLOW,
         ];
+
+    CORRESPONDENT_ADDRESS = "address" AtLeastOne("an address"), many: true;
+    LIFETIME = "lifetime" One("a duration");
+    MULTIPLE_COA = "multiple-coa" Perhaps("#true or #false");
+    MOBILES = "mobiles" One("a number");
+    CORRESPONDENT = "correspondent" Perhaps("off"), properties: &["answer"],
+        children: &[&TUNNEL, &CORRESPONDENT_ADDRESS, &LIFETIME, &MULTIPLE_COA, &MOBILES, &BINDINGS];
 
     AUTH_OPTION = "auth-option" Nothing,
         properties: &["spi", "algorithm", "key-file", "key-credential"];
@@ -138,16 +148,17 @@ words! {
     STICKY = "sticky" One("flow, pair, host or none"), properties: &["for"];
     TOGETHER = "together" One("a word");
     FAILBACK = "failback" One("new, gap, now or never"), properties: &["after"];
+    OPTIMIZE = "optimize" One("always or never");
     RULE = "rule" One("a name"), many: true,
         children: &[
             &MATCH, &EXCLUDE, &WHEN, &PREFER, &BALANCE, &OVERFLOW, &FASTEST, &CHEAPEST, &DUPLICATE,
-            &BREAKOUT, &BLOCK, &OTHERWISE, &STICKY, &TOGETHER, &FAILBACK,
+            &BREAKOUT, &BLOCK, &OTHERWISE, &STICKY, &TOGETHER, &FAILBACK, &OPTIMIZE,
         ];
     // `when` is refused with a reason of its own where rules are read.
     DEFAULT = "default" Nothing,
         children: &[
             &WHEN, &PREFER, &BALANCE, &OVERFLOW, &FASTEST, &CHEAPEST, &DUPLICATE, &BREAKOUT,
-            &BLOCK, &OTHERWISE, &STICKY, &TOGETHER, &FAILBACK,
+            &BLOCK, &OTHERWISE, &STICKY, &TOGETHER, &FAILBACK, &OPTIMIZE,
         ];
     RULES = "rules" Nothing, properties: &["home"], many: true, children: &[&RULE, &DEFAULT];
 
@@ -159,7 +170,8 @@ words! {
 
     FILE = "the file" Nothing,
         children: &[
-            &POLICY, &INCLUDE, &ROLE, &INTERFACE, &GROUP, &SET, &HOME, &SECURITY, &SLA, &RULES, &TEST,
+            &POLICY, &INCLUDE, &ROLE, &INTERFACE, &GROUP, &SET, &HOME, &CORRESPONDENT, &SECURITY, &SLA,
+            &RULES, &TEST,
         ],
         later_children: &["flow-budget"];
 }
@@ -231,7 +243,9 @@ fn arguments_conform(word: &Word, node: &Node, sink: &mut Sink) {
         );
     }
     if let Some(extra) = node.arguments.get(most) {
-        let options = if word.properties.is_empty() {
+        let options = if std::ptr::eq(word, &ROLE) {
+            roles_together(node)
+        } else if word.properties.is_empty() {
             "remove it".to_owned()
         } else {
             format!("options are written name=value: {}", word.properties.join(", "))
@@ -243,6 +257,24 @@ fn arguments_conform(word: &Word, node: &Node, sink: &mut Sink) {
             options,
         );
     }
+}
+
+/// What to do about a node that is said to have several roles.
+fn roles_together(node: &Node) -> String {
+    let has = |role: &str| {
+        node.arguments.iter().any(|it| matches!(&it.value, Value::Text(text) if text == role))
+    };
+    let moves = has("mobile-node") || has("mobile-router");
+    let help = if moves && has("home-agent") {
+        "a home agent and a mobile need a file and an mtund each, apart by network namespaces or machines"
+    } else if has("correspondent") {
+        "keep the other role and add correspondent { }: that makes the node a correspondent too"
+    } else if has("mobile-node") && has("mobile-router") {
+        "write role \"mobile-router\": in homes without mobile-network it is a mobile node"
+    } else {
+        "remove it"
+    };
+    help.to_owned()
 }
 
 fn properties_conform(word: &Word, node: &Node, sink: &mut Sink) {

@@ -134,7 +134,14 @@ fn head(
     exclude: Vec<TrafficSelector>,
 ) -> Arc<RuleHead> {
     let name = RuleName::new(format!("r{number}"));
-    Arc::new(RuleHead { id: RuleId(number), name, selectors, exclude, identity: number.into() })
+    Arc::new(RuleHead {
+        id: RuleId(number),
+        name,
+        selectors,
+        exclude,
+        identity: number.into(),
+        optimize: None,
+    })
 }
 
 /// Of any length in a small space, so that they lie inside each other.

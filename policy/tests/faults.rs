@@ -410,7 +410,6 @@ fn words_of_the_full_language_are_refused_by_name() {
         ("lifetime=\"420s\"", "lifetime=\"420s\" reflect=#true"),
         ("auth-option", "ike local=\"a\"\n    auth-option"),
         ("group \"web\"", "flow-budget 64\ngroup \"web\""),
-        ("mobile-router", "correspondent"),
     ];
     for (from, to) in cases {
         let faults = faults(ROUTER, from, to);

@@ -210,6 +210,7 @@ pub fn steer(bid: Bid) -> (Arc<RuleHead>, Says) {
         selectors: Vec::new(),
         exclude: Vec::new(),
         identity: 1000 + u64::from(bid.get()),
+        optimize: None,
     };
     (Arc::new(head), Says::plain(Outcome::Candidates(vec![bid]), Otherwise::NextRule))
 }

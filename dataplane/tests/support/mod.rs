@@ -97,6 +97,7 @@ pub fn rule(
         selectors,
         exclude: Vec::new(),
         identity: u64::from(id),
+        optimize: None,
     };
     (head, Says::plain(outcome, otherwise))
 }

@@ -65,6 +65,7 @@ impl<'c> Compiler<'c> {
                 selectors,
                 exclude,
                 identity: 0,
+                optimize: node.optimize.as_ref().map(|optimize| optimize.value),
             }),
             file: self.sources.name(node.name.span.source).to_owned(),
             line: self.sources.line(node.name.span),
@@ -172,7 +173,8 @@ fn values<T: Clone>(spanned: &[Spanned<T>]) -> Vec<T> {
     spanned.iter().map(|value| value.value.clone()).collect()
 }
 
-/// What tells rules apart across policies: everything they mean, and neither place nor line.
+/// What tells rules apart across policies: everything they mean for where a flow goes, and neither
+/// place nor line. Whether its packets may go straight to a correspondent moves no flow.
 fn identity(rule: &Rule) -> u64 {
     let mut hash = DefaultHasher::new();
     let Rule { head, file: _, line: _, when, verb, otherwise, sticky, together, failback } = rule;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::{Term, Terms};
 use crate::effective::BlockReply;
 use crate::link::Ratio;
+use crate::mobility::Optimize;
 use crate::source::{Span, Spanned};
 use crate::suppose::Supposition;
 use crate::verb::{Failback, Sticky, When};
@@ -46,6 +47,8 @@ pub struct RuleNode {
     pub together: Option<Spanned<String>>,
     /// `failback`.
     pub failback: Option<Spanned<Failback>>,
+    /// `optimize`.
+    pub optimize: Option<Spanned<Optimize>>,
 }
 
 /// What a rule does.

@@ -94,6 +94,7 @@ impl Reader<'_> {
             sticky: node.child("sticky").and_then(|sticky| self.sticky(sticky)),
             together: node.child("together").and_then(|word| self.argument(word, given)),
             failback: node.child("failback").and_then(|failback| self.failback(failback)),
+            optimize: node.child("optimize").and_then(|optimize| self.optimize(optimize)),
         }
     }
 

@@ -89,12 +89,22 @@ pub(super) const ALL: &[Entry] = &[
     (&w::HOME_SECURITY, "The security association, or `none` on purpose.", &[]),
     (&w::PROBE, "How often links are probed.",
         &[("every", "while a link stands by; `\"1s\"` if left out"), ("active-every", "while it carries traffic; `\"200ms\"` if left out")]),
+    (&w::ROUTE_OPTIMIZATION, "Whether packets go straight to correspondents (RFC 6275 §9, §11.3.1), by the link that their rule chooses, and by the tunnel over the same link until the correspondent knows it: started by `traffic`, unless a rule says `optimize never`; by `policy`, for rules that say `optimize always` only; `off`, as if left out.",
+        &[("lifetime", "what correspondents are asked for, a multiple of 4 s, at most and if left out `\"420s\"`"), ("correspondents", "how many at a time; `64` if left out")]),
+    (&w::RETURNING_HOME, "What is used while a link is on the home link (RFC 5648 §5.5): `home` (it alone; all bindings end), `both` (it and the foreign links) or `foreign` (those alone). `home` if left out.", &[]),
     (&w::SERVE, "At a home agent: the home link's prefix.",
         &[("agent", "the address that mobiles register at"), ("on", "the interface of the home link"), ("lifetime", "the longest that is granted"),
           ("multiple-coa", "whether several care-of addresses are accepted; `#true` if left out"), ("bulk", "whether they may come in one Binding Update; `#true` if left out")]),
     (&w::ALLOW, "At a home agent: a mobile that may register.", &[("name", "what people call it")]),
     (&w::ALLOWED_NETWORK, "Prefixes that it may register.", &[]),
     (&w::BINDINGS, "How many bindings it may hold; `16` if left out.", &[]),
+
+    (&w::CORRESPONDENT, "What the node is to mobiles that talk to it: with a block, or nothing behind it, a correspondent that takes their bindings (RFC 6275 §9), whatever its role; `off`, as if left out, none.",
+        &[("answer", "with `off`: what mobiles that try get, `silent` or `parameter-problem` (ICMPv6, as from a node that knows no mobility); `silent` if left out")]),
+    (&w::CORRESPONDENT_ADDRESS, "Its addresses; obligatory for the role `correspondent`. A mobile is one at its home addresses, a home agent at the agent's.", &[]),
+    (&w::LIFETIME, "The longest that is granted, a multiple of 4 s, at most and if left out `\"420s\"`.", &[]),
+    (&w::MULTIPLE_COA, "Whether a mobile may register several care-of addresses (RFC 5648); `#true` if left out.", &[]),
+    (&w::MOBILES, "How many may have bindings at a time; `1024` if left out.", &[]),
 
     (&w::SECURITY, "A security association; the key is never in the file.", &[]),
     (&w::AUTH_OPTION, "The mobility message authentication option (RFC 4285).",
@@ -129,6 +139,8 @@ pub(super) const ALL: &[Entry] = &[
     (&w::TOGETHER, "Flows of rules with the same word and the same sticky key share one link, so that a call's signalling and its voice never part.", &[]),
     (&w::FAILBACK, "When a flow goes back to a link that its rule likes better: `new` (new flows only), `gap` (in a pause between packets), `now` or `never`. `gap` if left out; a metered link forces at least that.",
         &[("after", "how long the better link must have been usable; `\"0s\"` if left out")]),
+
+    (&w::OPTIMIZE, "Whether packets of the rule may go straight to correspondents: `always`, as soon as there is a flow, or `never`. If left out, as the home's `route-optimization` says.", &[]),
 
     (&w::TEST, "A sentence and the proof of it: `check` runs it, `apply` refuses a file whose tests fail.", &[]),
     (&w::FLOW, "The packet that is judged.", FLOW),

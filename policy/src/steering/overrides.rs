@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::effective::RuleHead;
+use crate::mobility::Optimize;
 use crate::selector::TrafficSelector;
 use crate::terms::{Bid, RuleId, RuleName};
 
@@ -41,13 +42,14 @@ impl Override {
     }
 
     /// Its place among the rules.
-    pub(super) fn head(&self) -> Arc<RuleHead> {
+    pub(super) fn head(&self, optimize: Option<Optimize>) -> Arc<RuleHead> {
         Arc::new(RuleHead {
             id: self.id,
             name: self.rule_name(),
             selectors: vec![self.selector.clone()],
             exclude: Vec::new(),
             identity: self.identity(),
+            optimize,
         })
     }
 }

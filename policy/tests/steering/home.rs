@@ -103,6 +103,7 @@ pub fn rule(place: u16, port: u16, verb: Verb, otherwise: Fallback) -> Rule {
             selectors: if port == 0 { Vec::new() } else { vec![selector] },
             exclude: Vec::new(),
             identity: u64::from(place) + 1,
+            optimize: None,
         }),
         file: "test.kdl".to_owned(),
         line: usize::from(place) + 1,

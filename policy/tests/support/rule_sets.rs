@@ -167,6 +167,7 @@ pub fn heads(shape: Shape, rules: u16, seed: u64) -> Vec<Arc<RuleHead>> {
                 selectors: vec![line],
                 exclude: Vec::new(),
                 identity: number.into(),
+                optimize: None,
             })
         })
         .collect()
