@@ -489,6 +489,8 @@ pub(super) fn acceptable(old: &Policy, new: &Policy) -> Result<(), ControlError>
     compare("role".to_owned(), old.role == new.role);
     compare("security".to_owned(), old.securities == new.securities);
     compare("served home".to_owned(), old.served == new.served);
+    let correspondent = |policy: &Policy| (policy.correspondent.clone(), policy.strangers);
+    compare("correspondent".to_owned(), correspondent(old) == correspondent(new));
     // What a link is called and registered under; what it may cost and when it is usable is free.
     let names = |policy: &Policy| -> Vec<_> {
         policy.interfaces.iter().map(|it| (it.name.clone(), it.bid)).collect()
@@ -512,6 +514,12 @@ pub(super) fn acceptable(old: &Policy, new: &Policy) -> Result<(), ControlError>
         let register = |home: &Home| (home.register.clone(), home.prefix_mode);
         field("register", register(old) == register(new));
         field("security", old.security == new.security);
+        // What starts it is a matter of rules, which are free.
+        let optimization = |home: &Home| {
+            home.route_optimization.map(|plan| (plan.lifetime, plan.max_correspondents))
+        };
+        field("route-optimization", optimization(old) == optimization(new));
+        field("returning-home", old.returning_home == new.returning_home);
     }
     if differs.is_empty() {
         return super::start::fields_can_be_told(new);
