@@ -50,6 +50,10 @@ say "formatting"
 cargo fmt --all --check
 say "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
+say "each role alone"
+for role in mobile agent correspondent; do
+    cargo clippy -q -p mtun-signaling --no-default-features --features "$role" --locked -- -D warnings
+done
 say "documentation"
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 say "tests"

@@ -23,36 +23,55 @@
 //! The crate knows the words of `mtun-policy` and nothing of the data plane, and it judges no
 //! flow: which binding carries which packet is decided elsewhere.
 //!
+//! Each role is a feature, `mobile`, `agent` and `correspondent`; all are built by default.
+//!
 //! Standards: RFC 6275, RFC 3963, RFC 4285, RFC 5648; of RFC 6089 the BID priority.
 
+#![cfg_attr(
+    not(all(feature = "mobile", feature = "agent", feature = "correspondent")),
+    allow(
+        dead_code,
+        unused_imports,
+        reason = "roles share pieces, and one left out leaves some idle"
+    )
+)]
+
+#[cfg(feature = "agent")]
 pub mod agent;
 pub mod auth;
 pub mod binding;
 mod budget;
+#[cfg(feature = "correspondent")]
 pub mod correspondent;
 pub mod error;
 pub mod machine;
+#[cfg(feature = "mobile")]
 pub mod mobile;
 pub mod registration;
 pub mod return_routability;
 pub mod seed;
+pub mod sequence;
 pub mod time;
 pub mod wire;
 
+#[cfg(feature = "agent")]
 pub use agent::{AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent};
 pub use binding::{
     Binding, BindingCache, BindingCacheEntry, BindingUpdateList, BindingUpdateListEntry,
 };
+#[cfg(feature = "correspondent")]
 pub use correspondent::{
     Correspondent, CorrespondentConfig, CorrespondentEvent, CorrespondentNotice,
     CorrespondentOutput, Pair,
 };
 pub use error::{Answer, DecodeError, EncodeError};
 pub use machine::{Envelope, Machine, Transmit};
+#[cfg(feature = "mobile")]
 pub use mobile::route_optimization::{
     CorrespondentBinding, Route, RouteOptimization, RouteOptimizationConfig,
     RouteOptimizationEvent, RouteOptimizationNotice, RouteOptimizationOutput,
 };
+#[cfg(feature = "mobile")]
 pub use mobile::{MobileConfig, MobileEvent, MobileNode, MobileNotice, MobileOutput};
 pub use registration::{Phase, UnboundReason};
 pub use seed::Seed;

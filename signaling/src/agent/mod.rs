@@ -29,7 +29,7 @@ use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
 
 pub use notice::{AgentNotice, Ignored};
 pub use record::{KeptBinding, MobileRecord, RECORD_FORMAT, RecordError};
-pub use replay::{MAX_DELETE_BCE_TIMEOUT, TIMESTAMP_TOLERANCE, is_newer};
+pub use replay::{MAX_DELETE_BCE_TIMEOUT, TIMESTAMP_TOLERANCE};
 
 use crate::auth::SecurityAssociation;
 use crate::binding::{BindingCache, BindingCacheEntry};

@@ -7,13 +7,13 @@ use std::time::Duration;
 use mtun_policy::{Bid, HomeAddress};
 
 use super::{Correspondent, CorrespondentNotice, Ignored, Pair, Record};
-use crate::agent::is_newer;
 use crate::binding::{Binding, BindingCacheEntry, is_routable};
 use crate::error::Answer;
 use crate::machine::Envelope;
 use crate::return_routability::{
     BindingManagementKey, CorrespondentUpdate, MAX_RR_BINDING_LIFETIME, Tested,
 };
+use crate::sequence::is_newer;
 use crate::wire::iana::{binding_error, mh};
 use crate::wire::option::BindingIdentifier;
 use crate::wire::{self, BindingUpdate, Lifetime, Message, Status};

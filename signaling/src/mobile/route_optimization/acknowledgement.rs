@@ -11,9 +11,9 @@ use super::update::Sent;
 use super::{
     Ignored, RouteOptimization, RouteOptimizationNotice, RouteOptimizationOutput, Unoptimized,
 };
-use crate::agent::is_newer;
 use crate::machine::Envelope;
 use crate::return_routability;
+use crate::sequence::is_newer;
 use crate::wire::{BindingAcknowledgement, Status};
 
 /// Corrected updates in a row before the correspondent is left alone for a while.
