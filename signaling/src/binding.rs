@@ -62,6 +62,16 @@ impl BindingCacheEntry {
         self.bindings.iter().any(|binding| binding.bid.is_none())
     }
 
+    /// The binding by which the mobile is at home while it is abroad as well (RFC 5648 §5.6.3).
+    pub fn home_binding(&self) -> Option<&Binding> {
+        self.bindings.iter().find(|binding| binding.care_of.0 == self.home_address.0)
+    }
+
+    /// Whether the mobile is at home while it is abroad as well.
+    pub fn is_at_home(&self) -> bool {
+        self.home_binding().is_some()
+    }
+
     /// When the first of its bindings ends.
     pub fn next_expiry(&self) -> Option<Duration> {
         self.bindings.iter().map(|binding| binding.expires).min()

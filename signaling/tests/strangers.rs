@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use mtun_policy::{HomeAddress, HomeAgentAddress};
 use mtun_signaling::agent::{
-    AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent,
+    AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent, HomeLink,
 };
 use mtun_signaling::auth::{Algorithm, Secret, SecurityAssociation};
 use mtun_signaling::machine::{Envelope, Machine};
@@ -49,7 +49,10 @@ fn agent() -> HomeAgent {
     HomeAgent::new(AgentConfig {
         address: HomeAgentAddress(AGENT),
         prefix: "2001:db8:100::/64".parse().unwrap(),
+        home_link: HomeLink::Virtual,
         max_lifetime: Duration::from_secs(3600),
+        refresh_advice: None,
+        refresh_requests: false,
         multiple_coa: true,
         bulk: true,
         mobiles: vec![AgentMobile {

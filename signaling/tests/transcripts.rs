@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use mtun_signaling::agent::PrefixLifetime;
 use mtun_signaling::wire::{self, Message};
 use mtun_signaling::{
     AgentConfig, AgentEvent, Envelope, HomeAgent, MobileConfig, MobileEvent, MobileNode, NtpTime,
@@ -96,6 +97,27 @@ fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
         ["reconfigure", "agent", rest @ ..] => {
             set_agent(&mut scene.agent, rest);
             world.agent_event(AgentEvent::Reconfigure(scene.agent.clone()), &mut fate);
+        }
+        [verb @ ("prohibit" | "permit"), address_of] => {
+            let home_address = mtun_policy::HomeAddress(address(address_of));
+            let prohibited = *verb == "prohibit";
+            world.agent_event(AgentEvent::Prohibit { home_address, prohibited }, &mut fate);
+        }
+        ["prefix", rest @ ..] => {
+            let until = |key| value(rest, key).map(|at| Duration::from_secs(at.parse().unwrap()));
+            let (preferred_until, valid_until) = (until("preferred"), until("valid"));
+            let lifetime = PrefixLifetime { preferred_until, valid_until };
+            world.agent_event(AgentEvent::HomePrefix(lifetime), &mut fate);
+        }
+        ["checked", address_of, verdict] => {
+            let home_address = mtun_policy::HomeAddress(address(address_of));
+            let duplicate = match *verdict {
+                "duplicate" => true,
+                "unique" => false,
+                other => panic!("checked … {other}"),
+            };
+            let event = AgentEvent::DuplicateChecked { home_address, duplicate };
+            world.agent_event(event, &mut fate);
         }
         ["recv", "BindingAck", ..] => {
             let event = acknowledgement(world, words);

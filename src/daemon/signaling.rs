@@ -165,6 +165,11 @@ impl Owner {
                 }
                 // Nothing outlives this process yet.
                 AgentOutput::Keep { .. } => {}
+                // No home link is real yet.
+                AgentOutput::CheckDuplicate { .. }
+                | AgentOutput::Defend { .. }
+                | AgentOutput::Undefend { .. }
+                | AgentOutput::Neighbour { .. } => {}
                 AgentOutput::Notice(notice) => self.agent_notice(&name, &notice),
             }
         }

@@ -12,7 +12,7 @@ use mtun_policy::steering::Steering;
 use mtun_policy::{
     AllowedMobile, Fallback, Faults, FieldSet, Home, InterfaceName, Policy, Role, ServedHome, Verb,
 };
-use mtun_signaling::agent::{AgentConfig, AgentMobile};
+use mtun_signaling::agent::{AgentConfig, AgentMobile, HomeLink};
 use mtun_signaling::mobile::MobileConfig;
 use tokio::sync::{broadcast, mpsc};
 
@@ -386,6 +386,9 @@ pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig 
     AgentConfig {
         address: served.agent,
         prefix: served.prefix,
+        home_link: HomeLink::Virtual,
+        refresh_advice: None,
+        refresh_requests: true,
         max_lifetime: served.max_lifetime,
         multiple_coa: served.multiple_coa,
         bulk: served.bulk,

@@ -17,8 +17,9 @@ use crate::wire::option::BindingIdentifier;
 use crate::wire::{self, BindingError, BindingUpdate, Lifetime, Message, Options, Status};
 
 /// One Binding Update on its way through the steps.
+#[derive(Debug)]
 pub(super) struct Claim<'m> {
-    pub envelope: &'m Envelope,
+    pub envelope: Envelope,
     pub message: &'m [u8],
     pub update: BindingUpdate,
     /// The home address it claims: that of the Home Address option, else its source.
@@ -54,6 +55,7 @@ impl From<Status> for Objection {
 }
 
 /// An update that passed: what the home address holds from here on, and what its sender is told.
+#[derive(Debug)]
 pub(super) struct Accepted {
     pub entry: BindingCacheEntry,
     pub lifetime: Lifetime,
@@ -86,6 +88,7 @@ impl HomeAgent {
             return self.deregister(claim);
         }
         self.check_home_subnet(claim)?;
+        self.check_permitted(claim)?;
         self.check_router(claim)?;
         let prefixes = self.check_prefixes(claim)?;
         self.register(now.monotonic, claim, prefixes)
@@ -256,6 +259,16 @@ impl HomeAgent {
         }
     }
 
+    /// RFC 6275 §10.3.1: any other reason of ours.
+    fn check_permitted(&self, claim: &Claim<'_>) -> Step {
+        // req HA-12.
+        let served = self.served.get(&claim.home_address);
+        if served.is_some_and(|served| served.prohibited) {
+            return Err(Status::ADMINISTRATIVELY_PROHIBITED.into());
+        }
+        Ok(())
+    }
+
     /// RFC 3963 §6.2: the R flag stays as it was.
     fn check_router(&self, claim: &Claim<'_>) -> Step {
         // req R-HA-27, NH-05 (RFC 3963 §6.2).
@@ -293,7 +306,8 @@ impl HomeAgent {
         let max_bindings =
             self.served.get(&claim.home_address).map_or(0, |served| served.mobile.max_bindings);
         // req HA-03 (RFC 6275 §10.3.1): from this update on, be it shorter.
-        let granted = claim.update.lifetime.min(self.longest_lifetime());
+        let longest = self.longest_lifetime(now, claim.home_address)?;
+        let granted = claim.update.lifetime.min(longest);
         let expires = now + granted.duration();
         let mut entry =
             BindingCacheEntry { prefixes, router: claim.update.flags.router, ..self.entry(claim) };
@@ -315,6 +329,10 @@ impl HomeAgent {
             return accepted(entry, None);
         }
         let overwrite = claim.update.flags.overwrite;
+        // req MC-21 (RFC 5648 §5.6.5): at home no more, as no option says so.
+        if !claim.bids.iter().any(|bid| bid.home) {
+            entry.bindings.retain(|binding| binding.care_of.0 != entry.home_address.0);
+        }
         // req MC-08, R-HA-19 (RFC 5648 §6.2): not beside a binding without BID.
         if entry.is_plain() && !overwrite {
             return Err(Status::MCOA_NON_MCOA_BINDING_EXISTS.into());
@@ -323,11 +341,6 @@ impl HomeAgent {
             self.register_identifiers(&entry, &claim.bids, overwrite, max_bindings, expires);
         entry.bindings.clone_from(&outcome.bindings);
         accepted(entry, Some(outcome))
-    }
-
-    /// The longest lifetime granted; never zero, which would mean the opposite.
-    fn longest_lifetime(&self) -> Lifetime {
-        Lifetime::from_duration(self.max_lifetime).max(Lifetime(1))
     }
 
     /// What is held for the home address, empty when nothing is.
@@ -359,7 +372,7 @@ impl HomeAgent {
             }
         };
         let claim = Claim {
-            envelope,
+            envelope: *envelope,
             message,
             // req HA-14 (RFC 6275 §10.3.1): without Home Address option the source is the home address.
             home_address: HomeAddress(envelope.upper_source()),
@@ -376,9 +389,14 @@ impl HomeAgent {
             self.out.push_back(AgentOutput::Keep { home_address });
         }
         match verdict {
+            // Acknowledged when the home address is known to be nobody else's.
+            Ok(accepted) if self.has_to_wait(&claim, &accepted) => self.hold(&claim, accepted),
             Ok(accepted) => self.commit(now.monotonic, &claim, accepted),
             Err(Objection::Ignore(reason)) => self.ignore(envelope.source, reason),
-            Err(objection) => self.refuse(now.monotonic, &claim, &objection),
+            Err(objection) => {
+                self.give_up_waiting(&claim, &objection);
+                self.refuse(now.monotonic, &claim, &objection);
+            }
         }
     }
 
@@ -402,9 +420,10 @@ impl HomeAgent {
     }
 
     /// Changes the cache and acknowledges.
-    fn commit(&mut self, now: Duration, claim: &Claim<'_>, accepted: Accepted) {
+    pub(super) fn commit(&mut self, now: Duration, claim: &Claim<'_>, accepted: Accepted) {
         let home_address = claim.home_address;
         let status = accepted.outcome.as_ref().map_or(Status::ACCEPTED, Outcome::status);
+        let status = self.with_prefix_status(now, home_address, status, accepted.lifetime);
         if !status.is_accepted() || status == Status::MCOA_NOT_COMPLETE {
             let notice = AgentNotice::Refused { home_address, status, answered: true };
             self.notice(notice);
@@ -417,7 +436,8 @@ impl HomeAgent {
                     served.replay.bound(claim.update.sequence);
                 }
             }
-            self.replace(accepted.entry.clone());
+            self.note_presence(claim);
+            self.replace(now, accepted.entry.clone());
         }
         // req HA-02, R-HA-01 (RFC 6275 §10.3.1): acknowledged whatever the A flag says.
         self.acknowledge(claim, &accepted, status);
@@ -451,6 +471,18 @@ impl HomeAgent {
 }
 
 impl Claim<'_> {
+    /// The same without the octets it came in, which are needed once.
+    pub(super) fn without_message(&self) -> Claim<'static> {
+        Claim {
+            envelope: self.envelope,
+            message: &[],
+            update: self.update.clone(),
+            home_address: self.home_address,
+            care_of: self.care_of,
+            bids: self.bids.clone(),
+        }
+    }
+
     /// The care-of address of an update without Binding Identifiers (RFC 6275 §9.5.1).
     fn plain_care_of(&self) -> Ipv6Addr {
         // req R-HA-42 (RFC 4877 §4.3): the one inside what is authenticated goes first.

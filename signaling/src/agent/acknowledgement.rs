@@ -14,12 +14,18 @@ impl HomeAgent {
     pub(super) fn acknowledge(&mut self, claim: &Claim<'_>, accepted: &Accepted, status: Status) {
         let mut options = Options::new();
         for judged in accepted.outcome.iter().flat_map(|outcome| &outcome.judged) {
-            // req R-HA-22 (RFC 5648 §6.2): with status 4, each option has its own.
-            let own =
-                if status == Status::MCOA_NOT_COMPLETE { judged.status } else { Status::ACCEPTED };
+            // req R-HA-22 (RFC 5648 §6.2): with status 4, each option has its own; the one of a
+            // home binding always (§6.3).
+            let own = match judged.status {
+                own if status == Status::MCOA_NOT_COMPLETE || own.is_accepted() => own,
+                _ => Status::ACCEPTED,
+            };
             options.push(copied(&judged.option, own));
         }
         let lifetime = if accepted.any() { accepted.lifetime } else { Lifetime::ZERO };
+        if let Some(advice) = self.advice(lifetime) {
+            options.push(advice);
+        }
         let acknowledgement = BindingAcknowledgement {
             status,
             key_mobility: false,

@@ -14,7 +14,8 @@ use crate::wire::option::BindingIdentifier;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Judged {
     pub option: BindingIdentifier,
-    /// [`Status::ACCEPTED`], or why this binding was refused.
+    /// [`Status::ACCEPTED`], for a home binding perhaps
+    /// [`Status::MCOA_RETURN_HOME_WITHOUT_NDP`], or why this binding was refused.
     pub status: Status,
 }
 
@@ -30,15 +31,21 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Whether any binding was accepted.
     pub(super) fn any(&self) -> bool {
-        self.judged.iter().any(|judged| judged.status == Status::ACCEPTED)
+        self.judged.iter().any(|judged| judged.status.is_accepted())
     }
 
     /// The status of the whole acknowledgement (RFC 5648 §6.2).
     pub(super) fn status(&self) -> Status {
-        let mut statuses = self.judged.iter().map(|judged| judged.status);
-        let first = statuses.next().unwrap_or(Status::ACCEPTED);
+        let statuses = || self.judged.iter().map(|judged| judged.status);
+        let first = statuses().next().unwrap_or(Status::ACCEPTED);
+        // req R-HA-24, MC-20 (RFC 5648 §6.3): in the acknowledgement as well as in its option.
+        if let Some(at_home) = statuses().find(|status| *status != Status::ACCEPTED)
+            && statuses().all(Status::is_accepted)
+        {
+            return at_home;
+        }
         // req R-HA-22, MC-11 (RFC 5648 §6.2): a verdict they share is that of the update.
-        if statuses.all(|status| status == first) { first } else { Status::MCOA_NOT_COMPLETE }
+        if statuses().all(|status| status == first) { first } else { Status::MCOA_NOT_COMPLETE }
     }
 }
 
@@ -59,26 +66,34 @@ impl HomeAgent {
         let mut judged = Vec::with_capacity(options.len());
         for option in options {
             let twice = options.iter().filter(|other| other.bid == option.bid).count() > 1;
-            let verdict = if twice {
+            // req MC-20 (RFC 5648 §5.6.3): a mobile is at home once.
+            let homes = options.iter().filter(|other| other.home).count();
+            let verdict = if twice || option.home && homes > 1 {
                 Err(Status::MCOA_MALFORMED)
             } else {
                 self.judge_identifier(entry, option, expires)
             };
             let status = match verdict {
-                Ok(binding) => {
+                Ok((binding, accepted)) => {
+                    if option.home {
+                        // Another interface is at home now.
+                        bindings.retain(|known: &Binding| {
+                            known.bid == binding.bid || known.care_of != binding.care_of
+                        });
+                    }
                     let full = bindings.len() >= usize::from(max_bindings);
                     match bindings.iter_mut().find(|known| known.bid == binding.bid) {
                         // req MC-06, R-HA-15 (RFC 5648 §6.2): same BID, other address: updated.
                         Some(known) => {
                             *known = binding;
-                            Status::ACCEPTED
+                            accepted
                         }
                         // req MC-26: the number of bindings is bounded per home address.
                         None if full => Status::INSUFFICIENT_RESOURCES,
                         None => {
                             // req MC-28: also under an address that another BID has.
                             bindings.push(binding);
-                            Status::ACCEPTED
+                            accepted
                         }
                     }
                 }
@@ -95,16 +110,30 @@ impl HomeAgent {
         entry: &BindingCacheEntry,
         option: &BindingIdentifier,
         expires: Duration,
-    ) -> Result<Binding, Status> {
+    ) -> Result<(Binding, Status), Status> {
         // req MC-04 (RFC 5648 §4.3): zero names nothing.
         let bid = Some(option.bid.ok_or(Status::MCOA_MALFORMED)?);
+        let binding = |care_of| Binding { bid, care_of, priority: option.priority, expires };
         if option.home {
-            // req MC-14 (RFC 5648 §4.4): no home and foreign binding at once.
-            return Err(Status::MCOA_SIMULTANEOUS_HOME_AND_FOREIGN_PROHIBITED);
+            let accepted = self.home_binding_status()?;
+            // req R-HA-24, MC-20 (RFC 5648 §5.6.3, §6.2): its address is the home address.
+            let named = match option.care_of {
+                None => entry.binding(bid).ok_or(Status::MCOA_UNKNOWN_COA)?.care_of,
+                Some(named) => named,
+            };
+            let at_home = named.0 == entry.home_address.0;
+            return if at_home {
+                Ok((binding(named), accepted))
+            } else {
+                Err(Status::MCOA_MALFORMED)
+            };
         }
         let care_of = match option.care_of {
             // req MC-05, R-HA-17 (RFC 5648 §6.2).
-            None => entry.binding(bid).ok_or(Status::MCOA_UNKNOWN_COA)?.care_of,
+            None => match entry.binding(bid) {
+                Some(known) if known.care_of.0 != entry.home_address.0 => known.care_of,
+                _ => return Err(Status::MCOA_UNKNOWN_COA),
+            },
             Some(CareOfAddress(IpAddr::V6(address))) => {
                 // req MC-02 (RFC 5648 §6.2).
                 if !is_routable(address) {
@@ -116,7 +145,7 @@ impl HomeAgent {
             // Reached through UDP and NAT only (RFC 5555), which this agent does not do.
             Some(CareOfAddress(IpAddr::V4(_))) => return Err(Status::INVALID_CARE_OF_ADDRESS),
         };
-        Ok(Binding { bid, care_of, priority: option.priority, expires })
+        Ok((binding(care_of), Status::ACCEPTED))
     }
 
     /// Refuses care-of addresses that would send packets round in a circle.

@@ -10,11 +10,14 @@
 //! configured home address. Refusals are limited per home address, those of forged updates apart
 //! from those of genuine ones, so that a stranger can silence neither.
 //!
-//! It does not defend home addresses on a link, does not discover, and answers no correspondent.
+//! Where the home network is a real link, it says for which home addresses its neighbours are to
+//! be asked and answered (`home_link.rs`). It answers no correspondent.
 
 mod accept;
 mod acknowledgement;
+mod home_link;
 mod identifiers;
+mod lifetime;
 mod notice;
 mod prefixes;
 mod record;
@@ -27,6 +30,8 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
 
+pub use home_link::{Defence, HomeLink, link_local_of};
+pub use lifetime::PrefixLifetime;
 pub use notice::{AgentNotice, Ignored};
 pub use record::{KeptBinding, MobileRecord, RECORD_FORMAT, RecordError};
 pub use replay::{MAX_DELETE_BCE_TIMEOUT, TIMESTAMP_TOLERANCE};
@@ -36,6 +41,8 @@ use crate::binding::{BindingCache, BindingCacheEntry};
 use crate::budget::Budget;
 use crate::machine::{Envelope, Machine, Transmit};
 use crate::time::Timestamp;
+use crate::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
+use home_link::Presence;
 use prefixes::PrefixTable;
 use replay::{AgentClock, Replay};
 
@@ -46,8 +53,15 @@ pub struct AgentConfig {
     pub address: HomeAgentAddress,
     /// The home network; home addresses lie in it or in a mobile's own prefix.
     pub prefix: Ipv6Net,
+    /// Where the home addresses are.
+    pub home_link: HomeLink,
     /// Longest lifetime that is granted.
     pub max_lifetime: Duration,
+    /// When mobiles are advised to refresh their bindings. None where bindings are kept over a
+    /// restart (RFC 6275 §10.3.1).
+    pub refresh_advice: Option<Duration>,
+    /// Whether mobiles are asked for bindings that are about to end (RFC 6275 §9.5.5).
+    pub refresh_requests: bool,
     /// Whether several care-of addresses may be registered (else status 166).
     pub multiple_coa: bool,
     /// Whether one update may register several of them (else status 168).
@@ -85,6 +99,22 @@ pub enum AgentEvent {
     /// Whether what mobiles leave behind can be kept over a restart. While it cannot, updates are
     /// refused (status 130) and what is bound stays (req PS-08).
     Keeping(bool),
+    /// This mobile may register no more, or may again. What it has bound ends.
+    Prohibit {
+        /// Its home address.
+        home_address: HomeAddress,
+        /// Whether it is refused (status 129).
+        prohibited: bool,
+    },
+    /// The home prefix has another lifetime than before; at the start it has no end.
+    HomePrefix(PrefixLifetime),
+    /// What became of a [`AgentOutput::CheckDuplicate`].
+    DuplicateChecked {
+        /// The home address.
+        home_address: HomeAddress,
+        /// Whether somebody else has it, or its link-local companion.
+        duplicate: bool,
+    },
     /// Accept nothing more.
     Stop,
 }
@@ -108,6 +138,33 @@ pub enum AgentOutput {
         /// The mobile.
         home_address: HomeAddress,
     },
+    /// Look whether somebody on the home link has this home address (RFC 6275 §10.3.1) and say by
+    /// [`AgentEvent::DuplicateChecked`]; an update waits for it.
+    CheckDuplicate {
+        /// The home address.
+        home_address: HomeAddress,
+        /// Whether its [link-local companion](link_local_of) has to be looked for too.
+        link_local: bool,
+    },
+    /// Tell the neighbours that this home address is here, and answer for it from now on.
+    Defend {
+        /// The home address.
+        home_address: HomeAddress,
+        /// How.
+        defence: Defence,
+    },
+    /// Answer for it no more.
+    Undefend {
+        /// The home address.
+        home_address: HomeAddress,
+    },
+    /// Where on the home link a mobile is that must not be asked for by neighbour discovery.
+    Neighbour {
+        /// The home address.
+        home_address: HomeAddress,
+        /// Where packets for it go; `None` when it is not there any more, or can be asked.
+        link_layer: Option<LinkLayerAddress>,
+    },
     /// Something for the log and the counters.
     Notice(AgentNotice),
 }
@@ -117,6 +174,11 @@ pub enum AgentOutput {
 struct Served {
     mobile: AgentMobile,
     replay: Replay,
+    presence: Presence,
+    /// Refused by the operator.
+    prohibited: bool,
+    /// When its mobile is asked for bindings that are about to end.
+    request: Option<Duration>,
     /// Answers to updates that fail authentication.
     forged: Budget,
     /// Refusals of authenticated updates.
@@ -128,6 +190,9 @@ impl Served {
         Self {
             mobile,
             replay: Replay::default(),
+            presence: Presence::default(),
+            prohibited: false,
+            request: None,
             forged: Budget::new(3, Duration::from_secs(1)),
             // A mobile may send three updates a second (RFC 6275 §11.8) and gets all answers.
             refusals: Budget::new(8, Duration::from_millis(333)),
@@ -140,7 +205,11 @@ impl Served {
 pub struct HomeAgent {
     address: HomeAgentAddress,
     home_network: Ipv6Net,
+    home_link: HomeLink,
+    home_prefix: PrefixLifetime,
     max_lifetime: Duration,
+    refresh_advice: Option<Duration>,
+    refresh_requests: bool,
     multiple_coa: bool,
     bulk: bool,
     served: BTreeMap<HomeAddress, Served>,
@@ -149,6 +218,8 @@ pub struct HomeAgent {
     cache: BindingCache,
     /// The next expiry of every entry in the cache.
     expiries: BTreeSet<(Duration, HomeAddress)>,
+    /// When mobiles are asked for bindings that are about to end.
+    requests: BTreeSet<(Duration, HomeAddress)>,
     /// Binding Errors and other answers to nobody in particular.
     errors: Budget,
     /// Whether what mobiles leave behind can be kept.
@@ -164,7 +235,11 @@ impl HomeAgent {
         Self {
             address: config.address,
             home_network: config.prefix,
+            home_link: config.home_link,
+            home_prefix: PrefixLifetime::default(),
             max_lifetime: config.max_lifetime,
+            refresh_advice: config.refresh_advice,
+            refresh_requests: config.refresh_requests,
             multiple_coa: config.multiple_coa,
             bulk: config.bulk,
             served: config
@@ -176,6 +251,7 @@ impl HomeAgent {
             prefixes,
             cache: BindingCache::default(),
             expiries: BTreeSet::new(),
+            requests: BTreeSet::new(),
             errors: Budget::new(10, Duration::from_millis(100)),
             keeping: true,
             stopped: false,
@@ -202,7 +278,7 @@ impl HomeAgent {
     }
 
     /// Makes `entry` what the cache holds for its home address; no bindings, no entry.
-    fn replace(&mut self, entry: BindingCacheEntry) {
+    fn replace(&mut self, now: Duration, entry: BindingCacheEntry) {
         let home_address = entry.home_address;
         let old = self.cache.get(home_address);
         let effective = match old {
@@ -218,8 +294,17 @@ impl HomeAgent {
         if let Some(expiry) = entry.next_expiry() {
             self.expiries.insert((expiry, home_address));
         }
-        self.cache.put(entry);
+        self.cache.put(entry.clone());
         self.out.push_back(AgentOutput::Changed { home_address, effective });
+        self.plan_request(now, &entry);
+        self.tell_home_link(&entry);
+    }
+
+    /// Does what is due.
+    fn pass_time(&mut self, now: Duration) {
+        self.expire(now);
+        self.end_with_prefix(now);
+        self.request(now);
     }
 
     /// Ends the bindings whose lifetime ran out.
@@ -244,7 +329,7 @@ impl HomeAgent {
             {
                 served.replay.expired(now);
             }
-            self.replace(entry);
+            self.replace(now, entry);
         }
     }
 
@@ -259,10 +344,15 @@ impl HomeAgent {
             };
             self.served.insert(address, served);
         }
+        // Their mobiles send again.
+        self.served.values_mut().for_each(|served| served.presence.forget());
         let moved = self.address != config.address;
         self.address = config.address;
         self.home_network = config.prefix;
+        self.home_link = config.home_link;
         self.max_lifetime = config.max_lifetime;
+        self.refresh_advice = config.refresh_advice;
+        self.refresh_requests = config.refresh_requests;
         self.multiple_coa = config.multiple_coa;
         self.bulk = config.bulk;
         let bound: Vec<HomeAddress> = self.cache.iter().map(|entry| entry.home_address).collect();
@@ -271,6 +361,23 @@ impl HomeAgent {
                 true => self.end(now, home_address),
                 false => self.prune(now, home_address),
             }
+            // Another link, or other neighbours on it.
+            if let Some(entry) = self.cache.get(home_address).cloned() {
+                self.tell_home_link(&entry);
+            }
+        }
+        for (home_address, served) in before {
+            self.leave_home_link(home_address, &served.presence);
+        }
+    }
+
+    /// Refuses a mobile from here on, or does not any more.
+    fn prohibit(&mut self, now: Duration, home_address: HomeAddress, prohibited: bool) {
+        let Some(served) = self.served.get_mut(&home_address) else { return };
+        served.prohibited = prohibited;
+        if prohibited {
+            served.presence.forget();
+            self.end(now, home_address);
         }
     }
 
@@ -283,6 +390,9 @@ impl HomeAgent {
             _ => 0,
         };
         let mut entry = held.clone();
+        if self.home_link == HomeLink::Virtual {
+            entry.bindings.retain(|binding| binding.care_of.0 != home_address.0);
+        }
         // The mobile's preferred ones stay.
         entry.bindings.sort_by_key(|binding| (binding.priority, binding.bid));
         entry.bindings.truncate(most);
@@ -292,7 +402,7 @@ impl HomeAgent {
             return self.end(now, home_address);
         }
         if self.cache.get(home_address) != Some(&entry) {
-            self.replace(entry);
+            self.replace(now, entry);
         }
     }
 
@@ -303,7 +413,7 @@ impl HomeAgent {
         if let Some(served) = self.served.get_mut(&home_address) {
             served.replay.expired(now);
         }
-        self.replace(entry);
+        self.replace(now, entry);
     }
 }
 
@@ -312,7 +422,7 @@ impl Machine for HomeAgent {
     type Output = AgentOutput;
 
     fn handle(&mut self, now: Timestamp, event: AgentEvent) {
-        self.expire(now.monotonic);
+        self.pass_time(now.monotonic);
         match event {
             AgentEvent::Received { envelope, .. } if self.stopped => {
                 self.ignore(envelope.source, Ignored::Stopped);
@@ -320,12 +430,19 @@ impl Machine for HomeAgent {
             AgentEvent::Received { envelope, message } => self.received(now, &envelope, &message),
             AgentEvent::Reconfigure(config) => self.reconfigure(now.monotonic, config),
             AgentEvent::Keeping(keeping) => self.keeping = keeping,
+            AgentEvent::Prohibit { home_address, prohibited } => {
+                self.prohibit(now.monotonic, home_address, prohibited);
+            }
+            AgentEvent::HomePrefix(lifetime) => self.set_home_prefix(now.monotonic, lifetime),
+            AgentEvent::DuplicateChecked { home_address, duplicate } => {
+                self.duplicate_checked(now.monotonic, home_address, duplicate);
+            }
             AgentEvent::Stop => self.stopped = true,
         }
     }
 
     fn handle_deadline(&mut self, now: Timestamp) {
-        self.expire(now.monotonic);
+        self.pass_time(now.monotonic);
     }
 
     fn poll(&mut self) -> Option<AgentOutput> {
@@ -333,6 +450,8 @@ impl Machine for HomeAgent {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        self.expiries.first().map(|&(expiry, _)| expiry)
+        let first = |times: &BTreeSet<(Duration, HomeAddress)>| times.first().map(|it| it.0);
+        let prefix = self.home_prefix.valid_until.filter(|_| !self.cache.is_empty());
+        [first(&self.expiries), first(&self.requests), prefix].into_iter().flatten().min()
     }
 }

@@ -35,7 +35,12 @@ pub enum AgentNotice {
         /// The binding.
         bid: Option<Bid>,
     },
-    /// An acknowledgement could not be written.
+    /// The bindings of a home address ended because the home prefix did (RFC 6275 §10.3.1).
+    PrefixInvalid {
+        /// The home address.
+        home_address: HomeAddress,
+    },
+    /// A message could not be written.
     Unwritable(EncodeError),
 }
 
@@ -73,6 +78,7 @@ impl AgentNotice {
             Self::Ignored { reason, .. } => reason.reason(),
             Self::Refused { .. } => "refused",
             Self::Expired { .. } => "expired",
+            Self::PrefixInvalid { .. } => "prefix_invalid",
             Self::Unwritable(_) => "unwritable",
         }
     }
@@ -115,7 +121,10 @@ impl fmt::Display for AgentNotice {
             Self::Expired { home_address, bid: None } => {
                 write!(f, "the binding of {home_address} expired")
             }
-            Self::Unwritable(error) => write!(f, "cannot write an acknowledgement: {error}"),
+            Self::PrefixInvalid { home_address } => {
+                write!(f, "{home_address} is not bound any more: its prefix is not valid")
+            }
+            Self::Unwritable(error) => write!(f, "cannot write a message: {error}"),
         }
     }
 }

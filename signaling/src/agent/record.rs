@@ -289,12 +289,13 @@ impl HomeAgent {
             }
             return self.end(now.monotonic, record.home_address);
         }
-        self.replace(BindingCacheEntry {
+        let entry = BindingCacheEntry {
             home_address: record.home_address,
             router: record.router,
             prefixes: record.prefixes.clone(),
             bindings,
-        });
+        };
+        self.replace(now.monotonic, entry);
         self.prune(now.monotonic, record.home_address);
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use mtun_policy::{
     Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix, PrefixMode,
 };
+use mtun_signaling::agent::HomeLink;
 use mtun_signaling::auth::{Algorithm, Secret, SecurityAssociation};
 use mtun_signaling::{AgentConfig, AgentMobile, MobileConfig, NtpTime, Timestamp};
 
@@ -95,7 +96,10 @@ pub fn agent_config() -> AgentConfig {
     AgentConfig {
         address: agent_address(),
         prefix: HOME_NETWORK.parse().expect("a prefix"),
+        home_link: HomeLink::Virtual,
         max_lifetime: Duration::from_secs(3600),
+        refresh_advice: None,
+        refresh_requests: false,
         multiple_coa: true,
         bulk: true,
         mobiles: vec![

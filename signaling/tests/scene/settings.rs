@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mtun_policy::PrefixMode;
+use mtun_signaling::agent::HomeLink;
 use mtun_signaling::wire::{self, Message};
 use mtun_signaling::{AgentConfig, Envelope, MobileConfig, auth};
 
@@ -52,6 +53,17 @@ pub fn set_agent(config: &mut AgentConfig, words: &[&str]) {
     }
     if let Some(network) = value(words, "home-network") {
         config.prefix = network.parse().unwrap();
+    }
+    if let Some(advice) = value(words, "refresh-advice") {
+        config.refresh_advice = Some(Duration::from_secs(advice.parse().unwrap()));
+    }
+    config.refresh_requests = yes(words, "refresh-requests", config.refresh_requests);
+    match value(words, "home-link") {
+        None => {}
+        Some("virtual") => config.home_link = HomeLink::Virtual,
+        Some("shared") => config.home_link = HomeLink::Real { only_router: false },
+        Some("only-router") => config.home_link = HomeLink::Real { only_router: true },
+        Some(other) => panic!("home-link={other}"),
     }
     if let Some(most) = value(words, "bindings") {
         config.mobiles[0].max_bindings = most.parse().unwrap();

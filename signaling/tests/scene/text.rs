@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mtun_policy::{Bid, CareOfAddress, HomeAddress};
 use mtun_signaling::wire::option::{
-    AlternateCareOfAddress, BindingIdentifier, BindingRefreshAdvice, MobileNetworkPrefixOption,
-    NonceIndices,
+    AlternateCareOfAddress, BindingIdentifier, BindingRefreshAdvice, LinkLayerAddress,
+    MobileNetworkPrefixOption, NonceIndices,
 };
 use mtun_signaling::wire::{
     BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate, BindingUpdateFlags,
@@ -99,6 +99,13 @@ pub fn message(envelope: &Envelope, octets: &[u8]) -> String {
             "BindingError status={} home={} to={}",
             error.status, error.home_address, envelope.destination
         ),
+        Message::BindingRefreshRequest(request) => {
+            format!(
+                "BindingRefreshRequest to={}{}",
+                envelope.destination,
+                options(&request.options)
+            )
+        }
         other => format!("MH Type {}", other.mh_type()),
     }
 }
@@ -141,6 +148,22 @@ pub fn agent_output(output: &AgentOutput, cache: &BindingCache) -> String {
                 }
             }
             text
+        }
+        AgentOutput::CheckDuplicate { home_address, link_local } => {
+            let link_local = if *link_local { " and its link-local address" } else { "" };
+            format!("look for {home_address}{link_local}")
+        }
+        AgentOutput::Defend { home_address, defence } => {
+            let link_local = if defence.link_local { " and its link-local address" } else { "" };
+            let router = if defence.router { " as a router" } else { "" };
+            format!("defend {home_address}{link_local}{router}")
+        }
+        AgentOutput::Undefend { home_address } => format!("defend {home_address} no more"),
+        AgentOutput::Neighbour { home_address, link_layer: Some(link_layer) } => {
+            format!("neighbour {home_address} at {link_layer}")
+        }
+        AgentOutput::Neighbour { home_address, link_layer: None } => {
+            format!("neighbour {home_address} nowhere")
         }
         AgentOutput::Keep { home_address } => format!("keep {home_address}"),
         AgentOutput::Notice(notice) => format!("agent notice: {notice}"),
@@ -191,6 +214,11 @@ fn parse_options(words: &[&str]) -> Options {
             }
             "alt-coa" => options.push(AlternateCareOfAddress { address: address(inner[1]) }),
             "nonce-indices" => options.push(NonceIndices { home: 1, care_of: 1 }),
+            "lla" => {
+                let octets = inner[1].split(':').map(|octet| u8::from_str_radix(octet, 16));
+                let octets: Vec<u8> = octets.map(|octet| octet.expect("an octet")).collect();
+                options.push(LinkLayerAddress::of_mobile(octets));
+            }
             "malformed-bid" => {
                 options
                     .push(MobilityOption::MalformedBindingIdentifier { data: vec![0, 1, 0, 0, 9] });
