@@ -11,8 +11,9 @@ use std::time::Duration;
 use mtun_policy::HomeAddress;
 
 use super::accept::{Accepted, Claim, Objection};
-use super::{AgentOutput, HomeAgent, is_newer};
+use super::{AgentOutput, HomeAgent};
 use crate::binding::BindingCacheEntry;
+use crate::sequence::is_newer;
 use crate::wire::Status;
 use crate::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
 
