@@ -141,6 +141,7 @@ fn router(heads: &[Arc<RuleHead>], odd: u16) -> Snapshot {
         usable: true,
         attached: true,
         metered: false,
+        home_link: false,
         mtu: 1500,
         rtt: None,
         jitter: None,

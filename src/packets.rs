@@ -432,7 +432,7 @@ fn carry(
         }
     };
     match verdict {
-        Verdict::Send { path } => send(shared, path, out),
+        Verdict::Send { path } | Verdict::Reject { path, .. } => send(shared, path, out),
         Verdict::Replicate(sends) => {
             sends.parts(out).for_each(|(path, part)| send(shared, path, part));
         }
@@ -460,6 +460,8 @@ fn carry(
         Verdict::SignallingFailed { source, destination, .. } => {
             arrived(Arrived::Failed { source, destination });
         }
+        // Nobody asks for these yet.
+        Verdict::UnknownBinding { .. } | Verdict::Discovery { .. } => {}
         Verdict::Ignore(_) | Verdict::Drop(_) => {}
     }
 }

@@ -6,16 +6,52 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use mtun_policy::{Bid, RuleId};
 
+use crate::decide::Encapsulation;
 use crate::moves::MoveReason;
 use crate::reason::{DropReason, IgnoreReason};
 
 /// Which way a packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// Into the tunnel.
+    /// Towards the other end.
     Out,
-    /// Out of the tunnel.
+    /// From the other end.
     In,
+}
+
+/// In which form packets were carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Form {
+    /// In the tunnel.
+    Tunnel,
+    /// Straight between a care-of address and a correspondent (RFC 6275 §9.3.2, §11.3.1).
+    Optimized,
+    /// As they are, on the home link.
+    Plain,
+    /// Outside the tunnel by a rule that says so.
+    Breakout,
+}
+
+impl Form {
+    /// The name used in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tunnel => "tunnel",
+            Self::Optimized => "optimized",
+            Self::Plain => "plain",
+            Self::Breakout => "breakout",
+        }
+    }
+}
+
+impl From<&Encapsulation> for Form {
+    fn from(encapsulation: &Encapsulation) -> Self {
+        match encapsulation {
+            Encapsulation::Tunnel { .. } => Self::Tunnel,
+            Encapsulation::Optimized { .. } => Self::Optimized,
+            Encapsulation::Plain => Self::Plain,
+        }
+    }
 }
 
 /// One counter of carried packets.
@@ -27,6 +63,8 @@ pub struct Traffic {
     pub bid: Option<Bid>,
     /// The direction.
     pub direction: Direction,
+    /// The form.
+    pub form: Form,
     /// Packets.
     pub packets: u64,
     /// Octets of inner packets.
@@ -53,7 +91,7 @@ pub struct CounterSnapshot {
     pub drops: Vec<(DropReason, u64)>,
     /// Every reason, also those that never occurred.
     pub ignores: Vec<(IgnoreReason, u64)>,
-    /// Sorted by rule, binding and direction.
+    /// Sorted by rule, binding, direction and form.
     pub traffic: Vec<Traffic>,
     /// Moves that occurred, sorted by their links and reason.
     pub moves: Vec<Moves>,
@@ -83,7 +121,7 @@ const MAX_MOVES: usize = 1024;
 
 type MoveSeries = (Option<Bid>, Option<Bid>, MoveReason);
 
-type Series = (Option<RuleId>, Option<Bid>, Direction);
+type Series = (Option<RuleId>, Option<Bid>, Direction, Form);
 
 #[derive(Debug, Default)]
 struct Cell {
@@ -145,20 +183,21 @@ impl Counters {
         rule: Option<RuleId>,
         bid: Option<Bid>,
         direction: Direction,
+        form: Form,
         octets: usize,
     ) {
         let count = |cell: &Cell| {
             cell.packets.fetch_add(1, Ordering::Relaxed);
             cell.bytes.fetch_add(octets as u64, Ordering::Relaxed);
         };
-        let series = (rule, bid, direction);
+        let series = (rule, bid, direction, form);
         if let Some(cell) = self.traffic.read().unwrap_or_else(PoisonError::into_inner).get(&series)
         {
             return count(cell);
         }
         let mut traffic = self.traffic.write().unwrap_or_else(PoisonError::into_inner);
         let full = traffic.len() >= MAX_SERIES;
-        let series = if full { (None, None, direction) } else { series };
+        let series = if full { (None, None, direction, form) } else { series };
         count(traffic.entry(series).or_default());
     }
 
@@ -168,15 +207,16 @@ impl Counters {
         let traffic = self.traffic.read().unwrap_or_else(PoisonError::into_inner);
         let mut traffic: Vec<_> = traffic
             .iter()
-            .map(|(&(rule, bid, direction), cell)| Traffic {
+            .map(|(&(rule, bid, direction, form), cell)| Traffic {
                 rule,
                 bid,
                 direction,
+                form,
                 packets: read(&cell.packets),
                 bytes: read(&cell.bytes),
             })
             .collect();
-        traffic.sort_unstable_by_key(|t| (t.rule, t.bid, t.direction));
+        traffic.sort_unstable_by_key(|t| (t.rule, t.bid, t.direction, t.form));
         let moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
         let mut moves: Vec<_> = moves
             .iter()

@@ -14,24 +14,32 @@
 //! | mobile node | updates | source is the home address | tunnel to the home agent |
 //! | mobile router | updates | source is in its prefix | tunnel to the home agent |
 //! | home agent | cache | destination is a home address or in a prefix | tunnel to a care-of address by that mobile's own rules |
+//! | correspondent | correspondents | source and destination are a pair that a mobile bound | type 2 routing header to a care-of address |
 //! | mobile router | also | ingress is a further source's | outside the tunnel, or not at all |
+//!
+//! The rules choose the binding. Whether a home address's packet then goes straight to its
+//! correspondent instead of through the tunnel, by the same binding, is for what the correspondent
+//! holds to say ([`crate::straight`]).
 //!
 //! Three steps. Whose packet is it; does what is remembered of its flow still hold; else the walk
 //! over the rules, and whether the flow keeps the link it has ([`crate::settle`]).
 //!
-//! Standards: RFC 6275 §10.4.2, §11.3.1; RFC 3963 §5.5, §6.4; RFC 5648 §6.5; RFC 6089 §4.3, §5.3.6.
+//! Standards: RFC 6275 §9.3.2, §10.4.2, §11.3.1; RFC 3963 §5.5, §6.4; RFC 5648 §6.5; RFC 6089 §4.3, §5.3.6.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use mtun_policy::{Bid, BlockReply, Choice, FlowKey, Origin, RuleId, Ruling};
+use mtun_policy::{Bid, BlockReply, Choice, FlowKey, HomeAddress, Origin, RuleId, Ruling};
 
 use crate::groups::GroupKey;
 use crate::memory::{Answer, Marks, Memory, Remembered, Way};
 use crate::moves::Moved;
+use crate::pairs::Pair;
 use crate::reason::DropReason;
+use crate::registration::{Binding, Present, Registration};
 use crate::settle::{Asked, Kept, Settled, Wish, is_open};
-use crate::snapshot::{Binding, Present, Registration, Snapshot};
+use crate::snapshot::Snapshot;
+use crate::straight::Straight;
 use crate::wire::MOBILITY_HEADER;
 
 /// Which table answered, that is, which end of the tunnel this node is.
@@ -39,7 +47,7 @@ use crate::wire::MOBILITY_HEADER;
 pub enum Side {
     /// The binding update list: this node is the mobile.
     Near,
-    /// The binding cache: this node is the home agent.
+    /// The binding cache: this node is the home agent, or a correspondent.
     Far,
 }
 
@@ -85,6 +93,7 @@ pub struct Route<'s> {
     /// That the flow leaves its link with this packet, and why.
     pub moved: Option<Moved>,
     pub(crate) kept: Kept,
+    pub(crate) straight: Straight<'s>,
 }
 
 /// The ways of the copies of one packet. The receiver does not remove duplicates: both ends of a
@@ -105,7 +114,7 @@ impl<'s> Copies<'s> {
             move |bid: &Bid| first.registration.binding(Some(*bid)).filter(|b| b.carries());
         let bindings = self.links.iter().filter_map(carries);
         bindings.take(usize::from(self.copies)).filter_map(move |binding| {
-            let encapsulation = encapsulation(first.side, first.registration, binding)?;
+            let encapsulation = first.by(binding)?;
             Some(Route { binding, encapsulation, ..first })
         })
     }
@@ -139,11 +148,26 @@ pub enum Encapsulation {
         /// Outer destination.
         destination: Ipv6Addr,
     },
+    /// Straight between a care-of address and a correspondent, past the home agent: not wrapped,
+    /// but with other addresses in its header and its own in extension headers (RFC 6275 §6.3,
+    /// §6.4).
+    Optimized {
+        /// Source address in the IPv6 header.
+        source: Ipv6Addr,
+        /// Destination address in the IPv6 header.
+        destination: Ipv6Addr,
+        /// For the Home Address option, if this end is the mobile's.
+        home_address: Option<Ipv6Addr>,
+        /// For the type 2 routing header, if the other end is a mobile's.
+        routing_header: Option<Ipv6Addr>,
+    },
+    /// Not at all: the mobile is on its home link.
+    Plain,
 }
 
 /// Whose packet it is.
 enum Party<'s> {
-    Of { registration: &'s Registration, side: Side, origin: Origin },
+    Of { registration: &'s Registration, side: Side, origin: Origin, bound: bool },
     Hairpin,
     Nobody,
 }
@@ -158,11 +182,19 @@ pub fn decide<'s>(
     now: Duration,
     memory: Memory<'_>,
 ) -> Decision<'s> {
-    let (registration, side, origin) = match party(snapshot, key) {
-        Party::Of { registration, side, origin } => (registration, side, origin),
+    let (registration, side, origin, bound) = match party(snapshot, key) {
+        Party::Of { registration, side, origin, bound } => (registration, side, origin, bound),
         // TN-06: the far end of this tunnel would send it straight back.
         Party::Hairpin => return Decision::Drop(DropReason::Hairpin),
         Party::Nobody => return Decision::Pass,
+    };
+    let leave = |settled: Settled<'s>| {
+        let straight = match side {
+            Side::Near => Straight::near(snapshot, registration, key, settled.rule),
+            Side::Far if bound => Straight::Far,
+            Side::Far => Straight::No,
+        };
+        leave(registration, side, settled, straight)
     };
     // Signalling of others is not subject to flow policy (RFC 6089 §4.3): one way for all of it.
     if side == Side::Far && key.protocol == MOBILITY_HEADER {
@@ -170,14 +202,14 @@ pub fn decide<'s>(
             Some(binding) => {
                 let (way, kept) = (Way::Tunnel, Kept::default());
                 let (rule, otherwise, moved) = (None, false, None);
-                leave(registration, side, Settled { rule, otherwise, binding, way, moved, kept })
+                leave(Settled { rule, otherwise, binding, way, moved, kept })
             }
             None => Decision::Drop(DropReason::NoUsableBinding),
         };
     }
     let asked = Asked { registration, side, key, now, memory };
     if let Some(settled) = asked.again() {
-        return leave(registration, side, settled);
+        return leave(settled);
     }
     let present = Present(registration);
     let choice = registration.policy.choose(key, origin, &present, memory.last_verified());
@@ -188,7 +220,7 @@ pub fn decide<'s>(
     match choice {
         Choice::Use { rule, bid, otherwise } => {
             let (way, binding) = (Way::Tunnel, open(bid, Way::Tunnel));
-            leave(registration, side, asked.settle(Wish { rule, otherwise, way, binding }))
+            leave(asked.settle(Wish { rule, otherwise, way, binding }))
         }
         Choice::Copies { rule, links, copies, otherwise } => {
             let mut usable = links.iter().filter_map(|bid| registration.binding(Some(*bid)));
@@ -196,7 +228,7 @@ pub fn decide<'s>(
                 return Decision::Drop(DropReason::NoUsableBinding);
             };
             let wish = Wish { rule: Some(rule), otherwise, way: Way::Copies, binding };
-            match leave(registration, side, asked.settle(wish)) {
+            match leave(asked.settle(wish)) {
                 Decision::Forward(first) => Decision::Replicate(Copies { first, links, copies }),
                 other => other,
             }
@@ -209,7 +241,7 @@ pub fn decide<'s>(
         Choice::Breakout { rule, bid, translate, otherwise } => {
             let way = Way::Breakout { translate };
             let wish = Wish { rule: Some(rule), otherwise, way, binding: open(bid, way) };
-            leave(registration, side, asked.settle(wish))
+            leave(asked.settle(wish))
         }
         Choice::Block { rule, reply, .. } => Decision::Refuse { registration, rule, reply },
         Choice::Nothing(_) => Decision::Drop(match origin {
@@ -224,13 +256,34 @@ fn party<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Party<'s> {
         Some(near) => (Side::Near, near, snapshot.updates.lookup(key.destination)),
         None => match snapshot.cache.lookup(key.destination) {
             Some(far) => (Side::Far, far, snapshot.cache.lookup(key.source)),
-            None => return also(snapshot, key),
+            None => {
+                return match bound(snapshot, key) {
+                    Some(registration) => {
+                        let (side, origin) = (Side::Far, Origin::Home);
+                        Party::Of { registration, side, origin, bound: true }
+                    }
+                    None => also(snapshot, key),
+                };
+            }
         },
     };
     if back.is_some_and(|back| back.home_address == registration.home_address) {
         return Party::Hairpin;
     }
-    Party::Of { registration, side, origin: Origin::Home }
+    Party::Of { registration, side, origin: Origin::Home, bound: false }
+}
+
+/// A packet of our own to a mobile that is bound at us. A Mobility Header is not such a packet:
+/// it goes to the home address as if nobody had moved (RFC 6275 §6.1, §9.3.2).
+pub(crate) fn bound<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Option<&'s Registration> {
+    let (IpAddr::V6(source), IpAddr::V6(destination)) = (key.source, key.destination) else {
+        return None;
+    };
+    if key.protocol == MOBILITY_HEADER {
+        return None;
+    }
+    let home_address = HomeAddress(destination);
+    snapshot.correspondents.get(&Pair { home_address, correspondent: source })
 }
 
 /// A further source of one of our homes. What is for that home's own network has come astray.
@@ -242,7 +295,7 @@ fn also<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Party<'s> {
     if snapshot.updates.lookup(key.destination).is_some() {
         return Party::Hairpin;
     }
-    Party::Of { registration, side: Side::Near, origin: Origin::Also }
+    Party::Of { registration, side: Side::Near, origin: Origin::Also, bound: false }
 }
 
 impl<'s> Asked<'s, '_> {
@@ -280,13 +333,18 @@ impl<'s> Asked<'s, '_> {
 }
 
 /// Says how a settled packet leaves.
-fn leave<'s>(registration: &'s Registration, side: Side, settled: Settled<'s>) -> Decision<'s> {
+fn leave<'s>(
+    registration: &'s Registration,
+    side: Side,
+    settled: Settled<'s>,
+    straight: Straight<'s>,
+) -> Decision<'s> {
     let Settled { rule, otherwise, binding, way, moved, kept } = settled;
     if let Way::Breakout { translate } = way {
         let out = Breakout { registration, rule, otherwise, binding, translate, moved, kept };
         return Decision::Breakout(out);
     }
-    match encapsulation(side, registration, binding) {
+    match straight.by(side, registration, binding) {
         Some(encapsulation) => Decision::Forward(Route {
             registration,
             side,
@@ -296,6 +354,7 @@ fn leave<'s>(registration: &'s Registration, side: Side, settled: Settled<'s>) -
             encapsulation,
             moved,
             kept,
+            straight,
         }),
         None => Decision::Drop(DropReason::NoUsableBinding),
     }
@@ -345,7 +404,17 @@ impl Decision<'_> {
 impl Route<'_> {
     /// How a packet of the same flow would be wrapped by another binding.
     pub(crate) fn by(&self, binding: &Binding) -> Option<Encapsulation> {
-        encapsulation(self.side, self.registration, binding)
+        self.straight.by(self.side, self.registration, binding)
+    }
+
+    /// The same way through the tunnel, for a packet whose own headers do not go with those of a
+    /// straight one.
+    pub(crate) fn through_tunnel(self) -> Self {
+        let through = Self { straight: Straight::No, ..self };
+        match through.by(self.binding) {
+            Some(encapsulation) if self.side == Side::Near => Self { encapsulation, ..through },
+            _ => self,
+        }
     }
 
     /// What to remember of this way, made for `key` with this `memory`.
@@ -396,19 +465,4 @@ impl<'d> Left<'d> {
             moved: self.moved.or(before.and_then(|answer| answer.moved)),
         }
     }
-}
-
-/// Near towards the agent, far towards the care-of address; `None` for a family that cannot be
-/// encapsulated.
-fn encapsulation(
-    side: Side,
-    registration: &Registration,
-    binding: &Binding,
-) -> Option<Encapsulation> {
-    let IpAddr::V6(care_of) = binding.care_of.0 else { return None };
-    let peer = registration.peer;
-    Some(match side {
-        Side::Near => Encapsulation::Tunnel { source: care_of, destination: peer },
-        Side::Far => Encapsulation::Tunnel { source: peer, destination: care_of },
-    })
 }

@@ -14,7 +14,8 @@ use crate::decide::{Decision, decide};
 use crate::flow_table::FlowEntry;
 use crate::memory::{Memory, Remembered};
 use crate::reason::DropReason;
-use crate::snapshot::{Registration, Snapshot};
+use crate::registration::Registration;
+use crate::snapshot::Snapshot;
 
 /// A flow that would leave otherwise than it does.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! Wrapping and unwrapping: IPv6 in IPv6 (RFC 2473).
+//! Wrapping and unwrapping: IPv6 in IPv6 (RFC 2473). What goes straight is not wrapped; see
+//! [`crate::optimized`].
 //!
 //! The tunnel is one hop (RFC 2473 §3.1). A packet that is forwarded through it loses one from
 //! its hop limit, once, and the kernel has taken that one when it forwarded the packet into the
@@ -15,7 +16,10 @@
 //! itself a tunnel packet gets one, so that tunnels in tunnels end after
 //! [`DEFAULT_LIMIT`] more.
 
+use std::net::Ipv6Addr;
+
 use crate::decide::Encapsulation;
+use crate::optimized::Headers;
 use crate::packet::Inner;
 use crate::reason::DropReason;
 use crate::wire::ipv6::HEADER;
@@ -46,11 +50,51 @@ pub fn overhead(limit: Option<u8>) -> usize {
     HEADER + limit.map_or(0, |_| tunnel_limit::HEADER)
 }
 
+impl Encapsulation {
+    /// The name used by `mtun`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tunnel { .. } => "ipv6-in-ipv6",
+            Self::Optimized { .. } => "optimized",
+            Self::Plain => "plain",
+        }
+    }
+
+    /// Octets that it adds to a packet with this Tunnel Encapsulation Limit.
+    pub fn overhead(&self, limit: Option<u8>) -> usize {
+        match self {
+            Self::Tunnel { .. } => overhead(limit),
+            Self::Optimized { .. } => self.headers().octets(),
+            Self::Plain => 0,
+        }
+    }
+
+    /// The extension headers that it puts into a packet.
+    pub(crate) fn headers(&self) -> Headers {
+        match *self {
+            Self::Optimized { home_address, routing_header, .. } => {
+                Headers { home_address, routing_header }
+            }
+            Self::Tunnel { .. } | Self::Plain => Headers::default(),
+        }
+    }
+
+    /// Source and destination address of what leaves, where they are not the packet's own.
+    pub fn outer(&self) -> Option<(Ipv6Addr, Ipv6Addr)> {
+        match *self {
+            Self::Tunnel { source, destination } | Self::Optimized { source, destination, .. } => {
+                Some((source, destination))
+            }
+            Self::Plain => None,
+        }
+    }
+}
+
 /// Appends the outer packet, whole; fragmenting it is [`crate::mtu`]'s business.
 ///
 /// Appends nothing and says so if the length does not fit an IPv6 packet.
 pub fn encapsulate(
-    encapsulation: Encapsulation,
+    (source, destination): (Ipv6Addr, Ipv6Addr),
     inner: &Inner,
     packet: &[u8],
     limit: Option<u8>,
@@ -58,7 +102,6 @@ pub fn encapsulate(
     flow_label: u32,
     out: &mut Vec<u8>,
 ) -> Result<(), DropReason> {
-    let Encapsulation::Tunnel { source, destination } = encapsulation;
     let length = packet.len() + overhead(limit) - HEADER;
     Header {
         traffic_class: inner.header.traffic_class & !3 | outer_ecn(inner.header.traffic_class & 3),

@@ -5,9 +5,12 @@
 //! threads may share one engine: the snapshot is read without a lock, and the flow table and the
 //! few other stores have short locks of their own, never two at once.
 //!
-//! The only [`Verdict::Send`] is made from a [`Route`](crate::Route), and a route is always wrapped.
-//! The only way past the tunnel is [`Verdict::Breakout`], and [`decide`](crate::decide()) gives it to a home source only if the
-//! source is translated.
+//! The only [`Verdict::Send`] is made from a [`Route`](crate::Route). A route never leaves with a
+//! home source in its outer header, but on the home link itself ([`Encapsulation::Plain`]).
+//! The only way past that is [`Verdict::Breakout`], and [`decide`](crate::decide()) gives it to a
+//! home source only if the source is translated.
+//!
+//! [`Encapsulation::Plain`]: crate::Encapsulation::Plain
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
@@ -26,13 +29,16 @@ use crate::groups::GroupTable;
 use crate::memory::Memory;
 use crate::moves::{MoveRecord, MoveRing};
 use crate::mtu::PathMtus;
+use crate::notes::{Notes, RouteNote};
 use crate::reason::{DropReason, IgnoreReason};
 use crate::reassembly::{Limits, Reassembly};
 use crate::reevaluate::Reevaluation;
+use crate::registration::PathId;
 use crate::sends::Sends;
-use crate::snapshot::{PathId, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::uids::Uids;
 use crate::verified::VerifiedSources;
+use crate::wire::Header;
 
 /// What the operator may choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +70,7 @@ impl Default for Settings {
 /// What to do with a packet. `out` is the buffer handed to the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// `out` holds one outer packet, or its fragments one after the other: see
+    /// `out` holds one packet as it leaves, or its fragments one after the other: see
     /// [`wire::packets`](crate::wire::packets).
     Send {
         /// How they leave.
@@ -111,6 +117,37 @@ pub enum Verdict {
         /// ICMPv6 code.
         code: u8,
     },
+    /// Data with a Home Address option whose home address is not bound to its source: dropped,
+    /// and to be answered with a Binding Error (RFC 6275 §9.3.1).
+    UnknownBinding {
+        /// Where the packet came from.
+        source: Ipv6Addr,
+        /// The address of the option.
+        home_address: Ipv6Addr,
+        /// Our address that it was for; that of the type 2 routing header, if it had one.
+        destination: Ipv6Addr,
+    },
+    /// An ICMPv6 message of home agent or prefix discovery (types 144 to 147) to one of our
+    /// addresses; `out` holds it, its checksum not yet looked at.
+    Discovery {
+        /// Source address of the IPv6 header.
+        source: Ipv6Addr,
+        /// Destination address of the IPv6 header.
+        destination: Ipv6Addr,
+        /// From the Home Address option.
+        home_address: Option<Ipv6Addr>,
+        /// From the type 2 routing header; one of our home addresses.
+        routing_header: Option<Ipv6Addr>,
+    },
+    /// A received packet was dropped for this reason, and `out` holds the ICMPv6 error for its
+    /// source, to be sent as it is by the path on which the packet came. It comes from the address
+    /// to which that packet was sent.
+    Reject {
+        /// Why.
+        reason: DropReason,
+        /// How the answer leaves.
+        path: PathId,
+    },
     /// Not for the tunnel, or not yet.
     Ignore(IgnoreReason),
     /// Dropped.
@@ -125,6 +162,7 @@ pub struct Engine {
     pub(crate) flows: FlowTable,
     pub(crate) groups: GroupTable,
     pub(crate) moves: MoveRing,
+    pub(crate) notes: Notes,
     pub(crate) reevaluation: Reevaluation,
     pub(crate) uids: Option<Box<dyn Uids>>,
     pub(crate) firsts: Firsts,
@@ -148,6 +186,7 @@ impl Engine {
             flows: FlowTable::new(settings.flows, secret.clone()),
             groups: GroupTable::new(secret.clone()),
             moves: MoveRing::default(),
+            notes: Notes::new(secret.clone()),
             reevaluation: Reevaluation::default(),
             uids: None,
             firsts: Firsts::new(secret.clone()),
@@ -190,27 +229,42 @@ impl Engine {
 
     /// Takes an outer packet that an uplink received.
     ///
-    /// `_path` says on which one. It does not decide: the addresses do, and those of one uplink
-    /// may legally arrive on another.
-    pub fn inbound(
-        &self,
-        _path: PathId,
-        outer: &[u8],
-        now: Duration,
-        out: &mut Vec<u8>,
-    ) -> Verdict {
+    /// `path` says on which one. It does not decide: the addresses do, and those of one uplink
+    /// may legally arrive on another. Answers to malformed packets go back by it.
+    pub fn inbound(&self, path: PathId, outer: &[u8], now: Duration, out: &mut Vec<u8>) -> Verdict {
         out.clear();
-        let verdict = self.receive(outer, now, out).unwrap_or_else(Verdict::Drop);
+        let verdict = match self.receive(outer, now, out) {
+            Ok(verdict) => verdict,
+            Err(refusal) => {
+                out.clear();
+                self.counters.drop(refusal.reason);
+                let packet = outer.get(..length_of(outer)).unwrap_or(outer);
+                return match self.answer(&refusal, packet, now, out) {
+                    Verdict::Answer(reason) => Verdict::Reject { reason, path },
+                    other => other,
+                };
+            }
+        };
         match verdict {
             Verdict::Drop(reason) => self.counters.drop(reason),
             Verdict::Ignore(reason) => self.counters.ignore(reason),
-            Verdict::Signalling { .. } => self.counters.signalling(),
+            Verdict::UnknownBinding { .. } => {
+                self.counters.drop(DropReason::HomeAddressWithoutBinding);
+            }
+            Verdict::Signalling { .. } | Verdict::Discovery { .. } => {
+                self.counters.signalling();
+                return verdict;
+            }
             _ => return verdict,
         }
-        if !matches!(verdict, Verdict::Signalling { .. }) {
-            out.clear();
-        }
+        out.clear();
         verdict
+    }
+
+    /// What traffic told about pairs of home addresses and correspondents since the last call,
+    /// oldest first. What nobody asked for in time is lost.
+    pub fn route_notes(&self) -> Vec<RouteNote> {
+        self.notes.drain()
     }
 
     /// The flows remembered at present.
@@ -259,4 +313,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// The octets of a packet without what its link may have padded.
+fn length_of(packet: &[u8]) -> usize {
+    Header::parse(packet).map_or(0, |header| header.total_length())
 }

@@ -7,13 +7,14 @@ use mtun_policy::{
     Bid, BlockReply, CareOfAddress, FlowKey, HomeAddress, HomeName, RuleId, RuleName,
 };
 
-use crate::decide::{Decision, Encapsulation, Route, Side, decide};
+use crate::decide::{Decision, Encapsulation, Route, Side, bound, decide};
 use crate::memory::{Due, Memory};
 use crate::moves::Moved;
 use crate::mtu::{MIN_MTU, inner_mtu};
 use crate::reason::DropReason;
-use crate::snapshot::{PathId, Registration, Snapshot};
-use crate::wire::ipv6;
+use crate::registration::{PathId, Registration};
+use crate::snapshot::Snapshot;
+use crate::straight::{NotStraight, why_not};
 
 /// The fate of one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub struct ExplainedRegistration {
 /// What happens to the packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// Into the tunnel.
+    /// By a binding: into the tunnel, straight or plain.
     Forwarded {
         /// The binding's number.
         bid: Option<Bid>,
@@ -70,8 +71,11 @@ pub enum Fate {
         path: PathId,
         /// The largest inner packet that fits.
         inner_mtu: usize,
+        /// Why a packet of our home goes through the tunnel and not straight; `None` if it goes
+        /// straight, or is none.
+        not_straight: Option<NotStraight>,
     },
-    /// A copy into the tunnel by each of these, the flow's own binding first.
+    /// A copy by each of these, the flow's own binding first.
     Replicated(Vec<ExplainedCopy>),
     /// Outside the tunnel.
     BrokenOut {
@@ -116,6 +120,7 @@ pub fn explain(snapshot: &Snapshot, key: &FlowKey, now: Duration, memory: Memory
         .lookup(key.source)
         .map(|near| (Side::Near, near))
         .or_else(|| snapshot.cache.lookup(key.destination).map(|far| (Side::Far, far)))
+        .or_else(|| Some((Side::Far, bound(snapshot, key)?)))
         .or_else(|| {
             let home = snapshot.also.get(&key.ingress)?;
             Some((Side::Near, snapshot.updates.get(*home)?))
@@ -130,7 +135,9 @@ pub fn explain(snapshot: &Snapshot, key: &FlowKey, now: Duration, memory: Memory
         Decision::Refuse { rule, reply, .. } => {
             (Fate::Refused(reply), Some((rule.head.id, rule.head.name.clone())), false)
         }
-        Decision::Forward(route) => (forwarded(&route), named(&route), route.otherwise),
+        Decision::Forward(route) => {
+            (forwarded(snapshot, &route, key), named(&route), route.otherwise)
+        }
         Decision::Replicate(copies) => {
             let each = copies.routes().map(|route| ExplainedCopy {
                 bid: route.binding.bid,
@@ -171,12 +178,18 @@ pub fn explain(snapshot: &Snapshot, key: &FlowKey, now: Duration, memory: Memory
     }
 }
 
-fn forwarded(route: &Route<'_>) -> Fate {
+fn forwarded(snapshot: &Snapshot, route: &Route<'_>, key: &FlowKey) -> Fate {
+    let Route { registration, binding, rule, .. } = *route;
+    let tunnelled =
+        matches!((route.side, route.encapsulation), (Side::Near, Encapsulation::Tunnel { .. }));
+    let not_straight =
+        tunnelled.then(|| why_not(snapshot, registration, binding, key, rule)).flatten();
     Fate::Forwarded {
-        bid: route.binding.bid,
-        care_of: route.binding.care_of,
+        bid: binding.bid,
+        care_of: binding.care_of,
         encapsulation: route.encapsulation,
-        path: route.binding.path,
-        inner_mtu: inner_mtu(route.binding.mtu, ipv6::HEADER),
+        path: binding.path,
+        inner_mtu: inner_mtu(binding.mtu, route.encapsulation.overhead(None)),
+        not_straight,
     }
 }

@@ -108,8 +108,9 @@ const OCTETS: u64 = (1 << 48) - 1;
 
 /// What one cache line tells of a flow's last answer, for those who look many flows up at once.
 ///
-/// There is one only if the flow goes through the tunnel by one binding of its own, and no move
-/// of it is due.
+/// There is one only if the flow goes by one binding of its own and not by a breakout, and no move
+/// of it is due. Whether it goes straight or through the tunnel is looked up for every packet and
+/// is not said here.
 ///
 /// It holds for the addresses, protocol, ports, DSCP and ingress of the packet that it was given
 /// for. Whoever relies on it has to see that the generation is still the registration's and that
@@ -205,20 +206,20 @@ impl FlowTable {
     }
 
     /// Notes a packet admitted on a binding; `key` is its own, not the mirrored one. Returns the
-    /// rule by which the flow goes out, for the counters.
+    /// answer by which the flow goes out, for the counters.
     pub fn received(
         &self,
         key: &FlowKey,
         bid: Option<Bid>,
         octets: usize,
         now: Duration,
-    ) -> Option<RuleId> {
+    ) -> Option<Answer> {
         self.update(&key.mirrored(), now, |slot| {
             slot.memory.last_verified = bid;
             slot.memory.last_seen = now;
             slot.bytes_in += octets as u64;
             slot.packets_in += 1;
-            slot.memory.answer.and_then(|answer| answer.rule)
+            slot.memory.answer
         })
     }
 

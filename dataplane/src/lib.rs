@@ -13,8 +13,10 @@
 //! decisions and never makes one.
 //!
 //! Three rules hold everywhere in this crate:
-//! * A packet with a home source leaves encapsulated, translated, or not at all. There is no other
-//!   kind of [`Verdict::Send`], and the only way past the tunnel is [`Verdict::Breakout`].
+//! * A packet with a home source leaves encapsulated, straight with a care-of address in its place,
+//!   translated, or not at all. The one exception is the home link itself, where the home address
+//!   belongs. There is no other kind of [`Verdict::Send`], and the only other way past the tunnel is
+//!   [`Verdict::Breakout`].
 //! * Every way of saying no is a [`DropReason`] or an [`IgnoreReason`], and each is counted.
 //! * Nothing from the wire panics or allocates without a bound.
 //!
@@ -39,22 +41,31 @@ mod groups;
 mod memory;
 mod moves;
 mod mtu;
+mod notes;
+mod optimized;
 mod packet;
+mod pairs;
 mod reason;
 mod reassembly;
 mod receive;
+mod receive_straight;
 mod reevaluate;
+mod registration;
 mod relay;
 mod send;
 mod sends;
 mod settle;
+mod sharded;
 mod snapshot;
+mod straight;
 mod uids;
 mod verified;
 pub mod wire;
 
-pub use admit::{Admitted, OuterKey, admit};
-pub use counters::{CounterSnapshot, Counters, Direction, Moves, Traffic};
+pub use admit::{
+    Admitted, AdmittedStraight, NotStraightIn, OuterKey, StraightKey, admit, admit_straight,
+};
+pub use counters::{CounterSnapshot, Counters, Direction, Form, Moves, Traffic};
 pub use decide::{Breakout, Copies, Decision, Encapsulation, Route, Side, decide};
 pub use diff::{Course, CourseEnd, WouldMove, diff};
 pub use encapsulation::{EcnViolation, inner_ecn, outer_ecn};
@@ -65,9 +76,13 @@ pub use groups::{GroupKey, GroupTable};
 pub use memory::{Answer, Due, Marks, Memory, Remembered, Way};
 pub use moves::{MoveReason, MoveRecord, Moved};
 pub use mtu::{MIN_MTU, inner_mtu};
+pub use notes::RouteNote;
 pub use packet::{Inner, InnerFragment};
+pub use pairs::{Held, HeldBinding, Pair, PairEntry, PairTable};
 pub use reason::{DropReason, IgnoreReason};
 pub use reassembly::Limits;
+pub use registration::{Binding, PathId, Registration};
 pub use sends::Sends;
-pub use snapshot::{Binding, BindingTable, PathId, Registration, Snapshot};
+pub use snapshot::{BindingTable, Snapshot};
+pub use straight::NotStraight;
 pub use uids::Uids;

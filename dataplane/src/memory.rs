@@ -8,7 +8,7 @@ use mtun_policy::{Bid, Field, FieldSet, FlowKey, RuleId, Sticky};
 
 use crate::groups::GroupTable;
 use crate::moves::{MoveReason, Moved};
-use crate::snapshot::Registration;
+use crate::registration::Registration;
 
 /// What may be asked about the past of a packet's flow.
 #[derive(Clone, Copy, Debug, Default)]

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use crate::wire::ipv6::{HEADER, Header};
+use crate::optimized::Cut;
+use crate::wire::ipv6::HEADER;
 use crate::wire::{Chain, FRAGMENT};
 
 /// Every IPv6 link takes this much (RFC 8200 §5).
@@ -36,20 +37,31 @@ pub fn is_too_big(inner_length: usize, inner_mtu: usize) -> bool {
 
 /// Cuts the one outer packet at the end of `out`, which begins at `start`, into fragments of at
 /// most `path_mtu` octets (RFC 8200 §4.5). All headers before the payload of the tunnel go into
-/// the first fragment.
-pub fn fragment(out: &mut Vec<u8>, start: usize, path_mtu: u16, identification: u32) {
-    let room = usize::from(path_mtu.max(MIN_MTU)) - HEADER - 8;
-    let step = room & !7;
+/// the first fragment; what stands before the cut goes into each. Where the cut is at a Fragment
+/// header already, that fragment is cut into smaller ones of the same packet.
+pub fn fragment(out: &mut Vec<u8>, start: usize, cut: Cut, path_mtu: u16, identification: u32) {
     let whole = out.split_off(start);
-    let Some(header) = Header::parse(&whole) else { return };
-    let payload = &whole[HEADER..];
+    let (front, rest) = whole.split_at(cut.at);
+    let announced = front[cut.announced_at];
+    let (next, first, last, identification, payload) = match rest.split_first_chunk::<8>() {
+        Some(([next, _, a, b, identification @ ..], payload)) if announced == FRAGMENT => {
+            let field = u16::from_be_bytes([*a, *b]);
+            (*next, field & 0xfff8, field & 1, u32::from_be_bytes(*identification), payload)
+        }
+        _ => (announced, 0, 0, identification, rest),
+    };
+    let room = usize::from(path_mtu.max(MIN_MTU)) - cut.at - 8;
+    let step = room & !7;
     let pieces = payload.len().div_ceil(step);
     for (number, piece) in payload.chunks(step).enumerate() {
-        let more = u16::from(number + 1 < pieces);
-        Header { payload_length: (8 + piece.len()) as u16, next_header: FRAGMENT, ..header }
-            .emit(out);
-        out.extend_from_slice(&[header.next_header, 0]);
-        out.extend_from_slice(&((number * step) as u16 | more).to_be_bytes());
+        let more = if number + 1 < pieces { 1 } else { last };
+        let at = out.len();
+        out.extend_from_slice(front);
+        out[at + cut.announced_at] = FRAGMENT;
+        let length = (cut.at - HEADER + 8 + piece.len()) as u16;
+        out[at + 4..at + 6].copy_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(&[next, 0]);
+        out.extend_from_slice(&(first.wrapping_add((number * step) as u16) | more).to_be_bytes());
         out.extend_from_slice(&identification.to_be_bytes());
         out.extend_from_slice(piece);
     }

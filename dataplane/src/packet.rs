@@ -114,6 +114,11 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether it is an ICMPv6 error.
+    pub(crate) fn is_error(&self) -> bool {
+        self.key.icmp_type.is_some_and(|kind| kind < 128)
+    }
+
     /// Whether it is itself a tunnel packet, for which depth is counted (RFC 2473 §4.1.1).
     pub fn is_tunnelled(&self) -> bool {
         self.chain.upper == IPV6

@@ -57,8 +57,8 @@ reasons! {
         InnerSourceScope = "inner-source-scope",
         /// The same for the inner destination.
         InnerDestinationScope = "inner-destination-scope",
-        /// A type 0 routing header (RFC 5095), or one to our home that is not a type 2 header
-        /// naming it.
+        /// A type 0 routing header (RFC 5095), or one to our home that is not a well-formed type 2
+        /// header naming it.
         RoutingHeader = "routing-header",
         /// A tunnelled packet whose inner source is no mobile's of ours, and whose inner
         /// destination is no home of ours.
@@ -84,6 +84,8 @@ reasons! {
         HomeAddressOption = "home-address-option",
         /// A Home Address option on data, without such a binding (RFC 6275 §9.3.1).
         HomeAddressWithoutBinding = "home-address-without-binding",
+        /// A tunnel packet in a tunnel packet, deeper than is looked into.
+        Nesting = "nesting",
         /// The packet could not be encapsulated within 65535 octets.
         Oversize = "oversize",
     }
@@ -94,6 +96,9 @@ reasons! {
     IgnoreReason {
         /// Addressed to somebody else.
         NotToUs = "not-to-us",
+        /// A type 2 routing header that names no home address of ours: dropped, unless another of
+        /// this node's homes knows it.
+        NotOurHome = "not-our-home",
         /// Neither tunnelled, nor signalling, nor an error about our packets.
         NotTunnelled = "not-tunnelled",
         /// A fragment whose packet is not yet complete.

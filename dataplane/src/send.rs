@@ -10,17 +10,19 @@ use std::time::Duration;
 use mtun_policy::{BlockReply, FlowKey, Ingress};
 
 use crate::answer::Refusal;
-use crate::counters::Direction;
+use crate::counters::{Direction, Form};
 use crate::decide::{Breakout, Decision, Encapsulation, Route, Side, decide};
-use crate::encapsulation::{encapsulate, limit_for, overhead};
+use crate::encapsulation::{encapsulate, limit_for};
 use crate::engine::{Engine, Verdict};
 use crate::memory::{Answer, Memory, Remembered};
 use crate::moves::MoveRecord;
 use crate::mtu::{self, MIN_MTU, inner_mtu, is_too_big, told_mtu};
+use crate::optimized::{Cut, straighten};
 use crate::packet::Inner;
 use crate::reason::DropReason;
+use crate::registration::{Binding, Registration};
 use crate::sends::{MOST, Sends};
-use crate::snapshot::{Binding, Registration, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::uids;
 use crate::wire::icmpv6::IcmpError;
 
@@ -54,20 +56,23 @@ impl Engine {
         let flow = self.flows.remembered(&key);
         key.uid = uids::of(self.uids.as_deref(), &snapshot, &inner, &key, flow.as_ref(), now);
         let leaving = Leaving { inner, packet, key, now };
+        let is_new = flow.is_none_or(|flow| flow.answer.is_none());
         let decision = self.decided(&snapshot, &leaving, flow.as_ref());
         let verdict = match &decision {
             Decision::Forward(route) => {
-                self.wrap(route, &leaving, out)?;
-                self.count(route, &leaving);
+                let route = fitting(*route, &leaving.inner);
+                self.wrap(&route, &leaving, out)?;
+                self.count(&snapshot, &route, &leaving, is_new);
                 Verdict::Send { path: route.binding.path }
             }
             Decision::Replicate(copies) => {
                 let mut sends = Sends::none();
-                for route in copies.routes().take(MOST) {
+                let routes = || copies.routes().take(MOST).map(|it| fitting(it, &leaving.inner));
+                for route in routes() {
                     self.wrap(&route, &leaving, out)?;
                     sends.push(route.binding.path, out.len());
                 }
-                copies.routes().take(MOST).for_each(|route| self.count(&route, &leaving));
+                routes().for_each(|it| self.count(&snapshot, &it, &leaving, is_new));
                 match sends.first() {
                     Some(path) if sends.len() == 1 => Verdict::Send { path },
                     _ => Verdict::Replicate(sends),
@@ -76,7 +81,7 @@ impl Engine {
             Decision::Breakout(breakout) => {
                 self.break_out(breakout, &leaving, out)?;
                 let (rule, bid) = (breakout.rule, breakout.binding.bid);
-                self.counters.carry(rule, bid, Direction::Out, packet.len());
+                self.counters.carry(rule, bid, Direction::Out, Form::Breakout, packet.len());
                 Verdict::Breakout { path: breakout.binding.path, translate: breakout.translate }
             }
             Decision::Pass => return Err(DropReason::NotOurs.into()),
@@ -139,37 +144,62 @@ impl Engine {
         if inner.header.hop_limit == 0 {
             return Err(told(DropReason::HopLimit, IcmpError::HopLimit));
         }
-        let limit = limit_for(inner).map_err(|reason| {
-            let pointer = inner.chain.tunnel_limit.map_or(0, |(_, at)| at as u32);
-            told(reason, IcmpError::ParameterProblem { pointer })
-        })?;
-        let path_mtu = self.path_mtu(route, route.binding, *now);
-        let room = inner_mtu(path_mtu, overhead(limit));
+        let limit = match route.encapsulation {
+            Encapsulation::Tunnel { .. } => limit_for(inner).map_err(|reason| {
+                let pointer = inner.chain.tunnel_limit.map_or(0, |(_, at)| at as u32);
+                told(reason, IcmpError::ParameterProblem { pointer })
+            })?,
+            Encapsulation::Optimized { .. } | Encapsulation::Plain => None,
+        };
+        let room = self.room(&route.encapsulation, route.binding, limit, *now);
         if is_too_big(packet.len(), room) {
             // The least of all links that may carry, so that the next move needs no second try.
             let bindings = route.registration.bindings.iter().filter(|it| it.carries());
-            let least = bindings.map(|it| self.path_mtu(route, it, *now)).min();
-            let least = least.map_or(room, |mtu| inner_mtu(mtu, overhead(limit)).min(room));
-            let mtu = told_mtu(least);
+            let rooms = bindings.filter_map(|it| Some(self.room(&route.by(it)?, it, limit, *now)));
+            let mtu = told_mtu(rooms.min().map_or(room, |least| least.min(room)));
             return Err(told(DropReason::TooBig, IcmpError::PacketTooBig { mtu }));
         }
         let start = out.len();
-        let hop_limit = self.settings.hop_limit;
-        let label = self.flow_label(key);
-        encapsulate(route.encapsulation, inner, packet, limit, hop_limit, label, out)?;
+        let cut = match route.encapsulation {
+            Encapsulation::Tunnel { source, destination } => {
+                let hop_limit = self.settings.hop_limit;
+                let label = self.flow_label(key);
+                encapsulate((source, destination), inner, packet, limit, hop_limit, label, out)?;
+                Cut::HEADER
+            }
+            Encapsulation::Optimized { source, destination, .. } => {
+                let headers = route.encapsulation.headers();
+                straighten(packet, &inner.header, source, destination, &headers, out)?
+            }
+            Encapsulation::Plain => {
+                out.extend_from_slice(packet);
+                return Ok(());
+            }
+        };
         if packet.len() > room {
+            let path_mtu = self.path_mtu(&route.encapsulation, route.binding, *now);
             let identification = self.identification.fetch_add(1, Ordering::Relaxed);
-            mtu::fragment(out, start, path_mtu, identification);
+            mtu::fragment(out, start, cut, path_mtu, identification);
         }
         Ok(())
     }
 
-    /// The MTU of the outer path of a binding of the route's registration.
-    fn path_mtu(&self, route: &Route<'_>, binding: &Binding, now: Duration) -> u16 {
-        match route.by(binding) {
-            Some(Encapsulation::Tunnel { source, destination }) => {
-                self.path_mtus.of(source, destination, binding.mtu, now)
-            }
+    /// The largest inner packet that fits a binding without fragmentation.
+    fn room(
+        &self,
+        encapsulation: &Encapsulation,
+        binding: &Binding,
+        limit: Option<u8>,
+        now: Duration,
+    ) -> usize {
+        let path_mtu = self.path_mtu(encapsulation, binding, now);
+        inner_mtu(path_mtu, encapsulation.overhead(limit))
+    }
+
+    /// The MTU of the outer path of a packet that leaves so by this binding.
+    fn path_mtu(&self, encapsulation: &Encapsulation, binding: &Binding, now: Duration) -> u16 {
+        match encapsulation.outer() {
+            Some((source, destination)) => self.path_mtus.of(source, destination, binding.mtu, now),
             None => binding.mtu.max(MIN_MTU),
         }
     }
@@ -195,9 +225,17 @@ impl Engine {
         Ok(())
     }
 
-    fn count(&self, route: &Route<'_>, leaving: &Leaving<'_>) {
-        let octets = leaving.packet.len();
-        self.counters.carry(route.rule, route.binding.bid, Direction::Out, octets);
+    fn count(&self, snapshot: &Snapshot, route: &Route<'_>, leaving: &Leaving<'_>, is_new: bool) {
+        let Leaving { inner, packet, key, now } = leaving;
+        let form = Form::from(&route.encapsulation);
+        self.counters.carry(route.rule, route.binding.bid, Direction::Out, form, packet.len());
+        match form {
+            Form::Optimized => self.note_straight(route, key, *now),
+            Form::Tunnel if is_new && route.side == Side::Near && !inner.is_error() => {
+                self.want(snapshot, route.registration, key, route.rule, *now);
+            }
+            _ => {}
+        }
     }
 
     /// Notes that the flow left its link, if it did with this decision.
@@ -228,6 +266,16 @@ impl Engine {
         let flow = (source, destination, protocol, source_port, destination_port);
         ((self.labels.hash_one(flow) >> 20) as u32 & 0x000f_ffff).max(1)
     }
+}
+
+/// The way of a packet, through the tunnel if it has headers of its own that do not go with those
+/// of a straight one: another source's option, or a route of its own.
+fn fitting<'s>(route: Route<'s>, inner: &Inner) -> Route<'s> {
+    let chain = &inner.chain;
+    let fits = chain.routing.is_none()
+        && chain.home_address.is_none()
+        && chain.misplaced_home_address.is_none();
+    if fits { route } else { route.through_tunnel() }
 }
 
 /// Our address in answers about a packet that has a route: the end of the tunnel it enters.

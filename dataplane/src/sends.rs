@@ -1,6 +1,6 @@
 //! The packets of one verdict that leave by several links.
 
-use crate::snapshot::PathId;
+use crate::registration::PathId;
 
 /// Copies of one packet at most; a rule that asks for more gets these.
 pub(crate) const MOST: usize = 8;

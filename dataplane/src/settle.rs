@@ -15,7 +15,7 @@ use crate::decide::Side;
 use crate::groups::GroupKey;
 use crate::memory::{Answer, Due, Marks, Memory, Remembered, Way};
 use crate::moves::{MoveReason, Moved};
-use crate::snapshot::{Binding, Registration};
+use crate::registration::{Binding, Registration};
 
 /// What the walk says of a packet, as if its flow were new.
 #[derive(Clone, Copy, Debug)]

@@ -158,8 +158,9 @@ fn every_inbound_reason_is_reached_and_counted() {
         ("not for us", in_tunnel(&inner(PEER, STRANGER)), DropReason::InnerUnknown),
         ("our own source", in_tunnel(&inner(INSIDE, HOME)), DropReason::Hairpin),
         ("congestion unheard", congested, DropReason::Congestion),
-        ("HAO on data", hao(17, HOME, &[0; 8]), DropReason::HomeAddressWithoutBinding),
-        ("HAO in a tunnel", hao(41, HOME, &good), DropReason::HomeAddressWithoutBinding),
+        ("HAO that says we are it", hao(17, HOME, &[0; 8]), DropReason::Hairpin),
+        ("HAO on a tunnel packet, the same", hao(41, HOME, &good), DropReason::Hairpin),
+        ("HAO group on data", hao(17, "ff0e::1", &[0; 8]), DropReason::HomeAddressOption),
         ("HAO group", hao(135, "ff02::1", &[0; 8]), DropReason::HomeAddressOption),
     ];
     for (what, packet, want) in cases {

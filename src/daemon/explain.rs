@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mtun_dataplane::{DropReason, Encapsulation, Explained, Fate, PathId, Registration};
+use mtun_dataplane::{DropReason, Explained, Fate, PathId, Registration};
 use mtun_policy::{Bid, FlowKey, Given, Origin, Usable};
 
 use super::home::MobileHome;
@@ -145,14 +145,13 @@ fn verdict(owner: &Owner, explained: &Explained) -> ExplainVerdict {
             _ => ExplainVerdict::NoUsableBinding,
         },
         Fate::Forwarded { bid, care_of, encapsulation, path, .. } => {
-            let Encapsulation::Tunnel { .. } = encapsulation;
             let own = *path != PathId::ROUTED;
             ExplainVerdict::Forward {
                 bid: *bid,
                 link: own.then(|| owner.link_of(*bid)).flatten(),
                 care_of: Some(*care_of),
                 peer: explained.registration.as_ref().map(|found| IpAddr::V6(found.peer)),
-                encapsulation: "ipv6-in-ipv6".to_owned(),
+                encapsulation: encapsulation.as_str().to_owned(),
                 next_hop: own.then(|| next_hop_of(owner, *bid)).flatten(),
                 otherwise: explained.otherwise,
             }

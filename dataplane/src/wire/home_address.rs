@@ -28,6 +28,42 @@ pub fn emit(next_header: u8, home_address: Ipv6Addr, out: &mut Vec<u8>) {
     out.extend_from_slice(&home_address.octets());
 }
 
+/// Where the option stands in a Destination Options header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Octets before its type.
+    pub at: usize,
+    /// Whether all else in the header is padding.
+    pub alone: bool,
+}
+
+/// Finds the option in a whole Destination Options header, or in a hop-by-hop one where it must
+/// not be.
+pub fn find(header: &[u8]) -> Option<Found> {
+    let (mut at, mut found, mut others) = (2, None, false);
+    while let Some(&kind) = header.get(at) {
+        let length = match kind {
+            0 => 1,
+            _ => 2 + usize::from(*header.get(at + 1)?),
+        };
+        match kind {
+            0 | 1 => {}
+            OPTION if found.is_none() => found = Some(at),
+            _ => others = true,
+        }
+        at += length;
+    }
+    found.map(|at| Found { at, alone: !others })
+}
+
+/// Turns the option that stands at `at` of a header into padding.
+pub fn blank(header: &mut [u8], at: usize) {
+    if let Some(option) = header.get_mut(at..at + 18) {
+        option.fill(0);
+        option[..2].copy_from_slice(&[1, 16]);
+    }
+}
+
 /// The Next Header value that announces it.
 pub const NEXT_HEADER: u8 = DESTINATION_OPTIONS;
 

@@ -8,6 +8,9 @@ use super::{ICMPV6, pseudo_header_checksum};
 /// An error packet, header included, never exceeds this (RFC 4443 §2.4 c).
 const MAX_ERROR: usize = 1280;
 
+/// Hop limit of errors of our own.
+const HOPS: u8 = 64;
+
 /// An error, as far as we send it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpError {
@@ -48,25 +51,10 @@ impl IcmpError {
     /// Appends nothing and returns false if `offending` has no readable header.
     pub fn emit(self, source: Ipv6Addr, offending: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(header) = Header::parse(offending) else { return false };
-        let quoted = &offending[..offending.len().min(MAX_ERROR - HEADER - 8)];
         let (kind, code, value) = self.fields();
-        let start = out.len();
-        Header {
-            traffic_class: 0,
-            flow_label: 0,
-            payload_length: (8 + quoted.len()) as u16,
-            next_header: ICMPV6,
-            hop_limit: 64,
-            source,
-            destination: header.source,
-        }
-        .emit(out);
-        out.extend_from_slice(&[kind, code, 0, 0]);
-        out.extend_from_slice(&value.to_be_bytes());
-        out.extend_from_slice(quoted);
-        let checksum =
-            pseudo_header_checksum(source, header.source, ICMPV6, &out[start + HEADER..]);
-        out[start + HEADER + 2..][..2].copy_from_slice(&checksum.to_be_bytes());
+        let quoted = offending;
+        let error = Received { kind, code, value, quoted };
+        error.write(HOPS, source, header.source, out);
         true
     }
 }
@@ -97,6 +85,35 @@ pub struct Received<'p> {
     pub value: u32,
     /// The packet it is about, as much as was quoted.
     pub quoted: &'p [u8],
+}
+
+impl Received<'_> {
+    /// Appends a whole packet that passes the error on to `destination`: from whom it came, with
+    /// the hops it has left.
+    pub fn pass_on(&self, came: &Header, destination: Ipv6Addr, out: &mut Vec<u8>) {
+        self.write(came.hop_limit, came.source, destination, out);
+    }
+
+    /// Appends a whole packet, as far as 1280 octets quote what it is about.
+    fn write(&self, hop_limit: u8, source: Ipv6Addr, destination: Ipv6Addr, out: &mut Vec<u8>) {
+        let quoted = &self.quoted[..self.quoted.len().min(MAX_ERROR - HEADER - 8)];
+        let start = out.len();
+        Header {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_length: (8 + quoted.len()) as u16,
+            next_header: ICMPV6,
+            hop_limit,
+            source,
+            destination,
+        }
+        .emit(out);
+        out.extend_from_slice(&[self.kind, self.code, 0, 0]);
+        out.extend_from_slice(&self.value.to_be_bytes());
+        out.extend_from_slice(quoted);
+        let checksum = pseudo_header_checksum(source, destination, ICMPV6, &out[start + HEADER..]);
+        out[start + HEADER + 2..][..2].copy_from_slice(&checksum.to_be_bytes());
+    }
 }
 
 /// Reads an ICMPv6 error of types 1 to 4 with a right checksum; `None` for everything else.

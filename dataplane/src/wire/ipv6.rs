@@ -122,8 +122,12 @@ pub struct Chain {
     pub routing: Option<RoutingHeader>,
     /// The Home Address option, if its place is right (RFC 6275 §6.3).
     pub home_address: Option<Ipv6Addr>,
-    /// A Home Address option behind a Fragment header, or a second one.
-    pub misplaced_home_address: bool,
+    /// Where that option stands.
+    pub home_address_at: Option<usize>,
+    /// Where a Home Address option stands that must not be there: the second one, one before a
+    /// routing header, one behind a Fragment or Authentication Header, one among hop-by-hop
+    /// options, or one of another length.
+    pub misplaced_home_address: Option<usize>,
     /// The security parameter index of the first Authentication Header (RFC 4302 §2).
     pub authentication: Option<u32>,
     /// The Tunnel Encapsulation Limit and where its value stands (RFC 2473 §5.1).
@@ -169,8 +173,14 @@ impl Chain {
             }
             let header = rest.get(..length).ok_or(ChainError::Truncated)?;
             match chain.upper {
-                ROUTING if chain.routing.is_none() => {
-                    chain.routing = Some(routing(at, header));
+                HOP_BY_HOP => {
+                    let found = home_address::find(header);
+                    chain.misplaced_home_address = found.map(|found| at + found.at);
+                }
+                ROUTING => {
+                    chain.routing = chain.routing.or_else(|| Some(routing(at, header)));
+                    chain.misplaced_home_address =
+                        chain.misplaced_home_address.or(chain.home_address_at);
                 }
                 DESTINATION_OPTIONS => chain.options(at, header)?,
                 AUTHENTICATION if chain.authentication.is_none() => {
@@ -216,10 +226,18 @@ impl Chain {
                     _ => {}
                 },
                 home_address::OPTION => match home_address::parse(data) {
-                    Some(address) if self.home_address.is_none() && self.fragment.is_none() => {
+                    Some(address)
+                        if self.home_address.is_none()
+                            && self.fragment.is_none()
+                            && self.authentication.is_none() =>
+                    {
                         self.home_address = Some(address);
+                        self.home_address_at = Some(at + next);
                     }
-                    _ => self.misplaced_home_address = true,
+                    _ => {
+                        self.misplaced_home_address =
+                            self.misplaced_home_address.or(Some(at + next));
+                    }
                 },
                 other => self.unknown_option |= other & 0xc0 != 0,
             }

@@ -13,7 +13,7 @@ pub mod tunnel_limit;
 pub mod type2;
 
 pub use checksum::pseudo_header_checksum;
-pub use ipv6::{Chain, ChainError, FragmentHeader, Header, RoutingHeader, packets};
+pub use ipv6::{Chain, ChainError, FragmentHeader, Header, MAX_CHAIN, RoutingHeader, packets};
 pub use signalling::{Signalling, parse_signalling, signalling_packet};
 
 /// Hop-by-Hop Options header.

@@ -62,7 +62,10 @@ pub fn parse_signalling(packet: &[u8]) -> Option<Signalling<'_>> {
     let header = Header::parse(packet)?;
     let packet = packet.get(..header.total_length())?;
     let chain = Chain::walk(packet, header.next_header).ok()?;
-    if chain.upper != MOBILITY_HEADER || chain.fragment.is_some() || chain.misplaced_home_address {
+    if chain.upper != MOBILITY_HEADER
+        || chain.fragment.is_some()
+        || chain.misplaced_home_address.is_some()
+    {
         return None;
     }
     Some(Signalling {

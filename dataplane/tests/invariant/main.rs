@@ -369,7 +369,9 @@ fn licensed(wish: &Wish<'_>, held: &Held) {
 
 fn fate(decision: &Decision<'_>) -> Fate {
     let send = |route: &Route<'_>| {
-        let Encapsulation::Tunnel { source, destination } = route.encapsulation;
+        let Encapsulation::Tunnel { source, destination } = route.encapsulation else {
+            panic!("nobody optimizes here")
+        };
         (source, destination, route.binding.path)
     };
     match decision {

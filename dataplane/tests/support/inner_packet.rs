@@ -40,6 +40,7 @@ fn table() -> BindingTable {
             usable: true,
             attached: true,
             metered: false,
+            home_link: false,
             mtu: 1500,
             rtt: None,
             jitter: None,
@@ -114,10 +115,19 @@ fn sound(verdict: Verdict, out: &[u8], given: &[u8], ends: (Ipv6Addr, Ipv6Addr))
             assert_eq!(packets(out).count(), 1);
             assert_eq!(packets(out).map(<[u8]>::len).sum::<usize>(), out.len());
         }
-        Verdict::Signalling { .. } | Verdict::SignallingFailed { .. } => {
+        Verdict::Reject { .. } => {
+            // Back to where it came from, from where it went to.
+            assert_eq!(packets(out).map(<[u8]>::len).sum::<usize>(), out.len());
+            assert_eq!((&out[8..24], &out[24..40]), (&given[24..40], &given[8..24]));
+        }
+        Verdict::Signalling { .. }
+        | Verdict::SignallingFailed { .. }
+        | Verdict::Discovery { .. } => {
             assert!(out.len() <= given.len());
         }
-        Verdict::Ignore(_) | Verdict::Drop(_) => assert!(out.is_empty()),
+        Verdict::Ignore(_) | Verdict::Drop(_) | Verdict::UnknownBinding { .. } => {
+            assert!(out.is_empty());
+        }
         Verdict::Replicate(_) | Verdict::Breakout { .. } => panic!("no rule here says {verdict:?}"),
     }
 }

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use etherparse::PacketBuilder;
-use mtun_dataplane::{Binding, Engine, PathId, Registration, Settings, Snapshot, Verdict};
+use mtun_dataplane::{
+    Binding, Engine, Held, HeldBinding, Pair, PathId, Registration, Settings, Snapshot, Verdict,
+};
 use mtun_policy::{
     Bid, BlockReply, CareOfAddress, Effective, FlowKey, HomeAddress, HomeName, Ingress,
-    MobileNetworkPrefix, Otherwise, Outcome, RuleHead, RuleId, RuleName, Says, TrafficSelector,
+    MobileNetworkPrefix, Optimize, Otherwise, Outcome, RuleHead, RuleId, RuleName, Says,
+    TrafficSelector,
 };
 
 pub const HOME: &str = "2001:db8:100::42";
@@ -130,6 +133,7 @@ pub fn binding(number: Option<u16>, care_of: &str, path: PathId) -> Binding {
         usable: true,
         attached: true,
         metered: false,
+        home_link: false,
         mtu: 1500,
         rtt: None,
         jitter: None,
@@ -178,6 +182,53 @@ pub fn agent_with(registration: Registration) -> Snapshot {
         generation: 1,
         cache: [registration].into_iter().collect(),
         own: vec![v6(AGENT)],
+        ..Snapshot::default()
+    }
+}
+
+/// These rules, in a home that lets everything go straight.
+pub fn straight(policy: &Effective) -> Arc<Effective> {
+    Arc::new(Effective { optimize: Some(Optimize::Allowed), ..policy.clone() })
+}
+
+pub fn pair(home_address: &str, correspondent: &str) -> Pair {
+    Pair { home_address: HomeAddress(v6(home_address)), correspondent: v6(correspondent) }
+}
+
+pub fn held(bindings: &[(u16, &str)]) -> Held {
+    let one = |&(number, care_of): &(u16, &str)| HeldBinding {
+        bid: Bid::new(number),
+        care_of: v6(care_of),
+    };
+    Held { bindings: bindings.iter().map(one).collect() }
+}
+
+/// A mobile whose bindings [`PEER`] holds.
+pub fn optimizing() -> Snapshot {
+    let mut snapshot = mobile_with(registration(uplinks(), straight(&figure_11())));
+    snapshot.optimized = snapshot.optimized.with(pair(HOME, PEER), held(&[(1, WLAN), (2, WWAN)]));
+    snapshot
+}
+
+/// What a correspondent at `own` knows of the mobile.
+pub fn bound(own: &str, home_address: &str, bindings: Vec<Binding>) -> Registration {
+    Registration::new(
+        HomeName::new("correspondent"),
+        HomeAddress(v6(home_address)),
+        Vec::new(),
+        v6(own),
+        bindings,
+        Effective::reflecting(),
+    )
+}
+
+/// The correspondent [`PEER`], at which the mobile is bound.
+pub fn correspondent() -> Snapshot {
+    let bound = bound(PEER, HOME, routed(uplinks()));
+    Snapshot {
+        generation: 1,
+        correspondents: [(pair(HOME, PEER), bound)].into_iter().collect(),
+        own: vec![v6(PEER)],
         ..Snapshot::default()
     }
 }

@@ -1,0 +1,159 @@
+//! What traffic tells those who optimize routes: who is worth it, who uses it, who is cut off.
+//!
+//! A bounded ring that loses what does not fit: packets never wait for its reader. The same thing
+//! is said of a pair once a second at most, as long as its packets go on.
+
+use std::collections::VecDeque;
+use std::hash::Hash;
+use std::net::Ipv6Addr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use mtun_policy::Bid;
+
+use crate::pairs::Pair;
+
+/// Something that traffic tells about a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RouteNote {
+    /// Packets between these ends go through the tunnel though the rules let them go straight,
+    /// and the correspondent holds nothing.
+    Wanted(Pair),
+    /// Packets between these ends go straight, in either direction; said at both ends.
+    Used(Pair),
+    /// TCP was sent straight by this binding for two seconds, and since it is held nothing came
+    /// back: something on the way eats packets with these headers.
+    Eaten {
+        /// The ends.
+        pair: Pair,
+        /// The binding.
+        bid: Option<Bid>,
+    },
+    /// A router told that a packet that went straight could not be delivered. One of these is
+    /// no reason yet to give a binding up (RFC 6275 §9.3.4).
+    Unreachable {
+        /// The ends.
+        pair: Pair,
+        /// The binding, the mobile's number of it.
+        bid: Option<Bid>,
+        /// The care-of address of the packet.
+        care_of: Ipv6Addr,
+    },
+    /// The correspondent answered that it does not know the Home Address option
+    /// (RFC 6275 §11.3.5).
+    Refused(Pair),
+}
+
+/// Notes kept until they are read.
+const KEPT: usize = 1024;
+
+/// Subjects whose last note is remembered, and bindings that are watched; of two that fall on the
+/// same place the later one counts.
+const PLACES: usize = 1024;
+
+/// How often the same is said.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// TCP packets without an answer, and for how long, until they count as eaten.
+const EATEN_PACKETS: u32 = 5;
+const EATEN_AFTER: Duration = Duration::from_secs(2);
+
+/// A binding that nobody used for so long is watched anew.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// The last note of one place, and when it was said.
+type Said = Option<(RouteNote, Duration)>;
+
+/// What traffic told and nobody has read yet.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    ring: Mutex<VecDeque<RouteNote>>,
+    said: Box<[Mutex<Said>]>,
+    watched: Box<[Mutex<Option<Watched>>]>,
+    hasher: ahash::RandomState,
+}
+
+/// A binding at a correspondent, by which TCP is sent straight.
+#[derive(Clone, Copy, Debug)]
+struct Watched {
+    of: (Pair, Option<Bid>),
+    care_of: Ipv6Addr,
+    since: Duration,
+    last: Duration,
+    packets: u32,
+    /// Whether anything came back, or it was said that nothing does.
+    settled: bool,
+}
+
+impl Notes {
+    pub fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            ring: Mutex::default(),
+            said: (0..PLACES).map(|_| Mutex::default()).collect(),
+            watched: (0..PLACES).map(|_| Mutex::default()).collect(),
+            hasher,
+        }
+    }
+
+    /// Everything said since the last call, oldest first.
+    pub fn drain(&self) -> Vec<RouteNote> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+    }
+
+    /// Whether it would be said now.
+    pub fn is_due(&self, note: &RouteNote, now: Duration) -> bool {
+        let place = self.said[self.place(note)].lock().unwrap_or_else(PoisonError::into_inner);
+        place.is_none_or(|(same, at)| same != *note || now.saturating_sub(at) >= EVERY)
+    }
+
+    /// Says it, unless it was said a moment ago.
+    pub fn say(&self, note: RouteNote, now: Duration) {
+        let mut place = self.said[self.place(&note)].lock().unwrap_or_else(PoisonError::into_inner);
+        match *place {
+            Some((same, at)) if same == note && now.saturating_sub(at) < EVERY => return,
+            _ => *place = Some((note, now)),
+        }
+        drop(place);
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.len() < KEPT {
+            ring.push_back(note);
+        }
+    }
+
+    /// A TCP packet goes straight by this binding.
+    pub fn sent_straight(&self, pair: Pair, bid: Option<Bid>, care_of: Ipv6Addr, now: Duration) {
+        let of = (pair, bid);
+        let mut place =
+            self.watched[self.place(&of)].lock().unwrap_or_else(PoisonError::into_inner);
+        let known = place.filter(|it| {
+            it.of == of && it.care_of == care_of && now.saturating_sub(it.last) < FORGOTTEN
+        });
+        let fresh = Watched { of, care_of, since: now, last: now, packets: 0, settled: false };
+        let mut watched = known.unwrap_or(fresh);
+        watched.last = now;
+        watched.packets = watched.packets.saturating_add(1);
+        let eaten = !watched.settled
+            && watched.packets >= EATEN_PACKETS
+            && now.saturating_sub(watched.since) >= EATEN_AFTER;
+        watched.settled |= eaten;
+        *place = Some(watched);
+        drop(place);
+        if eaten {
+            self.say(RouteNote::Eaten { pair, bid }, now);
+        }
+    }
+
+    /// Something came back to a flow that goes straight by this binding.
+    pub fn heard(&self, pair: Pair, bid: Option<Bid>) {
+        let of = (pair, bid);
+        let mut place =
+            self.watched[self.place(&of)].lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(watched) = place.as_mut().filter(|it| it.of == of) {
+            watched.settled = true;
+        }
+    }
+
+    fn place(&self, of: &impl Hash) -> usize {
+        self.hasher.hash_one(of) as usize % PLACES
+    }
+}
