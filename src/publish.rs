@@ -62,7 +62,7 @@ pub fn home(
 ) -> Registration {
     let bindings = list.entries.iter().map(|entry| {
         let facts = path(entry.bid);
-        let registered = matches!(entry.phase, Phase::Bound | Phase::Refreshing);
+        let registered = matches!(entry.phase, Phase::Bound | Phase::Refreshing | Phase::AtHome);
         Binding {
             bid: Some(entry.bid),
             priority: entry.priority,

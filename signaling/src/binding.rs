@@ -128,8 +128,11 @@ impl BindingCache {
 pub struct BindingUpdateListEntry {
     /// The uplink's number. In single care-of address mode it names the uplink, not a binding.
     pub bid: Bid,
-    /// The care-of address; the last one known when the uplink is gone.
+    /// The care-of address; the last one known when the uplink is gone, the home address on the
+    /// home link.
     pub care_of: CareOfAddress,
+    /// Whether the uplink is on the home link.
+    pub home_link: bool,
     /// BID-PRI, lower is better.
     pub priority: u8,
     /// How far its registration has come.

@@ -62,6 +62,8 @@ pub enum Phase {
     Leaving,
     /// Named in a de-registering update that waits for its acknowledgement.
     Deregistering,
+    /// On the home link, where no binding is needed.
+    AtHome,
     /// Neither here nor there; the owner drops the entry.
     Gone,
 }
@@ -76,6 +78,7 @@ impl fmt::Display for Phase {
             Self::Refused => "refused",
             Self::Leaving => "leaving",
             Self::Deregistering => "deregistering",
+            Self::AtHome => "at home",
             Self::Gone => "gone",
         })
     }
@@ -96,6 +99,8 @@ pub enum UnboundReason {
     Forgotten,
     /// The agent takes one care-of address only, and bindings with BIDs ended.
     SingleCareOf,
+    /// The mobile is on its home link and has ended its bindings.
+    ReturnedHome,
     /// The mobile stopped.
     Stopped,
 }
@@ -109,6 +114,7 @@ impl fmt::Display for UnboundReason {
             Self::Refused(status) => write!(f, "refused: {status}"),
             Self::Forgotten => f.write_str("not known to the agent"),
             Self::SingleCareOf => f.write_str("agent takes a single care-of address"),
+            Self::ReturnedHome => f.write_str("returned home"),
             Self::Stopped => f.write_str("stopped"),
         }
     }

@@ -8,7 +8,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use mtun_policy::{Bid, CareOfAddress, MobileNetworkPrefix};
+use mtun_policy::{Bid, CareOfAddress, MobileNetworkPrefix, ReturningHome};
+use mtun_signaling::agent::HomeLink;
+use mtun_signaling::mobile::Stay;
 use mtun_signaling::{
     AgentConfig, AgentEvent, BindingCacheEntry, HomeAgent, MobileConfig, MobileEvent, MobileNode,
     Phase,
@@ -30,6 +32,11 @@ enum Step {
     Down {
         bid: u16,
     },
+    /// The uplink comes to the home link.
+    Home {
+        bid: u16,
+        priority: u8,
+    },
     Silent {
         bid: u16,
         silent: bool,
@@ -49,6 +56,7 @@ enum Step {
         multiple_coa: bool,
         bulk: bool,
         max_bindings: u16,
+        home_link: HomeLink,
     },
     /// Replays an update from long ago, with one octet altered if so.
     Replay {
@@ -61,12 +69,18 @@ enum Step {
     },
 }
 
+fn home_links() -> impl Strategy<Value = HomeLink> {
+    let real = |only_router| HomeLink::Real { only_router };
+    prop_oneof![Just(HomeLink::Virtual), any::<bool>().prop_map(real)]
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let number = 1..5_u16;
     let step = prop_oneof![
         6 => (number.clone(), 1..4_u8, 1..100_u8)
             .prop_map(|(bid, address, priority)| Step::Up { bid, address, priority }),
         4 => number.clone().prop_map(|bid| Step::Down { bid }),
+        2 => (number.clone(), 1..100_u8).prop_map(|(bid, priority)| Step::Home { bid, priority }),
         2 => (number.clone(), any::<bool>()).prop_map(|(bid, silent)| Step::Silent { bid, silent }),
         1 => number.prop_map(|bid| Step::Unreachable { bid }),
         8 => (0..3_000_u32).prop_map(|milliseconds| Step::Wait { milliseconds }),
@@ -74,8 +88,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (any::<u16>(), prop_oneof![Just(EPOCH), Just(17), Just(2_210_000_000)])
             .prop_map(|(sequence, clock)| Step::RestartMobile { sequence, clock }),
         1 => Just(Step::RestartAgent),
-        1 => (any::<bool>(), any::<bool>(), 1..6_u16).prop_map(|(multiple_coa, bulk, max_bindings)| {
-            Step::ReconfigureAgent { multiple_coa, bulk, max_bindings }
+        1 => (any::<bool>(), any::<bool>(), 1..6_u16, home_links()).prop_map(|(multiple_coa, bulk, max_bindings, home_link)| {
+            Step::ReconfigureAgent { multiple_coa, bulk, max_bindings, home_link }
         }),
         3 => (any::<prop::sample::Index>(), prop::option::of((0..200_usize, 1..=255_u8)))
             .prop_map(|(index, alter)| Step::Replay { index: index.index(1 << 16), alter }),
@@ -114,22 +128,26 @@ struct Life {
     /// Every address the mobile ever had, under which BID.
     owned: BTreeSet<(Bid, CareOfAddress)>,
     uplinks: BTreeMap<Bid, (u8, Ipv6Addr)>,
+    /// Uplinks on the home link, with their priorities.
+    home: BTreeMap<Bid, u8>,
 }
 
 impl Life {
-    fn new(router: bool, seed: u64) -> Self {
+    fn new(router: bool, returning_home: ReturningHome, seed: u64) -> Self {
         let mut mobile = mobile_config();
+        mobile.returning_home = returning_home;
         let mut agent = agent_config();
         mobile.lifetime = Duration::from_secs(60);
         if router {
             mobile.mobile_networks = vec![prefix("2001:db8:4200::/56")];
         }
         agent.mobiles[0].prefixes = vec![prefix("2001:db8:4200::/56")];
-        let world = World::new(
+        let mut world = World::new(
             Some(MobileNode::new(mobile.clone(), at(Duration::ZERO, EPOCH))),
             Some(HomeAgent::new(agent.clone())),
             EPOCH,
         );
+        world.nobody_home = true;
         Self {
             world,
             mobile,
@@ -137,6 +155,7 @@ impl Life {
             whims: Whims(seed | 1),
             owned: BTreeSet::new(),
             uplinks: BTreeMap::new(),
+            home: BTreeMap::new(),
         }
     }
 
@@ -155,6 +174,17 @@ impl Life {
         });
     }
 
+    fn come_home(&mut self, number: u16, priority: u8) {
+        self.uplinks.remove(&bid(number));
+        self.home.insert(bid(number), priority);
+        self.owned.insert((bid(number), home().0.into()));
+        self.mobile_event(MobileEvent::HomeLinkUp {
+            bid: bid(number),
+            priority,
+            link_layer_address: vec![2, 0, 0, 0, 0, 1],
+        });
+    }
+
     fn hand_to_agent(&mut self, envelope: mtun_signaling::Envelope, message: Vec<u8>) {
         let whims = &mut self.whims;
         self.world.agent_event(AgentEvent::Received { envelope, message }, &mut || whims.fate());
@@ -163,13 +193,19 @@ impl Life {
     fn take(&mut self, step: &Step) {
         match *step {
             Step::Up { bid, address, priority } => {
+                self.home.remove(&mtun_policy::Bid::new(bid).expect("not zero"));
                 let address = format!("2001:db8:{bid}::{address}").parse().expect("an address");
                 self.up(bid, priority, address);
             }
             Step::Down { bid: number } => {
                 self.uplinks.remove(&bid(number));
-                self.mobile_event(MobileEvent::CareOfDown { bid: bid(number) });
+                if self.home.remove(&bid(number)).is_some() {
+                    self.mobile_event(MobileEvent::HomeLinkDown { bid: bid(number) });
+                } else {
+                    self.mobile_event(MobileEvent::CareOfDown { bid: bid(number) });
+                }
             }
+            Step::Home { bid, priority } => self.come_home(bid, priority),
             Step::Silent { bid: number, silent: true } => {
                 self.world.silent.insert(bid(number));
             }
@@ -191,6 +227,9 @@ impl Life {
                 for (bid, (priority, address)) in self.uplinks.clone() {
                     self.up(bid.get(), priority, address);
                 }
+                for (bid, priority) in self.home.clone() {
+                    self.come_home(bid.get(), priority);
+                }
             }
             Step::RestartAgent => {
                 self.world.agent = Some(HomeAgent::new(self.agent.clone()));
@@ -198,7 +237,8 @@ impl Life {
                 // in the last seconds would work once more. Persistence is another issue's.
                 self.world.delivered.clear();
             }
-            Step::ReconfigureAgent { multiple_coa, bulk, max_bindings } => {
+            Step::ReconfigureAgent { multiple_coa, bulk, max_bindings, home_link } => {
+                self.agent.home_link = home_link;
                 self.agent.multiple_coa = multiple_coa;
                 self.agent.bulk = bulk;
                 self.agent.mobiles[0].max_bindings = max_bindings;
@@ -294,7 +334,26 @@ impl Life {
             .map(|entry| (entry.bid, entry.care_of))
             .collect();
         let held = self.cached().map(|entry| entry.bindings).unwrap_or_default();
-        if mobile.is_single() {
+        let at_home = mobile.at_home();
+        let expected =
+            !self.home.is_empty() && self.mobile.returning_home != ReturningHome::Foreign;
+        // A home binding needs its place among the others; home alone needs none.
+        let beside = self.mobile.returning_home == ReturningHome::Both;
+        let room = usize::from(self.agent.mobiles[0].max_bindings);
+        let full = expected && beside && self.uplinks.len() >= room && at_home.is_none();
+        assert_eq!(at_home.is_some() || full, expected, "{list:?}");
+        if let Some((bid, stay)) = at_home {
+            assert!(self.home.contains_key(&bid), "{bid} is at home");
+            if matches!(stay, Stay::Alone { .. }) {
+                // The agent holds nothing, and nothing abroad carries packets.
+                assert!(held.is_empty() && bound.is_empty(), "{held:?} {list:?}");
+            } else {
+                assert_eq!(self.mobile.returning_home, ReturningHome::Both);
+                assert_eq!(bound[&bid], home().0.into(), "{list:?}");
+            }
+        } else if full {
+            assert_eq!(bound.len(), room, "{list:?}");
+        } else if mobile.is_single() {
             assert_eq!(bound.len(), usize::from(!self.uplinks.is_empty()), "{list:?}");
             assert_eq!(held.len(), bound.len(), "{held:?}");
             assert!(held.iter().zip(bound.values()).all(|(held, bound)| held.care_of == *bound));
@@ -305,7 +364,7 @@ impl Life {
                 held.iter().map(|binding| (binding.bid.expect("a BID"), binding.care_of)).collect();
             assert_eq!(held, bound);
         }
-        for (bid, care_of) in bound {
+        for (bid, care_of) in bound.into_iter().filter(|(bid, _)| !self.home.contains_key(bid)) {
             let (_, address) = self.uplinks[&bid];
             assert_eq!(care_of, address.into(), "an uplink that is up, by its present address");
         }
@@ -315,7 +374,8 @@ impl Life {
 
     /// And when the mobile stops, nothing is left.
     fn stop(&mut self) {
-        let reachable = !self.uplinks.is_empty();
+        let ignored = self.mobile.returning_home == ReturningHome::Foreign;
+        let reachable = !self.uplinks.is_empty() || (!self.home.is_empty() && !ignored);
         let good = &mut || vec![Duration::from_millis(20)];
         self.world.mobile_event(MobileEvent::Stop, good);
         self.world.run_until(self.world.now + Duration::from_secs(5), good);
@@ -329,8 +389,14 @@ proptest! {
 
     /// SE-01, SE-02, SE-03, SE-06, MC-06, MC-07, MC-10, MC-22, R-MN-03, R-MN-06.
     #[test]
-    fn both_ends_come_to_hold_the_same(steps in steps(), router: bool, seed: u64) {
-        let mut life = Life::new(router, seed);
+    fn both_ends_come_to_hold_the_same(
+        steps in steps(),
+        router: bool,
+        returning in 0..3_usize,
+        seed: u64,
+    ) {
+        let ways = [ReturningHome::Home, ReturningHome::Both, ReturningHome::Foreign];
+        let mut life = Life::new(router, ways[returning], seed);
         for step in &steps {
             life.take(step);
         }

@@ -81,6 +81,20 @@ fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
         ["down", number] => {
             world.mobile_event(MobileEvent::CareOfDown { bid: uplink(number) }, &mut fate);
         }
+        ["home-link", number, rest @ ..] => {
+            let event = MobileEvent::HomeLinkUp {
+                bid: uplink(number),
+                priority: value(rest, "pri").map_or(1, |priority| priority.parse().unwrap()),
+                link_layer_address: vec![2, 0, 0x5e, 0, 0, number.parse().unwrap()],
+            };
+            world.mobile_event(event, &mut fate);
+        }
+        ["home-link-down", number] => {
+            world.mobile_event(MobileEvent::HomeLinkDown { bid: uplink(number) }, &mut fate);
+        }
+        ["hear", number] => {
+            world.silent.remove(&uplink(number));
+        }
         ["unreachable", number] => {
             world.mobile_event(MobileEvent::Unreachable { bid: uplink(number) }, &mut fate);
         }

@@ -75,7 +75,7 @@ pub(super) fn mobiles(mobiles: &[MobileDocument], page: &mut Page) {
 
 fn phase(binding: &BindingDocument) -> Cell {
     let tone = match binding.phase {
-        BindingPhase::Registered | BindingPhase::Refreshing => Tone::Good,
+        BindingPhase::Registered | BindingPhase::Refreshing | BindingPhase::AtHome => Tone::Good,
         BindingPhase::Registering | BindingPhase::Deregistering => Tone::Warning,
         BindingPhase::Refused => Tone::Bad,
         BindingPhase::Idle => Tone::Plain,

@@ -35,7 +35,10 @@ pub(super) fn run(daemon: &Daemon, screen: Screen, json: bool) -> Result<Exit, C
 
 fn line(document: &EventDocument, screen: Screen) -> String {
     let tone = match &document.event {
-        Event::LinkUp { .. } | Event::Bound { .. } | Event::PolicyConfirmed { .. } => Tone::Good,
+        Event::LinkUp { .. }
+        | Event::Bound { .. }
+        | Event::AtHome { .. }
+        | Event::PolicyConfirmed { .. } => Tone::Good,
         Event::LinkDown { .. } | Event::Unbound { .. } | Event::PolicyRefused { .. } => Tone::Bad,
         Event::Notice { severity: Severity::Warning, .. }
         | Event::Lost { .. }
@@ -44,6 +47,7 @@ fn line(document: &EventDocument, screen: Screen) -> String {
         | Event::CapReached { .. }
         | Event::PolicyTakenBack { .. } => Tone::Warning,
         Event::LinkState { .. }
+        | Event::LeftHome { .. }
         | Event::MobileChanged { .. }
         | Event::Published { .. }
         | Event::Steered { .. }

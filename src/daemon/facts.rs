@@ -52,7 +52,7 @@ impl Told {
         for bid in bids {
             let phase = list.entries.iter().find(|entry| entry.bid == bid).map(|it| it.phase);
             let present = Known {
-                registered: matches!(phase, Some(Phase::Bound | Phase::Refreshing)),
+                registered: matches!(phase, Some(Phase::Bound | Phase::Refreshing | Phase::AtHome)),
                 refused: phase == Some(Phase::Refused),
                 attached: attached(bid),
             };

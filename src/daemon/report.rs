@@ -133,6 +133,7 @@ impl Owner {
                     Phase::Bound => BindingPhase::Registered,
                     Phase::Refreshing => BindingPhase::Refreshing,
                     Phase::Refused => BindingPhase::Refused,
+                    Phase::AtHome => BindingPhase::AtHome,
                     Phase::Leaving | Phase::Deregistering => BindingPhase::Deregistering,
                 };
                 bindings.push(BindingDocument {

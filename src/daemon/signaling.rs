@@ -6,7 +6,7 @@ use mtun_dataplane::PathId;
 use mtun_policy::{Bid, HomeName};
 use mtun_signaling::agent::{AgentEvent, AgentNotice, AgentOutput};
 use mtun_signaling::machine::Transmit;
-use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput};
+use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput, Stay};
 
 use super::home::{Granted, MobileHome};
 use super::owner::{LinkRecord, Owner};
@@ -77,6 +77,7 @@ impl Owner {
 
     pub(super) fn mobile_outputs(&mut self, home: usize, outputs: Vec<MobileOutput>) {
         let name = self.homes[home].home.name.clone();
+        let home_address = self.homes[home].home.address;
         let mut changed = false;
         for output in outputs {
             match output {
@@ -108,6 +109,22 @@ impl Owner {
                         link: self.link_of(bid),
                         reason: reason.to_string(),
                     });
+                }
+                MobileOutput::Returning { bid } => {
+                    tracing::debug!(%home_address, %bid, "telling the agent from the home link");
+                }
+                MobileOutput::AtHome { bid, stay } => {
+                    changed = true;
+                    self.tell(Event::AtHome {
+                        home: name.clone(),
+                        link: self.link_of(Some(bid)),
+                        beside: matches!(stay, Stay::Beside { .. }),
+                        neighbours: stay != Stay::Beside { neighbours: false },
+                    });
+                }
+                MobileOutput::LeftHome => {
+                    changed = true;
+                    self.tell(Event::LeftHome { home: name.clone() });
                 }
                 MobileOutput::Notice(notice) => {
                     changed |= matches!(notice, MobileNotice::Refused { .. });

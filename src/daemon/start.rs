@@ -346,6 +346,7 @@ async fn open_home(
         lifetime: home.register.lifetime,
         multiple_coa: home.register.multiple_coa,
         bulk: home.register.bulk,
+        returning_home: home.returning_home,
         protection: ground.keys.get(home.security.as_ref()),
         initial_sequence: random::u16()?,
     };

@@ -44,6 +44,7 @@ impl MobileNode {
         if let Some(path) = self.registrations.get_mut(&update.path) {
             path.unanswered = 0;
         }
+        self.home.answered(update.path);
         for bid in request.bids() {
             if let Some(registration) = self.registrations.get_mut(&bid) {
                 registration.last_status = Some(acknowledgement.status);
@@ -75,6 +76,7 @@ impl MobileNode {
                     _ => MobileNotice::Refused { bid: None, status, retry },
                 });
             }
+            status if self.is_return(&request) => self.returned(now.monotonic, update.path, status),
             _ if matches!(request, Request::DeregisterAll) => self.ended(acknowledgement.status),
             Status::REGISTRATION_TYPE_CHANGE_DISALLOWED => {
                 // req NH-05 (RFC 3963 §6.2): end the old registration, then register anew. When
@@ -93,13 +95,19 @@ impl MobileNode {
             }
             Status::MCOA_PROHIBITED if self.mode != Mode::Single => {
                 self.notice(MobileNotice::MultipleCareOfProhibited);
-                self.become_single();
+                self.become_single(now.monotonic);
             }
             Status::MCOA_BULK_PROHIBITED if self.mode == Mode::Bulk => {
                 // req MC-24, R-MN-27 (RFC 5648 §5.7): nothing of this update is registered.
                 self.notice(MobileNotice::BulkProhibited);
                 self.mode = Mode::Individual;
                 self.unanswered(&request);
+                self.settle_home(now.monotonic);
+            }
+            Status::MCOA_SIMULTANEOUS_HOME_AND_FOREIGN_PROHIBITED if self.names_home(&request) => {
+                // req MC-14 (RFC 5648 §4.4): said of the whole update, so nothing of it stands.
+                self.unanswered(&request);
+                self.foreign_prohibited(now.monotonic);
             }
             Status::MCOA_NON_MCOA_BINDING_EXISTS => {
                 // req MC-08, MC-24 (RFC 5648 §5.7): ask again with O.
@@ -118,10 +126,15 @@ impl MobileNode {
         message: &[u8],
         acknowledgement: &BindingAcknowledgement,
     ) -> Result<(), Ignored> {
-        if envelope.routing_header != Some(self.config.home_address) {
+        // req MN-13, HA-41 (RFC 6275 §9.5.4): plain if the update came from the home address.
+        let home_address = self.config.home_address;
+        let outstanding = self.outstanding.as_ref();
+        let from_home = outstanding.is_some_and(|it| it.update.source == home_address.0);
+        let plain = from_home && envelope.destination == home_address.0;
+        if envelope.routing_header != Some(home_address) && !plain {
             return Err(Ignored::NotForHomeAddress);
         }
-        let sent = self.outstanding.as_ref().ok_or(Ignored::NothingOutstanding)?.update;
+        let sent = outstanding.ok_or(Ignored::NothingOutstanding)?.update;
         // req MN-11, R-MN-05 (RFC 6275 §11.7.3): status 135 carries the agent's number instead.
         let status = acknowledgement.status;
         if status != Status::SEQUENCE_OUT_OF_WINDOW && acknowledgement.sequence != sent.sequence {
@@ -178,7 +191,7 @@ impl MobileNode {
             if without_bids
                 && matches!(request, Request::Register { .. } | Request::Deregister { .. })
             {
-                return self.agent_without_bids(request, sent, acknowledgement);
+                return self.agent_without_bids(now.monotonic, request, sent, acknowledgement);
             }
             let router = !self.config.mobile_networks.is_empty();
             let registered = request.is_registration()
@@ -193,8 +206,16 @@ impl MobileNode {
         }
         let mut granted = false;
         let mut unknown = false;
+        let mut foreign_prohibited = false;
         for bid in request.bids() {
             let verdict = verdict(acknowledgement, bid);
+            if request.is_registration() && self.is_home_binding(bid) {
+                foreign_prohibited = self.home_binding_judged(verdict);
+                if foreign_prohibited {
+                    self.apply(bid, Event::Unanswered);
+                    continue;
+                }
+            }
             if let Some(registration) = self.registrations.get_mut(&bid) {
                 registration.last_status = Some(verdict);
             }
@@ -221,6 +242,13 @@ impl MobileNode {
             self.overwrite = false;
             self.forget_others(&request.bids());
         }
+        if foreign_prohibited {
+            self.foreign_prohibited(now.monotonic);
+        }
+    }
+
+    fn names_home(&self, request: &Request) -> bool {
+        request.is_registration() && request.bids().iter().any(|bid| self.is_home_binding(*bid))
     }
 
     fn judge_registration(
@@ -281,14 +309,20 @@ impl MobileNode {
     /// The agent ignored the Binding Identifiers: it took the update as plain RFC 6275.
     fn agent_without_bids(
         &mut self,
+        now: Duration,
         request: &Request,
         sent: &Sent,
         acknowledgement: &BindingAcknowledgement,
     ) {
         // req MC-23, R-MN-26 (RFC 5648 §5.7): no more of it with this agent.
         self.notice(MobileNotice::AgentWithoutMultipleCareOf);
-        self.become_single();
-        if let (true, Some(grant)) = (request.is_registration(), grant(sent, acknowledgement)) {
+        self.become_single(now);
+        if sent.source == self.config.home_address.0 {
+            // req MC-23 (RFC 5648 §6.3): what came from the home address it took for a return.
+            self.returned(now, sent.path, acknowledgement.status);
+        } else if let (true, Some(grant)) =
+            (request.is_registration(), grant(sent, acknowledgement))
+        {
             // It bound the packet's source address.
             self.apply(sent.path, Event::Registering { until: grant.expires });
             let router = !self.config.mobile_networks.is_empty();
@@ -305,7 +339,7 @@ impl MobileNode {
     }
 
     /// From here on, one binding without BID (RFC 5648 §5.7).
-    fn become_single(&mut self) {
+    fn become_single(&mut self, now: Duration) {
         for (&bid, registration) in &self.registrations {
             if registration.grant().is_some() {
                 let reason = UnboundReason::SingleCareOf;
@@ -316,6 +350,7 @@ impl MobileNode {
         for registration in self.registrations.values_mut() {
             registration.apply(Event::Removed);
         }
+        self.settle_home(now);
     }
 
     /// The agent replaced all bindings by these.

@@ -24,6 +24,7 @@
 mod acknowledgement;
 mod clock;
 pub mod discovery;
+mod home_link;
 mod notice;
 mod pace;
 mod plan;
@@ -35,8 +36,10 @@ use std::time::Duration;
 
 use mtun_policy::{
     Bid, CareOfAddress, HomeAddress, HomeAgentAddress, HomeName, MobileNetworkPrefix, PrefixMode,
+    ReturningHome,
 };
 
+pub use home_link::Stay;
 pub use notice::{Ignored, MobileNotice};
 pub use pace::MAX_UPDATE_RATE;
 
@@ -48,6 +51,7 @@ use crate::time::Timestamp;
 use crate::wire::iana::binding_error;
 use crate::wire::{self, Message};
 use clock::MessageClock;
+use home_link::HomeLink;
 use pace::Pace;
 use plan::Request;
 
@@ -77,6 +81,8 @@ pub struct MobileConfig {
     pub multiple_coa: bool,
     /// Whether one update may register several of them (RFC 5648 §5.3).
     pub bulk: bool,
+    /// What is used while an uplink is on the home link.
+    pub returning_home: ReturningHome,
     /// Key shared with the agent; `None` only for the policy's `security none`.
     pub protection: Option<SecurityAssociation>,
     /// Sequence number of the first update; random, so that a restart rarely collides with what
@@ -99,6 +105,21 @@ pub enum MobileEvent {
     },
     /// An uplink has no usable address any more.
     CareOfDown {
+        /// The uplink's BID.
+        bid: Bid,
+    },
+    /// An uplink is on the home link, instead of having a care-of address; also when something of
+    /// it changed.
+    HomeLinkUp {
+        /// The uplink's BID.
+        bid: Bid,
+        /// BID-PRI.
+        priority: u8,
+        /// Its link-layer address; empty on a link without.
+        link_layer_address: Vec<u8>,
+    },
+    /// An uplink is on the home link no more.
+    HomeLinkDown {
         /// The uplink's BID.
         bid: Bid,
     },
@@ -143,6 +164,22 @@ pub enum MobileOutput {
         /// Why.
         reason: UnboundReason,
     },
+    /// The de-registration of everything is about to leave by this uplink, with the home address
+    /// as its source: from here on whoever asks there for the home address is to be answered.
+    /// Packets go on using the bindings.
+    Returning {
+        /// The uplink on the home link.
+        bid: Bid,
+    },
+    /// Packets of the home address may go plain by the home link.
+    AtHome {
+        /// The uplink on the home link.
+        bid: Bid,
+        /// What is registered beside it and who answers neighbours.
+        stay: Stay,
+    },
+    /// The home link is not to be used for the home address any more.
+    LeftHome,
     /// Something for the log and the counters.
     Notice(MobileNotice),
     /// The registration has ended as far as it could be; nothing follows.
@@ -165,6 +202,8 @@ enum Mode {
 enum Aim {
     /// Keep every uplink registered.
     Registered,
+    /// Keep nothing registered: at home.
+    Home,
     /// End everything at the agent, then start again after `wait`.
     StartOver { wait: Duration },
     /// End everything at the agent, then stop.
@@ -191,6 +230,7 @@ pub struct MobileNode {
     mode: Mode,
     aim: Aim,
     registrations: BTreeMap<Bid, Registration>,
+    home: HomeLink,
     /// Whether the next registration must replace all that the agent holds (RFC 5648 §5.9).
     overwrite: bool,
     next_sequence: u16,
@@ -221,6 +261,7 @@ impl MobileNode {
             mode,
             aim: Aim::Registered,
             registrations: BTreeMap::new(),
+            home: HomeLink::default(),
             // req MC-22, R-MN-21 (RFC 5648 §5.9): the agent may hold bindings of an earlier life.
             overwrite: true,
             outstanding: None,
@@ -246,20 +287,35 @@ impl MobileNode {
 
     /// What it asked the agent for, as of the last event.
     pub fn update_list(&self) -> BindingUpdateList {
-        let entries =
+        let bindings =
             self.registrations.iter().map(|(&bid, registration)| BindingUpdateListEntry {
                 bid,
                 care_of: registration.care_of(),
+                home_link: self.is_home(registration),
                 priority: registration.priority(),
                 phase: registration.phase(),
                 expires: registration.grant().map(|grant| grant.expires),
                 last_status: registration.last_status,
                 retries: registration.unanswered,
             });
+        let at_home =
+            self.unbound_home_uplinks().map(|(bid, priority, phase)| BindingUpdateListEntry {
+                bid,
+                care_of: self.config.home_address.0.into(),
+                home_link: true,
+                priority,
+                phase,
+                expires: None,
+                last_status: None,
+                retries: 0,
+            });
+        // An uplink that came home while its binding is still to be ended stands for the home.
+        let mut entries: BTreeMap<Bid, _> = bindings.map(|entry| (entry.bid, entry)).collect();
+        entries.extend(at_home.map(|entry| (entry.bid, entry)));
         BindingUpdateList {
             home_address: self.config.home_address,
             peer: self.config.agent,
-            entries: entries.collect(),
+            entries: entries.into_values().collect(),
         }
     }
 
@@ -338,9 +394,9 @@ impl MobileNode {
         }
     }
 
-    fn unreachable(&mut self, bid: Bid) {
+    fn unreachable(&mut self, now: Duration, bid: Bid) {
         let Some(outstanding) = &self.outstanding else { return };
-        if outstanding.update.path != bid {
+        if outstanding.update.path != bid || self.is_return(&outstanding.request) {
             return;
         }
         self.notice(MobileNotice::Unreachable { bid });
@@ -349,15 +405,19 @@ impl MobileNode {
             other != bid && registration.is_up() && registration.unanswered <= unanswered
         });
         if better && self.mode != Mode::Single {
-            self.give_up_waiting();
+            self.give_up_waiting(now);
         }
     }
 
     /// The outstanding update had no answer in time.
-    fn give_up_waiting(&mut self) {
+    fn give_up_waiting(&mut self, now: Duration) {
         if let Some(outstanding) = self.outstanding.take() {
             if let Some(path) = self.registrations.get_mut(&outstanding.update.path) {
                 path.unanswered = path.unanswered.saturating_add(1);
+            }
+            self.home.unanswered(outstanding.update.path);
+            if self.is_return(&outstanding.request) {
+                self.return_unanswered(now, outstanding.update.path);
             }
             self.unanswered(&outstanding.request);
         }
@@ -408,26 +468,40 @@ impl MobileNode {
     /// Sends what is due, unless an update is outstanding or it is too early.
     fn proceed(&mut self, now: Timestamp) {
         self.registrations.retain(|_, entry| entry.phase() != registration::Phase::Gone);
-        if self.finish_if_nothing_is_held(now.monotonic) || self.outstanding.is_some() {
+        if self.finish_if_nothing_is_held(now.monotonic) {
             return;
         }
         let ready = self.hold.max(self.pace.ready_at()) <= now.monotonic;
-        if let Some(request) = ready.then(|| self.plan(now.monotonic)).flatten() {
+        if ready
+            && self.outstanding.is_none()
+            && let Some(request) = self.plan(now.monotonic)
+        {
             self.send(now, request);
         }
+        self.restand();
+    }
+
+    /// Whether an update can leave.
+    fn is_reachable(&self) -> bool {
+        self.home.is_up() || self.has_binding_up()
+    }
+
+    /// Whether an uplink is there that is or should be bound.
+    fn has_binding_up(&self) -> bool {
+        self.registrations.values().any(Registration::is_up)
     }
 
     /// Ends [`Aim::StartOver`] and [`Aim::Stop`] when there is nothing left to end, or no way to
     /// say so. Gives whether the machine has stopped.
     fn finish_if_nothing_is_held(&mut self, now: Duration) -> bool {
         let held = self.registrations.values().any(Registration::may_be_held);
-        let reachable = self.registrations.values().any(Registration::is_up);
+        let reachable = self.is_reachable();
         match self.aim {
             Aim::Nothing => true,
-            Aim::Registered | Aim::Barred => false,
+            Aim::Registered | Aim::Home | Aim::Barred => false,
             Aim::StartOver { wait } => {
                 if !held {
-                    self.aim = Aim::Registered;
+                    self.aim = self.ordinary_aim();
                     self.overwrite = true;
                     self.hold = self.hold.max(now + wait);
                 }
@@ -443,6 +517,7 @@ impl MobileNode {
                     }
                 }
                 self.aim = Aim::Nothing;
+                self.restand();
                 self.out.push_back(MobileOutput::Stopped);
                 true
             }
@@ -464,11 +539,25 @@ impl Machine for MobileNode {
         self.apply_all(registration::Event::Deadline(now.monotonic));
         match event {
             MobileEvent::CareOfUp { bid, priority, care_of } => {
-                self.care_of_up(now.monotonic, bid, priority, care_of);
+                self.home_link_down(now.monotonic, bid);
+                // req MN-36 (RFC 6275 §6.1.7).
+                if care_of == CareOfAddress::from(self.config.home_address.0) {
+                    self.care_of_down(bid);
+                    self.notice(MobileNotice::HomeAddressAsCareOf { bid });
+                } else {
+                    self.care_of_up(now.monotonic, bid, priority, care_of);
+                }
             }
-            MobileEvent::CareOfDown { bid } => self.care_of_down(bid),
+            MobileEvent::CareOfDown { bid } => {
+                self.home_link_down(now.monotonic, bid);
+                self.care_of_down(bid);
+            }
+            MobileEvent::HomeLinkUp { bid, priority, link_layer_address } => {
+                self.home_link_up(now.monotonic, bid, priority, link_layer_address);
+            }
+            MobileEvent::HomeLinkDown { bid } => self.home_link_down(now.monotonic, bid),
             MobileEvent::Received { envelope, message } => self.received(now, &envelope, &message),
-            MobileEvent::Unreachable { bid } => self.unreachable(bid),
+            MobileEvent::Unreachable { bid } => self.unreachable(now.monotonic, bid),
             MobileEvent::Stop => self.stop(),
         }
         self.proceed(now);
@@ -480,7 +569,7 @@ impl Machine for MobileNode {
         }
         self.apply_all(registration::Event::Deadline(now.monotonic));
         if self.outstanding.as_ref().is_some_and(|waiting| waiting.timer <= now.monotonic) {
-            self.give_up_waiting();
+            self.give_up_waiting(now.monotonic);
         }
         self.proceed(now);
     }

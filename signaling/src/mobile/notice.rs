@@ -77,6 +77,32 @@ pub enum MobileNotice {
     },
     /// De-registration was refused at the end; the agent's own timers finish it.
     DeregistrationRefused(Status),
+    /// An uplink is on the home link, which the policy leaves unused.
+    HomeLinkUnused {
+        /// The uplink.
+        bid: Bid,
+    },
+    /// The home address was offered as a care-of address.
+    HomeAddressAsCareOf {
+        /// The uplink.
+        bid: Bid,
+    },
+    /// The agent prohibits home and foreign bindings at once (status 169): home alone.
+    HomeAndForeignProhibited,
+    /// Home and foreign bindings at once need bulk registration (RFC 5648 §5.6.5): home alone.
+    HomeAndForeignImpossible,
+    /// The agent does not answer on the home link: bindings abroad are kept meanwhile.
+    SilentAtHome {
+        /// The uplink on the home link.
+        bid: Bid,
+    },
+    /// The agent refused to end the bindings on the return home: they are kept.
+    ReturnRefused {
+        /// The agent's reason.
+        status: Status,
+        /// When it will be asked again, from now.
+        retry: Duration,
+    },
     /// An update could not be written.
     Unwritable(EncodeError),
 }
@@ -131,6 +157,12 @@ impl MobileNotice {
             Self::Unreachable { .. } => "unreachable",
             Self::UnsupportedCareOf { .. } => "unsupported_care_of",
             Self::DeregistrationRefused(_) => "deregistration_refused",
+            Self::HomeLinkUnused { .. } => "home_link_unused",
+            Self::HomeAddressAsCareOf { .. } => "home_address_as_care_of",
+            Self::HomeAndForeignProhibited => "home_and_foreign_prohibited",
+            Self::HomeAndForeignImpossible => "home_and_foreign_impossible",
+            Self::SilentAtHome { .. } => "silent_at_home",
+            Self::ReturnRefused { .. } => "return_refused",
             Self::Unwritable(_) => "unwritable",
         }
     }
@@ -217,6 +249,26 @@ impl fmt::Display for MobileNotice {
             Self::DeregistrationRefused(status) => {
                 write!(f, "de-registration refused, status {status}; left to the agent's timers")
             }
+            Self::HomeLinkUnused { bid } => {
+                write!(f, "uplink {bid} is on the home link, which the policy leaves unused")
+            }
+            Self::HomeAddressAsCareOf { bid } => {
+                write!(f, "uplink {bid} has the home address, which is no care-of address")
+            }
+            Self::HomeAndForeignProhibited => f.write_str(
+                "the agent prohibits home and foreign bindings at once (status 169): home alone",
+            ),
+            Self::HomeAndForeignImpossible => f.write_str(
+                "home and foreign bindings at once need bulk registration: home alone",
+            ),
+            Self::SilentAtHome { bid } => write!(
+                f,
+                "the agent does not answer on the home link by uplink {bid}: bindings abroad are kept"
+            ),
+            Self::ReturnRefused { status, retry } => write!(
+                f,
+                "the agent refused the return home, status {status}; next try in {retry:?}"
+            ),
             Self::Unwritable(error) => write!(f, "cannot write a Binding Update: {error}"),
         }
     }

@@ -16,7 +16,7 @@ const MAX_BULK: usize = 32;
 
 /// In single care-of address mode, an uplink that left this many updates unanswered lets the next
 /// one try.
-const PATIENCE: u32 = 3;
+pub(super) const PATIENCE: u32 = 3;
 
 /// The content of one Binding Update.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,13 +51,18 @@ impl MobileNode {
     /// The next request, when one is due at `now`.
     pub(super) fn plan(&self, now: Duration) -> Option<Request> {
         let is_due = |due: Option<Duration>| due.is_some_and(|due| due <= now);
-        if !self.registrations.values().any(Registration::is_up) {
+        if !self.is_reachable() {
             return None;
         }
         match self.aim {
             Aim::Nothing | Aim::Barred => return None,
             Aim::Stop | Aim::StartOver { .. } => return Some(Request::DeregisterAll),
-            Aim::Registered => {}
+            Aim::Home if is_due(self.home.return_due()) => return Some(Request::DeregisterAll),
+            Aim::Home if !self.home.waits_abroad() => return None,
+            Aim::Home | Aim::Registered => {}
+        }
+        if !self.has_binding_up() {
+            return None;
         }
         if self.mode == Mode::Single {
             let bid = self.candidate()?;
@@ -79,16 +84,30 @@ impl MobileNode {
 
     /// From when on [`Self::plan`] gives a request; `None` when nothing will be due by itself.
     pub(super) fn due(&self) -> Option<Duration> {
-        if !self.registrations.values().any(Registration::is_up) {
+        if !self.is_reachable() {
             return None;
         }
-        match (self.aim, self.mode) {
-            (Aim::Nothing | Aim::Barred, _) => None,
-            (Aim::Stop | Aim::StartOver { .. }, _) => Some(Duration::ZERO),
-            (Aim::Registered, Mode::Single) => {
+        match self.aim {
+            Aim::Nothing | Aim::Barred => None,
+            Aim::Stop | Aim::StartOver { .. } => Some(Duration::ZERO),
+            Aim::Home => {
+                let abroad = self.home.waits_abroad().then(|| self.registration_due()).flatten();
+                self.home.return_due().into_iter().chain(abroad).min()
+            }
+            Aim::Registered => self.registration_due(),
+        }
+    }
+
+    /// The same for bindings alone.
+    fn registration_due(&self) -> Option<Duration> {
+        if !self.has_binding_up() {
+            return None;
+        }
+        match self.mode {
+            Mode::Single => {
                 self.candidate().and_then(|bid| self.registrations[&bid].register_due())
             }
-            (Aim::Registered, Mode::Bulk | Mode::Individual) => {
+            Mode::Bulk | Mode::Individual => {
                 let entries = self.registrations.values();
                 entries
                     .flat_map(|entry| [entry.register_due(), entry.deregister_due()])
@@ -112,8 +131,14 @@ impl MobileNode {
             named.map(|(&bid, _)| bid).collect::<Vec<_>>()
         };
         let has_grant = |entry: &Registration| entry.grant().is_some();
+        let homes = |holds: fn(&Registration) -> bool| {
+            self.registrations.values().any(|entry| self.is_home(entry) && holds(entry))
+        };
+        let home = homes(|entry| entry.grant().is_some());
         let changed = named(|_| false);
-        if changed.is_empty() {
+        // req MC-21, R-MN-30 (RFC 5648 §5.6.5): leaving home is said by a binding that remains.
+        let left_home = homes(|entry| !entry.is_up()) && !named(has_grant).is_empty();
+        if changed.is_empty() && !home && !left_home {
             return Some(Request::Deregister { bids: self.preferred(leaving, MAX_BULK) });
         }
         if self.overwrite || !leaving.is_empty() {
@@ -124,7 +149,9 @@ impl MobileNode {
         }
         // Refreshed together, bindings stay together: one update per lifetime for all of them.
         let refresh = register.iter().any(|bid| self.registrations[bid].phase() == Phase::Bound);
-        let bids = if refresh { named(has_grant) } else { changed };
+        // req MC-21 (RFC 5648 §5.6.5): the agent takes an update in which no binding has the H
+        // flag for the end of the home binding, so that goes with every one.
+        let bids = if refresh || home { named(has_grant) } else { changed };
         Some(Request::Register { bids: self.preferred(bids, MAX_BULK), overwrite: false })
     }
 
@@ -144,7 +171,8 @@ impl MobileNode {
     /// The `count` best of these by priority, in the order of their BIDs.
     fn preferred(&self, mut bids: Vec<Bid>, count: usize) -> Vec<Bid> {
         bids.sort_by_key(|bid| {
-            (self.registrations[bid].grant().is_some(), self.registrations[bid].priority(), *bid)
+            let entry = &self.registrations[bid];
+            (!self.is_home(entry), entry.grant().is_some(), entry.priority(), *bid)
         });
         bids.truncate(count);
         bids.sort();
@@ -177,7 +205,16 @@ impl MobileNode {
             return Some(*bid);
         }
         let up = self.registrations.iter().filter(|(_, entry)| entry.is_up());
-        up.min_by_key(|(bid, entry)| (entry.unanswered, !unproven(bid), entry.priority(), **bid))
-            .map(|(&bid, _)| bid)
+        let abroad = up.map(|(&bid, entry)| {
+            // From abroad an answer finds its way by itself.
+            (entry.unanswered, !unproven(&bid), self.is_home(entry), entry.priority(), bid)
+        });
+        // req R-MN-16 (RFC 6275 §11.5.5): a return is told from the home link and nowhere else.
+        let abroad = abroad.filter(|_| !self.is_return(request));
+        // Without a home binding the home link serves to end bindings only.
+        let ending = *request == Request::DeregisterAll;
+        let home = self.home.paths().filter(|_| ending);
+        let home = home.map(|(unanswered, priority, bid)| (unanswered, true, true, priority, bid));
+        abroad.chain(home).min().map(|(.., bid)| bid)
     }
 }

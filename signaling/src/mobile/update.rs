@@ -9,9 +9,11 @@ use super::plan::Request;
 use super::{MobileNode, MobileNotice, MobileOutput, Outstanding};
 use crate::auth;
 use crate::machine::{Envelope, Transmit};
-use crate::registration::{self, Registration, acknowledgement_wait};
+use crate::registration::{self, acknowledgement_wait};
 use crate::time::{NtpTime, Timestamp};
-use crate::wire::option::{AlternateCareOfAddress, BindingIdentifier, MobileNetworkPrefixOption};
+use crate::wire::option::{
+    AlternateCareOfAddress, BindingIdentifier, LinkLayerAddress, MobileNetworkPrefixOption,
+};
 use crate::wire::{self, BindingUpdate, BindingUpdateFlags, Lifetime, Message, Options};
 
 /// What must be known of an update when its acknowledgement arrives.
@@ -23,6 +25,8 @@ pub(super) struct Sent {
     pub at: Duration,
     /// The uplink it left by.
     pub path: Bid,
+    /// The packet's source.
+    pub source: Ipv6Addr,
     /// The care-of address that entered the authentication data.
     pub care_of: Ipv6Addr,
     /// Its timestamp, when protected.
@@ -33,11 +37,25 @@ impl MobileNode {
     /// Writes and sends the update for `request`, which is outstanding from here on.
     pub(super) fn send(&mut self, now: Timestamp, request: Request) {
         let Some(path) = self.path_for(&request) else { return };
-        let CareOfAddress(IpAddr::V6(source)) = self.registrations[&path].care_of() else { return };
         let home_address = self.config.home_address;
+        let (source, unanswered) = match self.registrations.get(&path).filter(|it| it.is_up()) {
+            Some(entry) => match entry.care_of() {
+                CareOfAddress(IpAddr::V6(source)) => (source, entry.unanswered),
+                CareOfAddress(IpAddr::V4(_)) => return,
+            },
+            // On the home link without a binding.
+            None => (home_address.0, self.home.patience()),
+        };
         let destination = self.config.agent.0;
-        let envelope =
-            Envelope { home_address: Some(home_address), ..Envelope::plain(source, destination) };
+        // The home address is its own witness where it is the source (RFC 6275 §10.3.2).
+        let away = source != home_address.0;
+        let envelope = Envelope {
+            home_address: away.then_some(home_address),
+            ..Envelope::plain(source, destination)
+        };
+        if !away && request == Request::DeregisterAll {
+            self.returning(path);
+        }
         let update = self.compose(&request, source);
         let (sequence, lifetime) = (update.sequence, update.lifetime);
         let care_of = auth::care_of_address(&update, &envelope);
@@ -62,7 +80,7 @@ impl MobileNode {
         }
         let registered = !request.is_registration()
             || self.registrations.values().any(|entry| entry.grant().is_some());
-        let wait = acknowledgement_wait(self.registrations[&path].unanswered, registered);
+        let wait = acknowledgement_wait(unanswered, registered);
         let at = now.monotonic;
         let event = match request {
             Request::Register { .. } | Request::Plain { .. } => {
@@ -77,7 +95,7 @@ impl MobileNode {
         }
         self.pace.sent(at);
         self.last_sent = Some(at);
-        let update = Sent { sequence, lifetime, at, path, care_of, message_id };
+        let update = Sent { sequence, lifetime, at, path, source, care_of, message_id };
         self.outstanding = Some(Outstanding { request, update, timer: at + wait });
     }
 
@@ -96,7 +114,12 @@ impl MobileNode {
             Request::Register { bids, overwrite: all } => {
                 overwrite = *all;
                 for bid in bids {
-                    options.push(identifier(*bid, &self.registrations[bid]));
+                    options.push(self.identifier(*bid));
+                }
+                let home = bids.iter().find(|bid| self.is_home_binding(**bid));
+                if let Some(address) = home.and_then(|bid| self.home.link_layer_address(*bid)) {
+                    // req MC-20 (RFC 5648 §5.6.3): nobody may be asked for it.
+                    options.push(LinkLayerAddress::of_mobile(address));
                 }
             }
             Request::Deregister { bids } => {
@@ -128,16 +151,18 @@ impl MobileNode {
             options,
         }
     }
-}
 
-/// The option that registers or refreshes one binding.
-fn identifier(bid: Bid, registration: &Registration) -> BindingIdentifier {
-    // req R-MN-22 (RFC 5648 §5.1): an address that the agent has need not be repeated. It is all
-    // the same: an agent that restarted is told at once, and should both ends ever disagree, by a
-    // stray update of an earlier life for one, the next refresh ends it.
-    BindingIdentifier {
-        priority: registration.priority(),
-        care_of: Some(registration.care_of()),
-        ..BindingIdentifier::new(bid)
+    /// The option that registers or refreshes one binding.
+    fn identifier(&self, bid: Bid) -> BindingIdentifier {
+        // req R-MN-22 (RFC 5648 §5.1): an address that the agent has need not be repeated. It is
+        // all the same: an agent that restarted is told at once, and should both ends ever
+        // disagree, by a stray update of an earlier life for one, the next refresh ends it.
+        let registration = &self.registrations[&bid];
+        BindingIdentifier {
+            priority: registration.priority(),
+            home: self.is_home(registration),
+            care_of: Some(registration.care_of()),
+            ..BindingIdentifier::new(bid)
+        }
     }
 }

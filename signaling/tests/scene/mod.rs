@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use mtun_policy::{
     Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix, PrefixMode,
+    ReturningHome,
 };
 use mtun_signaling::agent::HomeLink;
 use mtun_signaling::auth::{Algorithm, Secret, SecurityAssociation};
@@ -79,6 +80,7 @@ pub fn mobile_config() -> MobileConfig {
         lifetime: Duration::from_secs(420),
         multiple_coa: true,
         bulk: true,
+        returning_home: ReturningHome::Home,
         protection: Some(our_key()),
         initial_sequence: 1,
     }

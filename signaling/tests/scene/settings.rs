@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mtun_policy::PrefixMode;
+use mtun_policy::{PrefixMode, ReturningHome};
 use mtun_signaling::agent::HomeLink;
 use mtun_signaling::wire::{self, Message};
 use mtun_signaling::{AgentConfig, Envelope, MobileConfig, auth};
@@ -32,6 +32,14 @@ pub fn set_mobile(config: &mut MobileConfig, epoch: &mut u64, words: &[&str]) {
     }
     if let Some(sequence) = value(words, "sequence") {
         config.initial_sequence = sequence.parse().unwrap();
+    }
+    if let Some(returning) = value(words, "returning-home") {
+        config.returning_home = match returning {
+            "home" => ReturningHome::Home,
+            "both" => ReturningHome::Both,
+            "foreign" => ReturningHome::Foreign,
+            other => panic!("returning-home={other}"),
+        };
     }
     if let Some(clock) = value(words, "clock") {
         *epoch = clock.parse().unwrap();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use mtun_policy::{Bid, CareOfAddress, HomeAddress};
+use mtun_signaling::mobile::Stay;
 use mtun_signaling::wire::option::{
     AlternateCareOfAddress, BindingIdentifier, BindingRefreshAdvice, LinkLayerAddress,
     MobileNetworkPrefixOption, NonceIndices,
@@ -49,6 +50,10 @@ pub fn options(options: &Options) -> String {
             }
             MobilityOption::RefreshAdvice(option) => {
                 text += &format!(" [refresh={}]", u32::from(option.refresh_interval) * 4);
+            }
+            MobilityOption::LinkLayerAddress(option) => {
+                let octets = option.address.iter().map(|octet| format!("{octet:02x}"));
+                text += &format!(" [lla {}]", octets.collect::<Vec<_>>().join(":"));
             }
             // Every protected message has them; the transcripts say so when it has not.
             MobilityOption::Authentication(_)
@@ -122,6 +127,17 @@ pub fn mobile_output(output: &MobileOutput) -> String {
             format!("binding {} {verb} {care_of} until {}", name(bid), seconds(*expires))
         }
         MobileOutput::Unbound { bid, reason } => format!("binding {} down: {reason}", name(bid)),
+        MobileOutput::Returning { bid } => format!("returning home by {bid}"),
+        MobileOutput::AtHome { bid, stay } => {
+            let stay = match stay {
+                Stay::Alone { vacant: true } => "alone, address unchecked",
+                Stay::Alone { vacant: false } => "alone",
+                Stay::Beside { neighbours: true } => "beside foreign links",
+                Stay::Beside { neighbours: false } => "beside foreign links, silent to neighbours",
+            };
+            format!("at home by {bid}, {stay}")
+        }
+        MobileOutput::LeftHome => "left home".to_owned(),
         MobileOutput::Notice(notice) => format!("notice: {notice}"),
         MobileOutput::Stopped => "stopped".to_owned(),
     }

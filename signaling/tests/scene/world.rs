@@ -37,6 +37,8 @@ pub struct World {
     pub last_update: Option<Transmit>,
     /// An update that somebody on the path kept.
     pub recorded: Option<Transmit>,
+    /// Whether the home link answers at once that nobody has a home address.
+    pub nobody_home: bool,
     /// When updates left.
     pub sent: Vec<Duration>,
     /// The updates that reached the agent, as somebody on the path may have kept them.
@@ -57,6 +59,7 @@ impl World {
             silent: BTreeSet::new(),
             last_update: None,
             recorded: None,
+            nobody_home: false,
             sent: Vec::new(),
             delivered: Vec::new(),
             trace: Vec::new(),
@@ -82,7 +85,10 @@ impl World {
             } => {
                 self.uplinks.insert(*bid, *care_of);
             }
-            MobileEvent::CareOfDown { bid } => {
+            MobileEvent::HomeLinkUp { bid, .. } => {
+                self.uplinks.insert(*bid, super::home().0);
+            }
+            MobileEvent::CareOfDown { bid } | MobileEvent::HomeLinkDown { bid } => {
                 self.uplinks.remove(bid);
             }
             _ => {}
@@ -175,8 +181,16 @@ impl World {
                 continue;
             }
             self.trace.push((self.now, text::agent_output(&output, agent.cache())));
-            if let (AgentOutput::Transmit(transmit), Some(_)) = (output, &self.mobile) {
-                self.fly(&transmit, fate);
+            match output {
+                AgentOutput::Transmit(transmit) if self.mobile.is_some() => {
+                    self.fly(&transmit, fate);
+                }
+                AgentOutput::CheckDuplicate { home_address, .. } if self.nobody_home => {
+                    let event = AgentEvent::DuplicateChecked { home_address, duplicate: false };
+                    let now = self.agent_now();
+                    self.agent.as_mut().expect("it had an output").handle(now, event);
+                }
+                _ => {}
             }
         }
     }

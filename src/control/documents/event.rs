@@ -149,6 +149,22 @@ pub enum Event {
         /// Why, one word such as `path-lost` or the agent's status.
         reason: String,
     },
+    /// The home address is on its home link.
+    AtHome {
+        /// The home network.
+        home: HomeName,
+        /// The link.
+        link: Option<InterfaceName>,
+        /// Whether bindings abroad stand beside it.
+        beside: bool,
+        /// Whether this node answers neighbours for the home address; otherwise its agent does.
+        neighbours: bool,
+    },
+    /// The home address is on its home link no more.
+    LeftHome {
+        /// The home network.
+        home: HomeName,
+    },
     /// A home agent's bindings of one mobile changed.
     MobileChanged {
         /// The home network.
@@ -267,6 +283,16 @@ impl fmt::Display for Event {
             Self::Unbound { home, bid, link, reason } => {
                 write!(f, "{} no longer registered at home {home}: {reason}", over(bid, link))
             }
+            Self::AtHome { home, link, beside, neighbours } => {
+                let link = link.as_ref().map_or("no link".to_owned(), ToString::to_string);
+                let others = if *beside { "beside bindings abroad" } else { "no binding needed" };
+                write!(f, "home {home} is reached by {link}: at home, {others}")?;
+                if !neighbours {
+                    f.write_str(", the agent answers neighbours")?;
+                }
+                Ok(())
+            }
+            Self::LeftHome { home } => write!(f, "home {home} is left: its link is used no more"),
             Self::MobileChanged { home, home_address, care_of, prefixes } => {
                 let count = care_of.len();
                 let care_of: Vec<_> = care_of.iter().map(ToString::to_string).collect();

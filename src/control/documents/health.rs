@@ -183,7 +183,8 @@ impl Health {
                 BindingPhase::Idle
                 | BindingPhase::Registered
                 | BindingPhase::Refreshing
-                | BindingPhase::Deregistering => {}
+                | BindingPhase::Deregistering
+                | BindingPhase::AtHome => {}
             }
         }
         Self::new(further)

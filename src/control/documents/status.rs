@@ -239,6 +239,8 @@ pub enum BindingPhase {
     Deregistering,
     /// The agent said no; the status says why.
     Refused,
+    /// On the home link, where no binding is needed.
+    AtHome,
 }
 
 impl fmt::Display for BindingPhase {
@@ -250,6 +252,7 @@ impl fmt::Display for BindingPhase {
             Self::Refreshing => "refreshing",
             Self::Deregistering => "deregistering",
             Self::Refused => "refused",
+            Self::AtHome => "at home",
         })
     }
 }

@@ -173,6 +173,10 @@ impl RouteOptimization {
         let CareOfAddress(IpAddr::V6(care_of)) = care_of else {
             return self.care_of_gone(bid);
         };
+        // A home binding (RFC 5648 §5.6.3) is the home agent's affair alone.
+        if care_of == self.config.home_address.0 {
+            return self.care_of_gone(bid);
+        }
         self.at_home = false;
         let before = self.uplinks.insert(bid, Uplink { care_of, priority, expires });
         match before {
