@@ -9,3 +9,4 @@ pub mod lab;
 pub mod metrics;
 pub mod packets;
 pub mod publish;
+pub mod store;
