@@ -34,6 +34,9 @@ struct Arguments {
     /// How long a stop waits for the de-registration to be acknowledged, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     stop_deadline: f64,
+    /// If the store of bindings is damaged, go on with what is whole of it
+    #[arg(long)]
+    salvage_bindings: bool,
     /// Added to the time of day that signaling sees, in seconds; to try a wrong clock
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_offset: i64,
@@ -90,6 +93,7 @@ fn options(arguments: Arguments) -> Result<Options, String> {
         read_group: arguments.read_group.as_deref().map(group).transpose()?,
         write_group: arguments.write_group.as_deref().map(group).transpose()?,
         stop_deadline,
+        salvage_bindings: arguments.salvage_bindings,
         clock_offset: arguments.clock_offset,
     })
 }

@@ -19,6 +19,7 @@ mod facts;
 mod figures;
 mod history;
 mod home;
+mod keeping;
 mod key_store;
 mod ledger;
 mod links;
@@ -55,6 +56,8 @@ pub struct Options {
     pub write_group: Option<u32>,
     /// How long a stop waits for the agents to acknowledge the de-registration.
     pub stop_deadline: Duration,
+    /// Whether what is whole of a damaged store is taken, instead of not starting.
+    pub salvage_bindings: bool,
     /// Added to the time of day that signaling sees, in seconds: for tests of vehicles whose
     /// clock is wrong.
     pub clock_offset: i64,

@@ -21,6 +21,7 @@ use super::apply::{Candidate, InForce, Prepared, Purpose, Trial, Wanted, client_
 use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
+use super::keeping::Keeping;
 use super::ledger::LedgerKeeper;
 use super::preview::Preview;
 use super::served::AgentHome;
@@ -100,6 +101,8 @@ pub struct Owner {
     pub(super) ingress_indices: BTreeMap<InterfaceName, u32>,
     pub(super) homes: Vec<MobileHome>,
     pub(super) served: Vec<AgentHome>,
+    /// What mobiles left, written down; `None` if no home network is served.
+    pub(super) keeping: Option<Keeping>,
     pub(super) counts: SignalingCounts,
     /// What links carried, and who knows of it.
     pub(super) counted: Counted,
@@ -159,6 +162,7 @@ impl Owner {
                 () = client_left(self.trial.as_mut()) => {
                     self.trial_over(TakenBack::ClientLeft).await;
                 }
+                Some(health) = Keeping::health(&mut self.keeping) => self.store_health(health),
                 () = self.shared.paths.carried.notified() => self.carried(),
                 _ = tokio::time::sleep(sleep) => {
                     self.deadlines();
@@ -397,6 +401,8 @@ impl Owner {
                 _ = tokio::time::sleep(sleep) => self.deadlines(),
             }
         }
+        // What waits is written down, and its acknowledgements leave.
+        self.keeping = None;
         for task in &self.tasks {
             task.abort();
         }

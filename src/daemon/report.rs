@@ -23,6 +23,8 @@ impl Owner {
             .refused
             .iter()
             .map(|message| HealthReason::PolicyRefused { message: message.clone() });
+        let failing = self.keeping.iter().filter_map(|keeping| keeping.failing.clone());
+        let further = further.chain(failing.map(|message| HealthReason::StoreFailing { message }));
         let now = self.now().monotonic;
         StatusDocument {
             health: Health::judge(&homes, &links, &bindings, further.collect()),

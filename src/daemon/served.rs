@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtun_policy::{AllowedMobile, Effective, HomeAddress, ServedHome};
-use mtun_signaling::agent::{AgentConfig, AgentEvent, AgentOutput, HomeAgent};
+use mtun_signaling::agent::{AgentConfig, AgentEvent, AgentOutput, HomeAgent, MobileRecord};
 use mtun_signaling::machine::Machine;
 use mtun_signaling::time::Timestamp;
 
@@ -36,6 +36,17 @@ impl AgentHome {
     /// Hands an event to the machine and takes what it wants done.
     pub fn handle(&mut self, now: Timestamp, event: AgentEvent) -> Vec<AgentOutput> {
         self.agent.handle(now, event);
+        self.outputs()
+    }
+
+    /// Takes back what an earlier run kept of a mobile `passed` ago.
+    pub fn restore(
+        &mut self,
+        now: Timestamp,
+        record: &MobileRecord,
+        passed: Duration,
+    ) -> Vec<AgentOutput> {
+        self.agent.restore(now, record, passed);
         self.outputs()
     }
 

@@ -12,7 +12,7 @@ use super::home::{Granted, MobileHome};
 use super::owner::{LinkRecord, Owner};
 use super::served::AgentHome;
 use crate::control::documents::{Event, Severity};
-use crate::packets::Arrived;
+use crate::packets::{Arrived, Shared};
 
 impl Owner {
     pub(super) fn arrived(&mut self, arrived: Arrived) {
@@ -169,18 +169,26 @@ impl Owner {
 
     pub(super) fn agent_outputs(&mut self, served: usize, outputs: Vec<AgentOutput>) {
         let name = self.served[served].served.name.clone();
+        let keep = outputs.iter().find_map(|output| match output {
+            AgentOutput::Keep { home_address } => Some(*home_address),
+            _ => None,
+        });
+        let mut answers = Vec::new();
         for output in outputs {
             match output {
                 AgentOutput::Transmit(transmit) => {
                     *self.counts.sent.entry(name.clone()).or_default() += 1;
-                    self.transmit(&transmit);
+                    match keep {
+                        Some(_) => answers.push(transmit),
+                        None => self.transmit(&transmit),
+                    }
                 }
                 AgentOutput::Changed { home_address, effective } => {
                     if effective {
                         self.publish_mobile(served, home_address);
                     }
                 }
-                // Nothing outlives this process yet.
+                // Below, with the answers that wait for it.
                 AgentOutput::Keep { .. } => {}
                 // No home link is real yet.
                 AgentOutput::CheckDuplicate { .. }
@@ -189,6 +197,9 @@ impl Owner {
                 | AgentOutput::Neighbour { .. } => {}
                 AgentOutput::Notice(notice) => self.agent_notice(&name, &notice),
             }
+        }
+        if let Some(mobile) = keep {
+            self.keep(served, mobile, answers);
         }
     }
 
@@ -199,24 +210,28 @@ impl Owner {
         tracing::debug!(%home, "{notice}");
     }
 
-    /// Puts a Mobility Header into its packet and sends it.
-    fn transmit(&self, transmit: &Transmit) {
-        let Transmit { envelope, path, message } = transmit;
-        let packet = mtun_dataplane::wire::signalling_packet(
-            envelope.source,
-            envelope.destination,
-            envelope.home_address.map(|home| home.0),
-            envelope.routing_header.map(|home| home.0),
-            message,
-        );
-        let path = path.map_or(PathId::ROUTED, |bid| PathId(bid.get()));
-        match self.shared.paths.send(path, &packet) {
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
-                // It will be sent again; a lasting fault shows as retries in `mtun status`.
-                tracing::debug!(%error, ?path, "signaling could not be sent");
-            }
-            None => tracing::debug!(?path, "signaling for a path that is closed"),
+    fn transmit(&self, message: &Transmit) {
+        transmit(&self.shared, message);
+    }
+}
+
+/// Puts a Mobility Header into its packet and sends it.
+pub(super) fn transmit(shared: &Shared, transmit: &Transmit) {
+    let Transmit { envelope, path, message } = transmit;
+    let packet = mtun_dataplane::wire::signalling_packet(
+        envelope.source,
+        envelope.destination,
+        envelope.home_address.map(|home| home.0),
+        envelope.routing_header.map(|home| home.0),
+        message,
+    );
+    let path = path.map_or(PathId::ROUTED, |bid| PathId(bid.get()));
+    match shared.paths.send(path, &packet) {
+        Some(Ok(())) => {}
+        Some(Err(error)) => {
+            // It will be sent again; a lasting fault shows as retries in `mtun status`.
+            tracing::debug!(%error, ?path, "signaling could not be sent");
         }
+        None => tracing::debug!(?path, "signaling for a path that is closed"),
     }
 }

@@ -22,6 +22,7 @@ use super::chosen::Chosen;
 use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
+use super::keeping;
 use super::key_store::{KeyError, KeyStore};
 use super::ledger::{self, LedgerKeeper, Ledgers};
 use super::owner::{Owner, SignalingCounts};
@@ -40,6 +41,7 @@ use crate::edge::watch::Watch;
 use crate::metrics::{Metrics, Scrapes};
 use crate::packets::{Shared, TOLD};
 use crate::publish;
+use crate::store::StoreError;
 
 /// Mobility Headers that wait for the owner loop before further ones are dropped.
 const ARRIVALS: usize = 1024;
@@ -81,6 +83,9 @@ pub enum StartError {
         /// What the kernel said.
         error: std::io::Error,
     },
+    /// The store of bindings cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The machine refused something the daemon needs.
     #[error("{0:#}")]
     Machine(#[from] anyhow::Error),
@@ -111,9 +116,19 @@ impl Owner {
             limits: Limits::default(),
         })
         .await?;
+        let store = match policy.served.is_empty() {
+            true => None,
+            false => Some(keeping::open(&options)?),
+        };
         let (refused, in_force) = chosen.note(&mut history);
         let mut owner = Self::prepare(options, in_force, history, keys, server).await?;
         owner.refused = refused;
+        if let Some((store, kept)) = store {
+            // Routes and tunnels stand before the first message is handled.
+            owner.restore_bindings(&kept);
+            owner.keep_in(store)?;
+            owner.settle().await;
+        }
         Ok(owner)
     }
 
@@ -210,6 +225,7 @@ impl Owner {
             ingress_indices: Default::default(),
             homes,
             served,
+            keeping: None,
             counts: SignalingCounts::default(),
             counted: Counted::default(),
             ledger,

@@ -10,6 +10,7 @@ mod fixture;
 mod handover;
 mod leftovers;
 mod quota;
+mod restart;
 mod security;
 mod several;
 mod sockets;

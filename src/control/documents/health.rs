@@ -74,6 +74,11 @@ pub enum HealthReason {
         /// Why it is not.
         reason: Option<String>,
     },
+    /// Bindings of mobiles cannot be kept over a restart, so no new one is accepted.
+    StoreFailing {
+        /// What the disk said.
+        message: String,
+    },
     /// The last policy that was to be applied was refused; the one before is in force.
     PolicyRefused {
         /// The first of its faults.
@@ -90,6 +95,7 @@ impl HealthReason {
             Self::LinkUnusable { .. } => 2,
             Self::BindingPending { .. } => 3,
             Self::LinkDegraded { .. } => 4,
+            Self::StoreFailing { .. } => 1,
             Self::PolicyRefused { .. } => 5,
         }
     }
@@ -118,6 +124,9 @@ impl fmt::Display for HealthReason {
             }
             Self::LinkDegraded { link, reason: None } => {
                 write!(f, "link {link} is used though it is not good")
+            }
+            Self::StoreFailing { message } => {
+                write!(f, "bindings cannot be kept, and new ones are refused: {message}")
             }
             Self::PolicyRefused { message } => {
                 write!(f, "the last policy was refused, the one before is in force: {message}")
