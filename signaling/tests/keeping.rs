@@ -211,23 +211,3 @@ fn while_nothing_can_be_kept_nothing_is_promised() {
     let answer = hand_over(&mut agent, &move_away.replace("seq=11", "seq=12"), seconds(3));
     assert_eq!(answer, (Some(Status::ACCEPTED), 1));
 }
-
-#[test]
-fn what_could_not_be_kept_is_taken_back_and_does_not_work_later() {
-    // PS-08: the update was verified and packets followed it, then the disk failed.
-    let mut agent = agent();
-    hand_over(&mut agent, ROUTER, seconds(1));
-    let (safe, before) = (kept(&agent, seconds(2)), agent.cache().clone());
-    let lost = signed_update(
-        &words("seq=11 A H R from=2001:db8:3::7 [prefix 2001:db8:4200::/56] [bid=1 2001:db8:3::7]"),
-        seconds(2),
-    );
-    assert_eq!(replay(&mut agent, &lost, seconds(2)).0, Some(Status::ACCEPTED));
-    assert_ne!(*agent.cache(), before);
-    agent.take_back(at(seconds(4), EPOCH), &safe, seconds(2));
-    assert_eq!(*agent.cache(), before, "lifetimes too");
-    let changed = std::iter::from_fn(|| agent.poll())
-        .any(|it| matches!(it, AgentOutput::Changed { effective: true, .. }));
-    assert!(changed, "packets are told");
-    assert_eq!(replay(&mut agent, &lost, seconds(4)).0, Some(Status::ID_MISMATCH));
-}

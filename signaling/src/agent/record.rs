@@ -7,7 +7,8 @@
 //! says how much time has passed when it comes back.
 //!
 //! ```text
-//! | format = 1 | flags | sequence kind, number, left | timestamp kind, timestamp |
+//! | format = 1 | flags | link-layer address, if flagged |
+//! | sequence kind, number, left | timestamp kind, timestamp |
 //! | prefixes: count, (address, length)… | bindings: count, (BID, priority, flags, care-of, left)… |
 //! | extensions: (type, length, octets)… |
 //! ```
@@ -27,9 +28,15 @@ use super::HomeAgent;
 use super::replay::Replay;
 use crate::binding::{Binding, BindingCacheEntry};
 use crate::time::{NtpTime, Timestamp};
+use crate::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
 
 /// The layout that is written; a reader of this version knows it alone.
 pub const RECORD_FORMAT: u8 = 1;
+
+/// Flags: a mobile router; its link-local address is defended too; a link-layer address follows.
+const ROUTER: u8 = 1;
+const LINK_LOCAL: u8 = 2;
+const LINK_LAYER: u8 = 4;
 
 /// Extensions from here on may be skipped.
 const SKIPPABLE: u16 = 0x8000;
@@ -41,6 +48,10 @@ pub struct MobileRecord {
     pub home_address: HomeAddress,
     /// Whether it registered as a mobile router.
     pub router: bool,
+    /// Whether its link-local address at home is defended too (L flag).
+    pub link_local: bool,
+    /// Where it is on the home link, by its word.
+    pub link_layer: Option<LinkLayerAddress>,
     /// The prefixes forwarded to it.
     pub prefixes: Vec<MobileNetworkPrefix>,
     /// Its bindings, ordered by BID; none once it has de-registered.
@@ -84,7 +95,12 @@ pub enum RecordError {
 impl MobileRecord {
     /// Appends the record.
     pub fn emit(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(&[RECORD_FORMAT, u8::from(self.router)]);
+        let flag = |set: bool, flag: u8| if set { flag } else { 0 };
+        let flags = flag(self.router, ROUTER)
+            | flag(self.link_local, LINK_LOCAL)
+            | flag(self.link_layer.is_some(), LINK_LAYER);
+        out.extend_from_slice(&[RECORD_FORMAT, flags]);
+        out.extend(self.link_layer.into_iter().flat_map(|address| address.0));
         let (kind, number, left) = match self.sequence {
             None => (0, 0, Duration::ZERO),
             Some((number, None)) => (1, number, Duration::ZERO),
@@ -121,7 +137,14 @@ impl MobileRecord {
             RECORD_FORMAT => {}
             format => return Err(RecordError::Format(format)),
         }
-        let router = rest.flag("a router flag")?;
+        let flags = rest.octet()?;
+        if flags & !(ROUTER | LINK_LOCAL | LINK_LAYER) != 0 {
+            return Err(RecordError::Value("a flag"));
+        }
+        let link_layer = match flags & LINK_LAYER {
+            0 => None,
+            _ => Some(LinkLayerAddress(rest.array()?)),
+        };
         let (kind, number, left) = (rest.octet()?, rest.u16()?, rest.span()?);
         let sequence = match kind {
             0 => None,
@@ -134,7 +157,17 @@ impl MobileRecord {
         let prefixes = (0..rest.u16()?).map(|_| rest.prefix()).collect::<Result<_, _>>()?;
         let bindings = (0..rest.u16()?).map(|_| rest.binding()).collect::<Result<_, _>>()?;
         rest.extensions()?;
-        Ok(Self { home_address, router, prefixes, bindings, sequence, timestamp })
+        let (router, link_local) = (flags & ROUTER != 0, flags & LINK_LOCAL != 0);
+        Ok(Self {
+            home_address,
+            router,
+            link_local,
+            link_layer,
+            prefixes,
+            bindings,
+            sequence,
+            timestamp,
+        })
     }
 
     /// Whether nothing is left that a later update could depend on.
@@ -236,6 +269,8 @@ impl HomeAgent {
         Some(MobileRecord {
             home_address,
             router: entry.is_some_and(|entry| entry.router),
+            link_local: served.presence.link_local,
+            link_layer: served.presence.link_layer,
             prefixes: entry.map_or_else(Vec::new, |entry| entry.prefixes.clone()),
             bindings: bindings
                 .map(|it| KeptBinding {
@@ -261,33 +296,22 @@ impl HomeAgent {
         let until = |left: Duration| now.monotonic + left.saturating_sub(passed);
         let sequence = record.sequence.map(|(number, left)| (number, left.map(until)));
         served.replay = Replay::restored(sequence, record.timestamp);
+        served.presence.link_local = record.link_local;
+        served.presence.link_layer = record.link_layer;
         if let Some(timestamp) = record.timestamp {
             self.clock.not_before(now, timestamp);
         }
-        self.put_back(now, record, passed);
-    }
-
-    /// Goes back to what was kept `passed` ago: what came later could not be kept. What is
-    /// remembered against replays stays as it is, so that nothing works twice.
-    pub fn take_back(&mut self, now: Timestamp, record: &MobileRecord, passed: Duration) {
-        self.put_back(now, record, passed);
-    }
-
-    fn put_back(&mut self, now: Timestamp, record: &MobileRecord, passed: Duration) {
         let living = record.bindings.iter().filter(|it| it.left > passed);
         let bindings: Vec<_> = living
             .map(|it| Binding {
                 bid: it.bid,
                 care_of: it.care_of,
                 priority: it.priority,
-                expires: now.monotonic + it.left.saturating_sub(passed),
+                expires: until(it.left),
             })
             .collect();
         if bindings.is_empty() {
-            if let Some(served) = self.served.get_mut(&record.home_address) {
-                served.replay.expired(now.monotonic);
-            }
-            return self.end(now.monotonic, record.home_address);
+            return served.replay.expired(now.monotonic);
         }
         let entry = BindingCacheEntry {
             home_address: record.home_address,
@@ -317,6 +341,8 @@ mod tests {
         MobileRecord {
             home_address: HomeAddress("2001:db8:100::42".parse().expect("an address")),
             router: true,
+            link_local: true,
+            link_layer: Some(LinkLayerAddress([2, 0, 0, 0, 0, 9])),
             prefixes: vec![prefix("2001:db8:100:4200::/64"), prefix("2001:db8:100:4300::/56")],
             bindings: vec![binding(1, "2001:db8:1::5", 400_000), binding(2, "192.0.2.7", 1)],
             sequence: Some((65_535, Some(Duration::from_secs(9)))),
@@ -334,6 +360,8 @@ mod tests {
     fn a_record_reads_back_and_no_other_length_does() {
         let empty = MobileRecord {
             router: false,
+            link_local: false,
+            link_layer: None,
             prefixes: Vec::new(),
             bindings: Vec::new(),
             sequence: None,
@@ -370,8 +398,9 @@ mod tests {
     #[test]
     fn values_that_cannot_be_are_refused() {
         let want = record();
-        // The router flag, the kind of sequence number, a prefix length, the family of an address.
-        for (at, value) in [(1, 2), (2, 3), (13, 9), (40, 129), (63, 5)] {
+        // Flags, the kind of sequence number, the timestamp's flag, a prefix length, the family of
+        // an address.
+        for (at, value) in [(1, 8), (8, 3), (19, 9), (46, 129), (69, 5)] {
             let mut octets = emitted(&want);
             octets[at] = value;
             let read = MobileRecord::parse(want.home_address, &octets);
