@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::effective::{BlockReply, Choice, Origin, Otherwise, Outcome, Ruling, Usable};
 use crate::end::{End, Way, head_of};
 use crate::key::FlowKey;
+use crate::mobility::Optimize;
 use crate::policy::{Home, Ingresses, Policy, Rule};
 use crate::steering::{Bar, Given, LinkReason, LinkState, Supposed, suppose};
 use crate::terms::{Bid, HomeName, InterfaceName, RuleId, RuleName};
@@ -175,6 +176,15 @@ pub enum Note {
     Failback(Failback),
     /// Its link is metered: it goes back at least in a gap.
     MeteredGap(InterfaceName),
+    /// Whether its packets may go straight to the correspondent, where the home optimizes routes.
+    Optimize {
+        /// Whether they may.
+        optimize: Optimize,
+        /// Whether the rule says so itself.
+        said: bool,
+    },
+    /// Its source is no home address, and so its packets always take the tunnel.
+    NotHomeAddress,
     /// Its link is used because there is no other.
     LastLink(InterfaceName, LinkReason),
 }
@@ -339,6 +349,21 @@ impl<'c, U: Usable> Context<'c, U> {
         !outside(&rule.says.outcome) && rule.says.outcome != Outcome::Unmet && !otherwise
     }
 
+    /// Whether the packets may go straight, where the home optimizes routes at all.
+    fn route(&self, rule: &Rule) -> Option<Note> {
+        self.home.route_optimization?;
+        if self.key.source != IpAddr::V6(self.home.address.0) {
+            return Some(Note::NotHomeAddress);
+        }
+        let effective = &self.supposed.effective;
+        let optimize = self.home.optimize(self.key, effective, Some(rule.id()));
+        // Of a destination that is no correspondent nothing is to be said.
+        if optimize != effective.optimize(Some(rule.id())) {
+            return None;
+        }
+        Some(Note::Optimize { optimize, said: rule.head.optimize.is_some() })
+    }
+
     fn notes(&self, rule: &Rule, way: &Way) -> Vec<Note> {
         let Way::Tunnel(bid) = way else { return Vec::new() };
         let mut notes = Vec::new();
@@ -354,6 +379,7 @@ impl<'c, U: Usable> Context<'c, U> {
             notes.push(Note::Together { word: word.clone(), rules });
         }
         notes.push(Note::Failback(rule.failback));
+        notes.extend(self.route(rule));
         let report = self.supposed.links.iter().find(|report| report.bid == *bid);
         if let Some(link) = self.policy.interface_of(*bid)
             && link.metered

@@ -1,6 +1,7 @@
 //! What a node does beyond registering: routes without the home agent, the way home, and what it
 //! is to mobiles that talk to it.
 
+use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -27,6 +28,16 @@ pub enum Optimize {
     Allowed,
     /// As soon as there is a flow.
     Always,
+}
+
+impl fmt::Display for Optimize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Never => "never",
+            Self::Allowed => "allowed",
+            Self::Always => "always",
+        })
+    }
 }
 
 /// What starts route optimization.

@@ -12,11 +12,13 @@ use ipnet::Ipv6Net;
 use serde::Serialize;
 
 use crate::diagnostic::Diagnostic;
-use crate::effective::{Origin, RuleHead, RuleTable};
+use crate::effective::{Effective, Origin, RuleHead, RuleTable};
 use crate::groups::Groups;
 use crate::key::{FieldSet, FlowKey, Ingress};
 use crate::link::{Cost, Quota, Sla, UsableWhen};
-use crate::mobility::{CorrespondentPlan, ReturningHome, RouteOptimizationPlan, StrangerAnswer};
+use crate::mobility::{
+    CorrespondentPlan, Optimize, ReturningHome, RouteOptimizationPlan, StrangerAnswer,
+};
 use crate::suite::TestCase;
 use crate::terms::{
     Bid, HomeAddress, HomeAgentAddress, HomeName, InterfaceName, MobileNetworkPrefix, PrefixMode,
@@ -214,6 +216,23 @@ impl Home {
             }
             std::net::IpAddr::V4(_) => false,
         }
+    }
+
+    /// Whether packets with this key, if this rule decides, may go straight to a correspondent
+    /// that holds the binding they go by. Only those of the home address itself ever do: the
+    /// agent answers for mobile networks (RFC 3963 §2).
+    pub fn optimize(&self, key: &FlowKey, rules: &Effective, rule: Option<RuleId>) -> Optimize {
+        let from_home = key.source == std::net::IpAddr::V6(self.address.0);
+        let to_another = match key.destination {
+            std::net::IpAddr::V6(destination) => {
+                destination != self.agent.0
+                    && !self.owns(key.destination)
+                    && !destination.is_multicast()
+                    && !destination.is_unicast_link_local()
+            }
+            std::net::IpAddr::V4(_) => false,
+        };
+        if from_home && to_another { rules.optimize(rule) } else { Optimize::Never }
     }
 }
 

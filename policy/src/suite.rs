@@ -10,6 +10,7 @@ use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
 use crate::effective::Origin;
 use crate::end::{End, Way, head_of};
 use crate::key::FlowKey;
+use crate::mobility::Optimize;
 use crate::policy::Policy;
 use crate::steering::{Given, suppose};
 use crate::terms::{HomeName, RuleName};
@@ -91,8 +92,10 @@ pub struct Expectation {
     pub given: Given,
     /// The rule that must decide.
     pub rule: Option<RuleName>,
-    /// How it must end; `None` if only the rule matters.
+    /// How it must end; `None` if that does not matter.
     pub end: Option<End>,
+    /// Whether its packets may go straight to the correspondent; `None` if that does not matter.
+    pub optimized: Option<bool>,
 }
 
 /// What became of a test.
@@ -145,21 +148,28 @@ fn failure(policy: &Policy, test: &TestCase, expect: &Expectation) -> Option<Dia
     let home = policy.home(test.home.as_str())?;
     let supposed = suppose(policy, home, &expect.given);
     let choice = supposed.effective.choose(&test.key, test.origin, &supposed, None);
-    let rule = head_of(&choice).map(|head| head.name.clone());
-    let end = Way::of(&choice, &supposed).end(policy);
+    let head = head_of(&choice);
+    let rule = head.map(|head| head.name.clone());
+    let way = Way::of(&choice, &supposed);
+    let end = way.end(policy);
+    let tunnelled = matches!(way, Way::Tunnel(_) | Way::Copies(_));
+    let optimize = home.optimize(&test.key, &supposed.effective, head.map(|head| head.id));
+    let optimized = tunnelled && optimize != Optimize::Never;
     let rule_holds = expect.rule.as_ref().is_none_or(|wanted| rule.as_ref() == Some(wanted));
     let end_holds = expect.end.as_ref().is_none_or(|wanted| *wanted == end);
-    if rule_holds && end_holds {
+    let optimized_holds = expect.optimized.is_none_or(|wanted| wanted == optimized);
+    if rule_holds && end_holds && optimized_holds {
         return None;
     }
-    let found =
-        rule.map_or_else(|| format!("no rule, {end}"), |rule| format!("rule `{rule}`, {end}"));
-    let wanted = match (&expect.rule, &expect.end) {
-        (Some(rule), Some(end)) => format!("rule `{rule}`, {end}"),
-        (Some(rule), None) => format!("rule `{rule}`"),
-        (None, Some(end)) => end.to_string(),
-        (None, None) => "anything".to_owned(),
+    let words = |rule: Option<&RuleName>, end: Option<&End>, optimized: Option<bool>| {
+        let rule = rule.map(|rule| format!("rule `{rule}`"));
+        let optimized = optimized.map(|it| if it { "optimized" } else { "not optimized" }.into());
+        let all = [rule, end.map(End::to_string), optimized];
+        all.into_iter().flatten().collect::<Vec<_>>().join(", ")
     };
+    let wanted = words(expect.rule.as_ref(), expect.end.as_ref(), expect.optimized);
+    let found = words(rule.as_ref(), Some(&end), expect.optimized.map(|_| optimized));
+    let found = if rule.is_some() { found } else { format!("no rule, {found}") };
     Some(
         expect.place.diagnostic(
             Code::TestFailed,

@@ -164,7 +164,7 @@ words! {
 
     FLOW = "flow" Nothing, properties: MATCH_FIELDS;
     GIVEN = "given" Nothing, free: true, many: true;
-    EXPECT = "expect" Perhaps("blocked, unreachable or breakout"), properties: &["rule", "via"], many: true,
+    EXPECT = "expect" Perhaps("blocked, unreachable or breakout"), properties: &["rule", "via", "optimized"], many: true,
         children: &[&GIVEN];
     TEST = "test" One("a sentence"), many: true, children: &[&FLOW, &EXPECT];
 

@@ -28,7 +28,15 @@ fn every_example_holds() {
         }
         seen.push(path.file_name().unwrap().to_str().unwrap().to_owned());
     }
-    for name in ["city-bus.kdl", "figure-11.kdl", "home-agent.kdl", "mobile-node.kdl"] {
+    let wanted = [
+        "city-bus.kdl",
+        "correspondent.kdl",
+        "figure-11.kdl",
+        "figure-11-optimized.kdl",
+        "home-agent.kdl",
+        "mobile-node.kdl",
+    ];
+    for name in wanted {
         assert!(seen.iter().any(|file| file == name), "{name} is missing among {seen:?}");
     }
 }

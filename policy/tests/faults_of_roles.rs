@@ -122,6 +122,24 @@ fn routes_that_are_never_optimized() {
 }
 
 #[test]
+fn what_tests_expect_of_routes() {
+    let test = "test \"t\" {\n    flow src=\"2001:db8:100::43\" dst=\"2001:db8:c::9\" proto=tcp dport=22\n    expect via=wwan0 optimized=#true\n}\n";
+    let base = format!("{NODE}{test}");
+    let said = "via=wwan0 optimized=#true";
+    insta::assert_snapshot!(seen(
+        &base,
+        &[
+            (said, "via=wwan0 optimized=#false"),
+            (said, "via=wwan0 optimized=yes"),
+            (said, "via=wwan0 optimised=#true"),
+            (said, "blocked optimized=#false"),
+            (said, "breakout via=wwan0 optimized=#true"),
+            ("optimize always; }", "optimize never; }"),
+        ]
+    ));
+}
+
+#[test]
 fn the_way_home() {
     insta::assert_snapshot!(seen(
         NODE,

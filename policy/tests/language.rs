@@ -49,6 +49,15 @@ home "acme" {
     register lifetime="420s" multiple-coa=#true flow-bindings=#false
     security "acme-sa"
     probe every="2s" active-every="100ms"
+    route-optimization policy lifetime="2m" correspondents=8
+    returning-home both
+}
+correspondent {
+    address "2001:db8:100::42"
+    lifetime "5m"
+    multiple-coa #false
+    mobiles 32
+    bindings 2
 }
 security "acme-sa" {
     auth-option spi=0x1001 algorithm=hmac-sha256 key-credential="acme.key"
@@ -75,10 +84,10 @@ rules home=acme {
         failback never
     }
     rule "bulk" { match proto=tcp dport=873; balance wlan0=3 @cellular=1; failback gap after="30s" }
-    rule "load" { match proto=tcp dport=874; overflow wlan0 wwan0 full="70%"; sticky none }
+    rule "load" { match proto=tcp dport=874; overflow wlan0 wwan0 full="70%"; sticky none; optimize never }
     rule "app" { match uid="1001,2000-2999"; fastest @any-link margin="15%" }
     rule "ping" { match proto=icmpv6 icmp-type="echo-request,130-132"; prefer wlan0; otherwise balance @any-link=2 }
-    rule "vpn" { match proto=esp spi="0x100-0x1ff"; prefer wwan0; otherwise overflow wlan0 wwan1 }
+    rule "vpn" { match proto=esp spi="0x100-0x1ff"; prefer wwan0; otherwise overflow wlan0 wwan1; optimize always }
     rule "label" { match flow-label=0x12345; prefer wwan0; otherwise cheapest wlan0 }
     rule "guests" { match in=br-guest; breakout wlan0; otherwise block reply=icmp }
     rule "tv" { match proto=udp dport=9; breakout wlan0 translate=#true; otherwise fastest wlan0 wwan0 }
@@ -98,7 +107,7 @@ test "a ping" {
 }
 test "a tunnel in the tunnel" {
     flow src="2001:db8:100::42" dst="2001:db8:f::1" proto=esp spi=0x180
-    expect rule=vpn via=wwan0
+    expect rule=vpn via=wwan0 optimized=#true
 }
 "#;
 

@@ -272,7 +272,10 @@ pub(super) fn policy_document(owner: &Owner) -> PolicyDocument {
             };
             let mut words = vec![rule.verb.word().to_owned()];
             words.extend(rule.verb.links().into_iter().map(name));
-            let says = words.join(" ");
+            let mut says = words.join(" ");
+            if let Some(optimize) = rule.head.optimize {
+                says.push_str(&format!(", optimize {optimize}"));
+            }
             rules.push(RuleDocument {
                 home: home.name.clone(),
                 name: rule.name().clone(),

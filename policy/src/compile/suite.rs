@@ -116,6 +116,7 @@ impl Compiler<'_> {
             given,
             rule: node.rule.as_ref().map(|rule| RuleName::new(rule.value.as_str())),
             end,
+            optimized: node.optimized.as_ref().map(|optimized| optimized.value),
         }
     }
 }

@@ -194,6 +194,8 @@ pub struct ExpectNode {
     pub blocked: bool,
     /// `unreachable`.
     pub unreachable: bool,
+    /// `optimized`.
+    pub optimized: Option<Spanned<bool>>,
     /// Everything behind `given`.
     pub given: Vec<GivenNode>,
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::{Explanation, FlowText, Note, RuleVerdict, Verdict};
 use crate::effective::BlockReply;
+use crate::mobility::Optimize;
 use crate::steering::LinkState;
 use crate::verb::{FailbackMode, Scope};
 
@@ -64,6 +65,21 @@ impl fmt::Display for Note {
                     "{link} is metered: flows leave it for a better link in a gap all the same"
                 )
             }
+            Self::Optimize { optimize, said } => f.write_str(match (optimize, said) {
+                (Optimize::Always, _) => {
+                    "goes straight to its correspondent by this link, once that holds its binding"
+                }
+                (Optimize::Allowed, _) => {
+                    "may go straight to its correspondent by this link, if traffic is worth it"
+                }
+                (Optimize::Never, true) => "takes the tunnel always: the rule says so",
+                (Optimize::Never, false) => {
+                    "takes the tunnel always: neither rule nor home starts route optimization"
+                }
+            }),
+            Self::NotHomeAddress => f.write_str(
+                "takes the tunnel always: only packets of the home address itself go straight",
+            ),
             Self::LastLink(link, reason) => write!(f, "{link} is {reason}"),
         }
     }

@@ -125,10 +125,12 @@ fn a_broken_file_is_refused_with_every_fault() {
     assert!(faults.0.iter().all(|fault| fault.code == Code::Syntax) && faults.0.len() > 1);
 }
 
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 5] = [
     include_str!("../../../examples/figure-11.kdl"),
     include_str!("../../../examples/mobile-node.kdl"),
     include_str!("../../../examples/home-agent.kdl"),
+    include_str!("../../../examples/correspondent.kdl"),
+    include_str!("../../../examples/figure-11-optimized.kdl"),
 ];
 
 #[test]
@@ -151,6 +153,7 @@ fn any_rule() -> impl Strategy<Value = String> {
         "block reply=icmp",
         "prefer @any-link; otherwise block reply=none",
         "prefer wlan0\notherwise any",
+        "prefer wlan0; optimize always // straight",
     ]);
     (line, verb).prop_map(|(line, verb)| format!("rule \"r\" {{\n{line}\n{verb}\n}}\n"))
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use super::Reader;
-use super::plain::{choice, given, interface, one, quantity, text, whole};
+use super::plain::{choice, given, interface, one, quantity, text, truth, whole};
 use crate::diagnostic::Code;
 use crate::document::*;
 use crate::reader::Node;
@@ -130,6 +130,7 @@ impl Reader<'_> {
             breakout: word.as_deref() == Some("breakout"),
             blocked: word.as_deref() == Some("blocked"),
             unreachable: word.as_deref() == Some("unreachable"),
+            optimized: self.property(node, "optimized", truth),
             given: supposed,
         };
         if node.arguments.is_empty() && node.properties.is_empty() {
@@ -158,6 +159,18 @@ impl Reader<'_> {
             )),
             _ => None,
         };
+        if let (Some(optimized), Some(word)) = (&expect.optimized, word.as_deref()) {
+            let message = match word {
+                "breakout" => "what breaks out leaves without any tunnel to be spared".to_owned(),
+                word => format!("a flow that is {word} goes to no correspondent"),
+            };
+            self.sink.error(
+                optimized.span,
+                Code::Conflict,
+                message,
+                "remove `optimized`, or the word",
+            );
+        }
         if let Some((span, message, help)) = fault {
             self.sink.error(span, Code::Conflict, message, help);
         }

@@ -145,7 +145,8 @@ pub(super) const ALL: &[Entry] = &[
     (&w::TEST, "A sentence and the proof of it: `check` runs it, `apply` refuses a file whose tests fail.", &[]),
     (&w::FLOW, "The packet that is judged.", FLOW),
     (&w::EXPECT, "What must come out: a rule, a link, several links for copies, `blocked`, `unreachable`, or `breakout` with a link.",
-        &[("rule", "the rule that decides"), ("via", "the link; of copies all of them, `\"wlan0,wwan0\"`")]),
+        &[("rule", "the rule that decides"), ("via", "the link; of copies all of them, `\"wlan0,wwan0\"`"),
+          ("optimized", "whether its packets may go straight to the correspondent; whether they do depends on what that holds")]),
     (&w::GIVEN, "What is supposed; without it every link is up, and neither speed nor time are known.", &[]),
 ];
 
