@@ -50,6 +50,15 @@ pub enum RouteOptimizationStart {
     Policy,
 }
 
+impl fmt::Display for RouteOptimizationStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Traffic => "traffic",
+            Self::Policy => "policy",
+        })
+    }
+}
+
 /// `route-optimization …` of a mobile's home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteOptimizationPlan {
@@ -83,6 +92,16 @@ pub enum ReturningHome {
     Both,
     /// The foreign links only; the link that is at home is not used.
     Foreign,
+}
+
+impl fmt::Display for ReturningHome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Home => "home",
+            Self::Both => "both",
+            Self::Foreign => "foreign",
+        })
+    }
 }
 
 /// `correspondent { … }`: what this node is to mobiles that talk to it (RFC 6275 §9).

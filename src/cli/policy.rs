@@ -17,7 +17,7 @@ use super::Answer;
 use super::daemon::{Daemon, unexpected};
 use super::duration;
 use super::screen::{Cell, Page, Screen};
-use crate::control::documents::PolicyDocument;
+use crate::control::documents::{PolicyDocument, PolicyHomeDocument};
 use crate::control::protocol::PolicySource;
 use crate::control::{ControlError, ErrorCode, Request, Response};
 
@@ -121,11 +121,20 @@ fn show(daemon: &Daemon, mut page: Page) -> Result<Answer, ControlError> {
 
 fn describe(document: &PolicyDocument, page: &mut Page) {
     let file = document.file.as_ref().map(|file| file.display());
-    page.facts(&[
+    let mut facts = vec![
         ("policy", Cell::new(&document.name)),
         ("role", Cell::new(document.role)),
         ("file", Cell::or(file, "none: it came over the control socket")),
-    ]);
+    ];
+    for PolicyHomeDocument { home, route_optimization, returning_home } in &document.homes {
+        let start = route_optimization.map_or_else(|| "off".to_owned(), |start| start.to_string());
+        let says = format!("{home}: route-optimization {start}, returning-home {returning_home}");
+        facts.push(("home", Cell::new(says)));
+    }
+    for address in &document.correspondent {
+        facts.push(("correspondent", Cell::new(address)));
+    }
+    page.facts(&facts);
     let rows: Vec<_> = document
         .rules
         .iter()

@@ -3,15 +3,15 @@
 use std::net::IpAddr;
 
 use mtun_policy::steering::{self, Admin, Bar, Cause, Figure, LinkReason, LinkReport};
-use mtun_policy::{Bid, CareOfAddress, SecurityName};
+use mtun_policy::{Bid, CareOfAddress, Home, SecurityName};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
 use super::owner::Owner;
 use crate::control::documents::{
     BindingDocument, BindingPhase, Health, HealthReason, HomeDocument, LinkDocument, LinkState,
-    MobileDocument, PolicyDocument, QuotaDocument, RuleDocument, StatusCode, StatusDocument,
-    TunnelDocument,
+    MobileDocument, PolicyDocument, PolicyHomeDocument, QuotaDocument, RuleDocument, StatusCode,
+    StatusDocument, TunnelDocument,
 };
 
 impl Owner {
@@ -285,8 +285,16 @@ pub(super) fn policy_document(owner: &Owner) -> PolicyDocument {
             });
         }
     }
+    let home = |home: &Home| PolicyHomeDocument {
+        home: home.name.clone(),
+        route_optimization: home.route_optimization.map(|plan| plan.start),
+        returning_home: home.returning_home,
+    };
+    let homes = owner.policy.homes.iter().map(home).collect();
+    let correspondent = owner.policy.correspondent.as_ref();
+    let correspondent = correspondent.map_or_else(Vec::new, |plan| plan.addresses.clone());
     let texts = &owner.in_force.texts;
     let (file, text) = (texts.file.clone(), Some(texts.text.clone()));
     let (name, role) = (owner.policy.name.clone(), owner.policy.role);
-    PolicyDocument { name, role, file, text, rules }
+    PolicyDocument { name, role, file, text, rules, homes, correspondent }
 }

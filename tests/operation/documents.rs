@@ -7,7 +7,10 @@ use mtun::metrics::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
     HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RuleFigures, TunnelFigures,
 };
-use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix, Role};
+use mtun_policy::{
+    Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix, ReturningHome, Role,
+    RouteOptimizationStart,
+};
 
 pub fn bid(number: u16) -> Bid {
     Bid::new(number).unwrap()
@@ -286,6 +289,12 @@ pub fn policy() -> PolicyDocument {
             rule("ssh", 44, "prefer wwan0 wlan0"),
             rule("default", 50, "prefer wlan0 wwan0, else any"),
         ],
+        homes: vec![PolicyHomeDocument {
+            home: "acme".into(),
+            route_optimization: Some(RouteOptimizationStart::Traffic),
+            returning_home: ReturningHome::Home,
+        }],
+        correspondent: vec!["2001:db8:100::42".parse().unwrap()],
     }
 }
 

@@ -28,7 +28,9 @@ pub use history::{
     PolicyCause, PolicyConfirmedDocument, PolicyEntryState, PolicyHistoryDocument,
     PolicyHistoryEntry, PolicyRolledBackDocument,
 };
-pub use policy::{FaultDocument, PolicyAppliedDocument, PolicyDocument, RuleDocument};
+pub use policy::{
+    FaultDocument, PolicyAppliedDocument, PolicyDocument, PolicyHomeDocument, RuleDocument,
+};
 pub use status::{
     BindingDocument, BindingPhase, BindingsDocument, HomeDocument, LinkDocument, LinkState,
     MobileDocument, QuotaDocument, QuotaLevel, StatusCode, StatusDocument, TunnelDocument,

@@ -1,8 +1,11 @@
 //! What `mtun policy apply` and `mtun policy show` answer.
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-use mtun_policy::{Diagnostic, HomeName, Role, RuleName, Severity};
+use mtun_policy::{
+    Diagnostic, HomeName, ReturningHome, Role, RouteOptimizationStart, RuleName, Severity,
+};
 use serde::{Deserialize, Serialize};
 
 /// The policy in force.
@@ -18,6 +21,23 @@ pub struct PolicyDocument {
     pub text: Option<String>,
     /// Its rules in the order they are tried.
     pub rules: Vec<RuleDocument>,
+    /// What each home of a mobile does about its correspondents and on its home link.
+    #[serde(default)]
+    pub homes: Vec<PolicyHomeDocument>,
+    /// The addresses at which it is a correspondent; empty if it is none.
+    #[serde(default)]
+    pub correspondent: Vec<Ipv6Addr>,
+}
+
+/// What a home says besides its rules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyHomeDocument {
+    /// The home network.
+    pub home: HomeName,
+    /// What starts route optimization; `null` if it is off.
+    pub route_optimization: Option<RouteOptimizationStart>,
+    /// What is used while a link is on the home link.
+    pub returning_home: ReturningHome,
 }
 
 /// One rule of the policy in force.
