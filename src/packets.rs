@@ -379,12 +379,23 @@ fn arrive(
     });
     let Some((source, destination)) = ends else { return false };
     // Every tunnelled packet has its home's agent at one end. What has none (errors of routers on
-    // the way) is shown to each home; at most one knows what it quotes.
-    let named = lanes.iter().find(|lane| lane.agent == source || lane.agent == destination);
-    let candidates = named.map_or(&lanes[..], std::slice::from_ref);
+    // the way, what comes straight from correspondents) is shown to each home; at most one knows
+    // what it quotes or whose it is.
+    let is_named = |lane: &Arc<Lane>| lane.agent == source || lane.agent == destination;
+    let named = lanes.iter().filter(|lane| is_named(lane));
+    let candidates = named.chain(lanes.iter().filter(|lane| !is_named(lane)));
+    let mut unknown = None;
     for lane in candidates {
         let verdict = lane.engine.inbound(path, packet, now, out);
-        let settled = !matches!(verdict, Verdict::Ignore(_));
+        match verdict {
+            Verdict::Ignore(_) => continue,
+            // Another lane may know the binding.
+            Verdict::UnknownBinding { .. } => {
+                unknown = unknown.or(Some((lane, verdict)));
+                continue;
+            }
+            _ => {}
+        }
         // What stands in front of the inner packet is gone; where its checksum stands moves along.
         let header = match verdict {
             Verdict::Deliver => header.without(packet.len().saturating_sub(out.len())),
@@ -394,11 +405,11 @@ fn arrive(
             Some(header) => carry(shared, lane, verdict, out, header, Some(interface)),
             None => shared.failures.count_tunnel(),
         }
-        if settled {
-            return true;
-        }
+        return true;
     }
-    false
+    let Some((lane, verdict)) = unknown else { return false };
+    carry(shared, lane, verdict, &[], VnetHeader::COMPLETE, Some(interface));
+    true
 }
 
 /// Sends the outer packets of one path.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mtun_policy::steering::moves::MOVE_BY;
 use mtun_policy::{Bid, BlockReply, FlowKey, RuleId, RuleName};
 
-use crate::decide::{Decision, decide};
+use crate::decide::{Decision, bound, decide};
 use crate::flow_table::FlowEntry;
 use crate::memory::{Memory, Remembered};
 use crate::reason::DropReason;
@@ -44,7 +44,7 @@ pub struct Course {
 /// Where packets go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CourseEnd {
-    /// Through the tunnel by this binding.
+    /// By this binding, straight or through the tunnel.
     Tunnel(Option<Bid>),
     /// A copy each by several; this is the first.
     Copies(Option<Bid>),
@@ -88,7 +88,8 @@ pub fn diff(old: &Snapshot, new: &Snapshot, flows: &[FlowEntry], now: Duration) 
 fn settled<'s>(snapshot: &'s Snapshot, flow: &FlowEntry, now: Duration) -> Decision<'s> {
     let changed_at = |registration: &Registration| registration.changed_at;
     let near = snapshot.updates.lookup(flow.key.source).map(changed_at);
-    let changed = near.or_else(|| snapshot.cache.lookup(flow.key.destination).map(changed_at));
+    let far = || snapshot.cache.lookup(flow.key.destination).or_else(|| bound(snapshot, &flow.key));
+    let changed = near.or_else(|| far().map(changed_at));
     let due = flow.memory.answer.and_then(|answer| answer.due).map(|due| due.since);
     let then = now.max(changed.unwrap_or_default().max(due.unwrap_or_default()) + MOVE_BY);
     let later = then - now;

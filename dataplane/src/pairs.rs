@@ -75,9 +75,6 @@ pub struct PairTable<T> {
 impl<T> PairTable<T> {
     /// The entry of exactly this pair.
     pub fn get(&self, pair: &Pair) -> Option<&T> {
-        if self.entries.is_empty() {
-            return None;
-        }
         self.entries.get(pair)
     }
 

@@ -22,7 +22,8 @@ use crate::packet::Inner;
 use crate::reason::{DropReason, IgnoreReason};
 use crate::snapshot::Snapshot;
 use crate::wire::icmpv6::IcmpError;
-use crate::wire::{Chain, Header, ICMPV6, IPV6, MOBILITY_HEADER, home_address};
+use crate::wire::ipv6::HEADER;
+use crate::wire::{Chain, HOP_BY_HOP, Header, ICMPV6, IPV6, MOBILITY_HEADER, home_address};
 
 /// How often a packet for us is looked into, the outermost one included.
 const MAX_DEPTH: u8 = 4;
@@ -84,16 +85,14 @@ impl Engine {
 
     /// Takes a whole packet for us.
     fn take(&self, arrived: &Arrived<'_>, out: &mut Vec<u8>) -> Result<Verdict, Refusal> {
-        let Arrived { header, chain, .. } = arrived;
+        let Arrived { packet, header, chain, .. } = arrived;
         let payload = arrived.payload();
         if let Some(at) = chain.misplaced_home_address {
-            // req MH-14: told where; not to a group that may have sent it.
+            // req MH-14: told where. Of hop-by-hop options the kernel has told already.
+            let told = !is_hop_by_hop(packet, header, at);
             let error = IcmpError::ParameterProblem { pointer: at as u32 };
-            return Err(Refusal::told(
-                DropReason::HomeAddressOption,
-                error,
-                Some(header.destination),
-            ));
+            let source = told.then_some(header.destination);
+            return Err(Refusal::told(DropReason::HomeAddressOption, error, source));
         }
         match chain.upper {
             MOBILITY_HEADER => self.signalling(arrived, out),
@@ -267,6 +266,12 @@ impl<'p> Arrived<'p> {
 fn is_straight(chain: &Chain) -> bool {
     chain.home_address.is_some()
         || chain.routing.is_some_and(|it| it.kind == 2 || it.segments_left != 0)
+}
+
+/// Whether an octet of a packet is one of its hop-by-hop options.
+fn is_hop_by_hop(packet: &[u8], header: &Header, at: usize) -> bool {
+    let end = packet.get(HEADER + 1).map_or(0, |units| HEADER + 8 + usize::from(*units) * 8);
+    header.next_header == HOP_BY_HOP && at < end
 }
 
 /// Whether an inner packet for us is more than data for the kernel.

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mtun_policy::{FlowKey, Ingress, Optimize, RuleId};
+use mtun_policy::{FlowKey, HomeAddress, Ingress, Optimize, RuleId};
 
 use crate::admit::{NotStraightIn, StraightKey, admit_straight};
 use crate::answer::Refusal;
@@ -101,6 +101,7 @@ impl Engine {
             let correspondent = inner.header.source;
             let pair = Pair { home_address, correspondent };
             if snapshot.optimized.get(&pair).is_some() {
+                self.verified.note(header.source);
                 self.notes.say(RouteNote::Used(pair), now);
             }
         }
@@ -140,7 +141,7 @@ impl Engine {
             }
         }
         if routing_header.is_some() {
-            let home_address = mtun_policy::HomeAddress(pair.correspondent);
+            let home_address = HomeAddress(pair.correspondent);
             let theirs = Pair { home_address, correspondent: pair.home_address.0 };
             self.notes.say(RouteNote::Used(theirs), now);
         }

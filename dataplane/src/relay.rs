@@ -53,7 +53,7 @@ impl Engine {
         let is_straight = chain.upper != MOBILITY_HEADER
             && (chain.home_address.is_some()
                 || chain.routing.is_some_and(|routing| routing.home_address.is_some()));
-        if mtu::is_later_fragment(&chain) && !is_straight {
+        if mtu::is_later_fragment(&chain) {
             return Verdict::Ignore(IgnoreReason::ErrorWithoutEffect);
         }
         let rest = &error.quoted[chain.upper_at..];
@@ -138,9 +138,6 @@ impl Engine {
             .map_err(|_| IgnoreReason::ForgedError)?;
         let sent =
             sender_straight(snapshot, outer, &inner, &headers).ok_or(IgnoreReason::ForgedError)?;
-        if mtu::is_later_fragment(chain) && error.kind != 2 {
-            return Err(IgnoreReason::ErrorWithoutEffect);
-        }
         self.was_sent(&inner, now)?;
         let option = chain.home_address_at;
         if error.kind == 4 && error.code == 2 && option == Some(error.value as usize) {
@@ -154,9 +151,7 @@ impl Engine {
         let value = match error.kind {
             2 => {
                 let path_mtu = self.shrink(outer, sent.link_mtu, error.value, now)?;
-                if inner.header.total_length() <= usize::from(mtu::MIN_MTU)
-                    || mtu::is_later_fragment(chain)
-                {
+                if inner.header.total_length() <= usize::from(mtu::MIN_MTU) {
                     return Err(IgnoreReason::ErrorWithoutEffect);
                 }
                 told_mtu(inner_mtu(path_mtu, headers.octets()))

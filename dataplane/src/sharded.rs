@@ -20,6 +20,9 @@ pub(crate) struct Sharded<K, V> {
 
 impl<K: Copy + Eq + Hash, V> Sharded<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
+        if self.is_empty() {
+            return None;
+        }
         let shard = self.shards.get(self.shard_of(key))?;
         shard.get(key).map(|entry| &**entry)
     }

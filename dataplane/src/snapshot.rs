@@ -40,7 +40,7 @@ impl BindingTable {
     /// mobile network prefix (RFC 3963 §6.4).
     pub fn lookup(&self, address: IpAddr) -> Option<&Registration> {
         let IpAddr::V6(address) = address else { return None };
-        if self.homes.is_empty() {
+        if self.is_empty() {
             return None;
         }
         self.get(HomeAddress(address)).or_else(|| {

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mtun_dataplane::{Direction, PathId};
+use mtun_dataplane::{Direction, Form, PathId};
 use mtun_policy::steering::{Fact, LocalTime, Notice, OverrideEnd, Steering};
 use mtun_policy::{Bid, Fallback, Otherwise, Outcome, Ratio, Rule, RuleId, Says, Verb};
 use mtun_signaling::binding::BindingUpdateList;
@@ -77,7 +77,7 @@ impl Told {
 pub(super) struct Counted {
     links: BTreeMap<Bid, LinkCount>,
     /// Octets of each home's rules with a cap, by link.
-    copies: BTreeMap<(usize, RuleId, Bid), u64>,
+    copies: BTreeMap<(usize, RuleId, Bid, Form), u64>,
     /// When the links were last looked at for their rates.
     rated: Duration,
     /// When counters were last written down.
@@ -215,7 +215,8 @@ impl Owner {
                     continue;
                 }
                 let octets = traffic.bytes + traffic.packets * OUTER_HEADER;
-                let known = self.counted.copies.entry((place, rule, bid)).or_default();
+                let known =
+                    self.counted.copies.entry((place, rule, bid, traffic.form)).or_default();
                 let octets = octets - std::mem::replace(known, octets).min(octets);
                 let metered = self.policy.interface_of(bid).is_some_and(|it| it.metered);
                 let first = home.effective.rule(rule).and_then(|it| first_of_copies(it.says));
