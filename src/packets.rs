@@ -396,6 +396,15 @@ fn arrive(
             }
             _ => {}
         }
+        if let Some(envelope) = straight(&verdict)
+            && let Some(octet) = mtun_signaling::wire::problem(&envelope, out)
+        {
+            // req MH-01, MH-02, MH-12 (RFC 6275 §9.2). The machine refuses the message by itself.
+            let mut problem = Vec::new();
+            if lane.engine.problem(packet, octet, now, &mut problem) {
+                send(shared, path, &problem);
+            }
+        }
         // What stands in front of the inner packet is gone; where its checksum stands moves along.
         let header = match verdict {
             Verdict::Deliver => header.without(packet.len().saturating_sub(out.len())),
@@ -410,6 +419,18 @@ fn arrive(
     let Some((lane, verdict)) = unknown else { return false };
     carry(shared, lane, verdict, &[], VnetHeader::COMPLETE, Some(interface));
     true
+}
+
+/// The addresses around a Mobility Header that did not come through the tunnel.
+fn straight(verdict: &Verdict) -> Option<Envelope> {
+    let &Verdict::Signalling { source, destination, home_address, routing_header, tunnelled } =
+        verdict
+    else {
+        return None;
+    };
+    let (home_address, routing_header) =
+        (home_address.map(HomeAddress), routing_header.map(HomeAddress));
+    (!tunnelled).then_some(Envelope { source, destination, home_address, routing_header })
 }
 
 /// Sends the outer packets of one path.

@@ -45,6 +45,7 @@ mod notes;
 mod optimized;
 mod packet;
 mod pairs;
+mod problem;
 mod reason;
 mod reassembly;
 mod receive;

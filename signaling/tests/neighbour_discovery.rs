@@ -1,6 +1,8 @@
 //! Neighbour discovery: octets laid out by hand, checksums from a loop over 16-bit words in
 //! Python, everything RFC 4861 §6.1 and §7.1 throw away, and any octets at all.
 
+#[path = "support/neighbour_discovery.rs"]
+mod oracle;
 mod support;
 
 use std::net::Ipv6Addr;
@@ -251,6 +253,21 @@ fn groups_and_their_link_layer_addresses() {
     let group = neighbour::solicited_node(address("2001:db8::12ab:cdef"));
     assert_eq!(group, address("ff02::1:ffab:cdef"));
     assert_eq!(LinkLayerAddress::of_group(group).to_string(), "33:33:ff:ab:cd:ef");
+}
+
+#[test]
+fn the_corpus_of_the_fuzz_target_holds() {
+    let mut read = 0;
+    let folder = support::file("../fuzz/corpus/neighbour_discovery");
+    for entry in std::fs::read_dir(folder).expect("in the tree") {
+        let path = entry.expect("a readable entry").path();
+        let octets = std::fs::read(&path).expect("a file of the corpus");
+        let refused =
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("refused"));
+        assert_eq!(oracle::check(&octets), !refused, "{}", path.display());
+        read += 1;
+    }
+    assert!(read >= 21, "only {read} files");
 }
 
 proptest! {

@@ -147,11 +147,26 @@ fn every_reason_and_its_answer() {
         ("prefix of 19", prefix(19), length(6, 19), pointer(13)),
         ("prefix of 0", prefix(0), length(6, 0), pointer(13)),
     ];
-    for (what, message, want, answer) in cases {
+    for (what, mut message, want, answer) in cases {
         let refused = wire::parse(&message);
         assert_eq!(refused, Err(want), "{what}");
         assert_eq!(want.answer(), answer, "{what}");
+        // What is told is told without reading the message, and only if its checksum is right.
+        let told = match answer {
+            Answer::ParameterProblem { pointer } => Some(pointer),
+            Answer::Silent | Answer::BindingError => None,
+        };
+        assert_eq!(wire::problem(&away(AGENT), &message), None, "{what}: wrong checksum");
+        if message.len() >= 6 {
+            message[4..6].fill(0);
+            let away = away(AGENT);
+            let sum = wire::checksum(away.upper_source(), away.upper_destination(), &message);
+            message[4..6].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(wire::problem(&away, &message), told, "{what}");
+        }
     }
+    let good = wire::emit(&wire::parse(&update_with(&[])).unwrap(), &away(AGENT)).unwrap();
+    assert_eq!(wire::problem(&away(AGENT), &good), None);
     assert_eq!(DecodeError::Checksum.answer(), Answer::Silent);
     assert_eq!(DecodeError::DuplicateOption { kind: 3, at: 40 }.answer(), Answer::Silent);
 }

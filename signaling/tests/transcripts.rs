@@ -7,9 +7,13 @@
 //! files, to be read before they are accepted.
 
 mod scene;
+#[path = "../../tests/support/skip.rs"]
+mod skip;
+mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use mtun_signaling::agent::PrefixLifetime;
@@ -98,6 +102,7 @@ fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
         ["unreachable", number] => {
             world.mobile_event(MobileEvent::Unreachable { bid: uplink(number) }, &mut fate);
         }
+        ["ask", "again"] => world.mobile_event(MobileEvent::AskAgain, &mut fate),
         ["stop"] => world.mobile_event(MobileEvent::Stop, &mut fate),
         ["silence", number] => {
             world.silent.insert(uplink(number));
@@ -207,19 +212,27 @@ impl Stage for Registration {
         play_event(world, &mut self.scene, words);
     }
 
+    fn sent(&self) -> &[(Envelope, Vec<u8>)] {
+        self.world.as_ref().map_or(&[], |world| &world.wire)
+    }
+
     fn trace(&self) -> &[(Duration, String)] {
         self.world.as_ref().map_or(&[], |world| &world.trace)
     }
 }
 
-/// Plays one transcript on the stage that its roles ask for.
-fn play(text: &str) -> String {
+/// Plays one transcript on the stage that its roles ask for; gives it as it was played, and what
+/// the machines sent.
+fn play(text: &str) -> (String, Vec<(Envelope, Vec<u8>)>) {
     let roles = script::roles(text);
-    if roles.iter().any(|role| ["correspondent", "optimizer"].contains(role)) {
-        script::play(text, &mut RouteOptimizing::new())
-    } else {
-        script::play(text, &mut Registration::new())
-    }
+    let mut stage: Box<dyn Stage> =
+        if roles.iter().any(|role| ["correspondent", "optimizer"].contains(role)) {
+            Box::new(RouteOptimizing::new())
+        } else {
+            Box::new(Registration::new())
+        };
+    let played = script::play(text, &mut *stage);
+    (played, stage.sent().to_vec())
 }
 
 fn transcripts() -> Vec<PathBuf> {
@@ -242,7 +255,7 @@ fn every_transcript_plays_as_written() {
     for path in &paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let written = fs::read_to_string(path).expect("readable");
-        let played = play(&written);
+        let (played, _) = play(&written);
         if played == written {
             continue;
         }
@@ -262,4 +275,45 @@ fn every_transcript_plays_as_written() {
         println!("  + {}", played.get(same).unwrap_or(&"(end)"));
     }
     assert_eq!(wrong, 0, "transcripts that play differently");
+}
+
+/// req MH-18: an independent reader understands every octet of every message that any transcript
+/// makes our machines send.
+#[test]
+fn tshark_reads_everything_that_is_sent() {
+    if !skip::runs(Command::new("tshark").arg("--version")) {
+        return skip::skip("signaling transcripts: tshark is not installed");
+    }
+    let mut packets = Vec::new();
+    let mut names = Vec::new();
+    for path in transcripts() {
+        let text = fs::read_to_string(&path).expect("readable");
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for (envelope, message) in play(&text).1 {
+            packets.push(support::packet(&envelope, &message));
+            names.push(format!("{name}: MH Type {}", message[2]));
+        }
+    }
+    let capture =
+        std::env::temp_dir().join(format!("mtun-transcripts-{}.pcap", std::process::id()));
+    fs::write(&capture, support::write_capture(support::RAW_IPV6, &packets)).expect("writable");
+    let complaints =
+        ["_ws.malformed", "_ws.expert.message", "mip6.bogus_header_length", "mip6.opt.len.invalid"];
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(&capture).args(["-n", "-T", "fields", "-E", "separator=/t"]);
+    complaints.iter().chain(&["mip6.mhtype"]).for_each(|key| _ = tshark.args(["-e", key]));
+    let output = tshark.output();
+    fs::remove_file(&capture).expect("it was there a moment ago");
+    let output = output.expect("a program that was there a moment ago");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines.len(), packets.len());
+    let mut types = std::collections::BTreeSet::new();
+    for ((line, packet), name) in lines.iter().zip(&packets).zip(&names) {
+        let (complaint, mh_type) = line.rsplit_once('\t').expect("a column for the type");
+        assert_eq!(complaint.trim(), "", "{name}: {packet:02x?}");
+        types.insert(mh_type.parse::<u8>().expect("an MH Type"));
+    }
+    assert!(types.into_iter().eq(0..8), "every type, of {} packets", packets.len());
 }

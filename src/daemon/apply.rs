@@ -397,6 +397,8 @@ impl Owner {
         for event in reordered {
             self.tell_homes(event);
         }
+        // Who applies a policy has changed something, here or at an agent.
+        self.tell_homes(MobileEvent::AskAgain);
         self.routes_dirty = true;
     }
 

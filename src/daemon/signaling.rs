@@ -127,7 +127,10 @@ impl Owner {
                     self.tell(Event::LeftHome { home: name.clone() });
                 }
                 MobileOutput::Notice(notice) => {
-                    changed |= matches!(notice, MobileNotice::Refused { .. });
+                    changed |= matches!(
+                        notice,
+                        MobileNotice::Refused { .. } | MobileNotice::RouterRefused { .. }
+                    );
                     self.mobile_notice(&name, &notice);
                 }
                 MobileOutput::Stopped => self.homes[home].stopped = true,
@@ -144,8 +147,14 @@ impl Owner {
     }
 
     fn mobile_notice(&mut self, home: &HomeName, notice: &MobileNotice) {
-        if let MobileNotice::Refused { bid, status, .. } = notice {
-            self.acknowledged(home, *bid, status.to_string());
+        match notice {
+            MobileNotice::Refused { bid, status, .. } => {
+                self.acknowledged(home, *bid, status.to_string());
+            }
+            MobileNotice::RouterRefused { status } => {
+                self.acknowledged(home, None, status.to_string());
+            }
+            _ => {}
         }
         let code = notice.reason();
         *self.counts.notices.entry((home.clone(), code)).or_default() += 1;

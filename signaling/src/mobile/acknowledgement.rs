@@ -9,7 +9,9 @@ use super::update::Sent;
 use super::{Aim, Ignored, MobileNode, MobileNotice, MobileOutput, Mode, Outstanding};
 use crate::auth::{self, AuthFailure};
 use crate::machine::Envelope;
-use crate::registration::{Event, Grant, Phase, UnboundReason, acknowledgement_wait, refusal_wait};
+use crate::registration::{
+    Event, Grant, Phase, Registration, UnboundReason, acknowledgement_wait, refusal_wait,
+};
 use crate::time::Timestamp;
 use crate::wire::iana::authentication_subtype;
 use crate::wire::{BindingAcknowledgement, Status};
@@ -91,6 +93,19 @@ impl MobileNode {
                 // req R-MN-07 (RFC 6275 §11.7.1): this home address must not be used again.
                 self.notice(MobileNotice::HomeAddressInUse);
                 self.refuse(now, &request.bids(), acknowledgement.status, Duration::MAX);
+                self.aim = Aim::Barred;
+            }
+            Status::MOBILE_ROUTER_NOT_PERMITTED
+            | Status::INVALID_PREFIX
+            | Status::NOT_AUTHORIZED_FOR_PREFIX
+            | Status::FORWARDING_SETUP_FAILED
+                if request.is_registration() && !self.config.mobile_networks.is_empty() =>
+            {
+                // req MR-04, MR-05, MR-06, R-MR-03 (RFC 3963 §5.4): the agent holds nothing, and
+                // asking it again as a router needs somebody who changed something.
+                self.notice(MobileNotice::RouterRefused { status: acknowledgement.status });
+                self.refuse(now, &request.bids(), acknowledgement.status, Duration::MAX);
+                self.apply_all(Event::Removed);
                 self.aim = Aim::Barred;
             }
             Status::MCOA_PROHIBITED if self.mode != Mode::Single => {
@@ -265,7 +280,7 @@ impl MobileNode {
             return true;
         }
         let Some(registration) = self.registrations.get(&bid) else { return false };
-        // req MN-09, MR-06 (RFC 6275 §11.7.3, RFC 3963 §5.4): ever more rarely.
+        // req MN-09 (RFC 6275 §11.7.3): ever more rarely.
         let retry = registration.next_refusal_wait();
         // Accepted for no time at all, or without naming the binding, is no acceptance.
         let status = if verdict.is_accepted() { Status::REASON_UNSPECIFIED } else { verdict };
@@ -414,6 +429,22 @@ impl MobileNode {
         self.refusals = self.refusals.saturating_add(1);
         self.unanswered(request);
         self.hold = now.monotonic + wait;
+    }
+
+    /// Asks once more for what was refused for good.
+    pub(super) fn ask_again(&mut self, now: Duration) {
+        if self.aim == Aim::Barred {
+            for registration in self.registrations.values_mut() {
+                let (care_of, priority) = (registration.care_of(), registration.priority());
+                if registration.is_up() {
+                    *registration = Registration::new(care_of, priority, now);
+                }
+            }
+            self.aim = Aim::Registered;
+            self.overwrite = true;
+            self.refusals = 0;
+            self.hold = now;
+        }
     }
 
     fn is_refreshing(&self, bid: Bid) -> bool {

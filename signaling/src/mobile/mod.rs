@@ -136,6 +136,8 @@ pub enum MobileEvent {
         /// The uplink's BID.
         bid: Bid,
     },
+    /// Somebody changed something: what was refused for good is asked for once more.
+    AskAgain,
     /// End the registration and stop. The caller limits how long it waits for
     /// [`MobileOutput::Stopped`].
     Stop,
@@ -210,7 +212,8 @@ enum Aim {
     Stop,
     /// Nothing: stopped.
     Nothing,
-    /// Nothing until told to stop: the home address is in use by another node.
+    /// Nothing until told to ask again or to stop: the home address is in use by another node, or
+    /// the agent does not serve us as a mobile router.
     Barred,
 }
 
@@ -558,6 +561,7 @@ impl Machine for MobileNode {
             MobileEvent::HomeLinkDown { bid } => self.home_link_down(now.monotonic, bid),
             MobileEvent::Received { envelope, message } => self.received(now, &envelope, &message),
             MobileEvent::Unreachable { bid } => self.unreachable(now.monotonic, bid),
+            MobileEvent::AskAgain => self.ask_again(now.monotonic),
             MobileEvent::Stop => self.stop(),
         }
         self.proceed(now);

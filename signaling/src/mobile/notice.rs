@@ -24,6 +24,12 @@ pub enum MobileNotice {
         /// When it will be asked again, from now.
         retry: Duration,
     },
+    /// Status 140 to 143: the agent does not forward for us as a mobile router (RFC 3963 §5.4); not
+    /// asked again before somebody says so.
+    RouterRefused {
+        /// The agent's reason.
+        status: Status,
+    },
     /// Status 134: the home address is in use by another node and must not be used again.
     HomeAddressInUse,
     /// The agent rejected the format of our Binding Identifier option (status 164).
@@ -142,6 +148,7 @@ impl MobileNotice {
         match self {
             Self::Ignored(ignored) => ignored.reason(),
             Self::Refused { .. } => "refused",
+            Self::RouterRefused { .. } => "router_refused",
             Self::HomeAddressInUse => "home_address_in_use",
             Self::Malformed { .. } => "malformed",
             Self::MultipleCareOfProhibited => "multiple_care_of_prohibited",
@@ -198,6 +205,10 @@ impl fmt::Display for MobileNotice {
             Self::Refused { bid: None, status, retry } => {
                 write!(f, "registration refused, status {status}; next try in {retry:?}")
             }
+            Self::RouterRefused { status } => write!(
+                f,
+                "the agent does not serve us as a mobile router, status {status}: not asked again before somebody changes something"
+            ),
             Self::HomeAddressInUse => {
                 f.write_str("the home address is in use by another node (status 134): not registered again")
             }

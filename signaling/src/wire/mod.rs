@@ -21,6 +21,7 @@ mod home_test_init;
 pub mod iana;
 pub mod icmpv6;
 pub mod option;
+mod problem;
 mod status;
 
 pub use binding_acknowledgement::BindingAcknowledgement;
@@ -33,6 +34,7 @@ pub use checksum::{checksum, verify_checksum};
 pub use home_test::HomeTest;
 pub use home_test_init::HomeTestInit;
 pub use option::{MobilityOption, Options};
+pub use problem::problem;
 pub use status::{Lifetime, Status};
 
 use std::net::Ipv6Addr;

@@ -384,6 +384,10 @@ impl Stage for RouteOptimizing {
         assert!(known, "no event is called {words:?}");
     }
 
+    fn sent(&self) -> &[(Envelope, Vec<u8>)] {
+        &self.world.wire
+    }
+
     fn trace(&self) -> &[(Duration, String)] {
         &self.world.trace
     }

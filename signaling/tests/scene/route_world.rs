@@ -42,7 +42,7 @@ pub struct RouteWorld {
     pub last_sent: BTreeMap<(u8, Ipv6Addr), (Envelope, Vec<u8>)>,
     /// When the mobile sent what, by destination and MH Type.
     pub sent: Vec<(Duration, Ipv6Addr, u8)>,
-    /// Everything that was sent.
+    /// Everything that a machine sent.
     pub wire: Vec<(Envelope, Vec<u8>)>,
     /// What reached the correspondent, as somebody on the path may have kept it.
     pub delivered: Vec<(Envelope, Vec<u8>)>,
@@ -199,6 +199,7 @@ impl RouteWorld {
                     Route::Home => ("by home".to_owned(), false),
                 };
                 self.sent.push((self.now, envelope.destination, message[2]));
+                self.wire.push((envelope, message.clone()));
                 self.last_sent.insert((message[2], envelope.source), (envelope, message.clone()));
                 if self.correspondent.is_some() && !lost {
                     self.fly(envelope, message);
@@ -222,6 +223,7 @@ impl RouteWorld {
         let line = match output {
             CorrespondentOutput::Transmit(transmit) => {
                 let (envelope, octets) = (transmit.envelope, transmit.message);
+                self.wire.push((envelope, octets.clone()));
                 let message = wire::receive(&envelope, &octets).expect("a message of our own");
                 self.by_hand.take(&envelope, &message);
                 let line = format!("send {}", self.by_hand.describe(&envelope, &octets));
@@ -257,7 +259,6 @@ impl RouteWorld {
     }
 
     fn fly(&mut self, envelope: Envelope, message: Vec<u8>) {
-        self.wire.push((envelope, message.clone()));
         for delay in (self.fate)() {
             let arrives = self.now + delay;
             self.flying.push(Flying { arrives, envelope, message: message.clone() });

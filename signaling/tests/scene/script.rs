@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mtun_signaling::Envelope;
+
 use super::text::{seconds, words};
 
 /// Who acts in a transcript.
@@ -12,6 +14,8 @@ pub trait Stage {
     fn run_until(&mut self, end: Duration);
     /// What happens then.
     fn event(&mut self, words: &[&str]);
+    /// The messages that the machines sent so far.
+    fn sent(&self) -> &[(Envelope, Vec<u8>)];
     /// What came out so far, with its time.
     fn trace(&self) -> &[(Duration, String)];
 }

@@ -43,6 +43,8 @@ pub struct World {
     pub sent: Vec<Duration>,
     /// The updates that reached the agent, as somebody on the path may have kept them.
     pub delivered: Vec<(Envelope, Vec<u8>)>,
+    /// Everything that a machine sent.
+    pub wire: Vec<(Envelope, Vec<u8>)>,
     /// What came out, with its time.
     pub trace: Vec<(Duration, String)>,
     flying: Vec<Flying>,
@@ -62,6 +64,7 @@ impl World {
             nobody_home: false,
             sent: Vec::new(),
             delivered: Vec::new(),
+            wire: Vec::new(),
             trace: Vec::new(),
             flying: Vec::new(),
         }
@@ -167,6 +170,7 @@ impl World {
             self.trace.push((self.now, text::mobile_output(&output)));
             if let MobileOutput::Transmit(transmit) = output {
                 let lost = transmit.path.is_some_and(|path| self.silent.contains(&path));
+                self.wire.push((transmit.envelope, transmit.message.clone()));
                 self.last_update = Some(transmit.clone());
                 self.sent.push(self.now);
                 if self.agent.is_some() && !lost {
@@ -182,8 +186,11 @@ impl World {
             }
             self.trace.push((self.now, text::agent_output(&output, agent.cache())));
             match output {
-                AgentOutput::Transmit(transmit) if self.mobile.is_some() => {
-                    self.fly(&transmit, fate);
+                AgentOutput::Transmit(transmit) => {
+                    self.wire.push((transmit.envelope, transmit.message.clone()));
+                    if self.mobile.is_some() {
+                        self.fly(&transmit, fate);
+                    }
                 }
                 AgentOutput::CheckDuplicate { home_address, .. } if self.nobody_home => {
                     let event = AgentEvent::DuplicateChecked { home_address, duplicate: false };
