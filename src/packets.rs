@@ -34,6 +34,9 @@ use crate::edge::clock::Clock;
 /// thread from sleeping under load, its end keeps it from never looking at the waker.
 const BATCH: usize = 64;
 
+/// Tunnels in tunnels through which an error is followed: more are not made (RFC 2473 §6.6).
+const DEPTH: usize = 6;
+
 /// The fields of a packet that rules may look at here: the tunnel interface tells all of them, the
 /// user of a local flow included.
 pub const TOLD: FieldSet = FieldSet::ALL;
@@ -311,7 +314,9 @@ pub fn outbound(
                         let packet = &buffer[received.packet];
                         let now = shared.clock.monotonic();
                         let verdict = lane.engine.outbound(ingress, packet, now, &mut out);
-                        carry(&shared, &lane, verdict, &out, VnetHeader::COMPLETE, None);
+                        if !told_ourselves(&shared, verdict, &mut out) {
+                            carry(&shared, &lane, verdict, &out, VnetHeader::COMPLETE, None);
+                        }
                     }
                     Ok(None) => break,
                     // The interface is down or being removed; wait below until it is not.
@@ -431,6 +436,34 @@ fn straight(verdict: &Verdict) -> Option<Envelope> {
     let (home_address, routing_header) =
         (home_address.map(HomeAddress), routing_header.map(HomeAddress));
     (!tunnelled).then_some(Envelope { source, destination, home_address, routing_header })
+}
+
+/// An error about a tunnel packet of our own, which was to enter another tunnel of ours because
+/// one mobile is behind another: it is taken as if a router on the way had sent it, from tunnel to
+/// tunnel until it is somebody else's.
+fn told_ourselves(shared: &Shared, verdict: Verdict, out: &mut Vec<u8>) -> bool {
+    let lanes = shared.lanes.load();
+    let ours = |packet: &[u8]| {
+        let to = packet.get(24..40);
+        to.is_some_and(|to| lanes.iter().any(|lane| lane.agent.octets() == *to))
+    };
+    if !matches!(verdict, Verdict::Answer(_)) || !ours(out) {
+        return false;
+    }
+    for _ in 0..DEPTH {
+        let error = std::mem::take(out);
+        let now = shared.clock.monotonic();
+        let told = lanes.iter().find_map(|lane| {
+            let verdict = lane.engine.inbound(PathId::ROUTED, &error, now, out);
+            (!matches!(verdict, Verdict::Ignore(_))).then_some((lane, verdict))
+        });
+        let Some((lane, verdict)) = told else { return true };
+        if !ours(out) {
+            carry(shared, lane, verdict, out, VnetHeader::COMPLETE, None);
+            return true;
+        }
+    }
+    true
 }
 
 /// Sends the outer packets of one path.

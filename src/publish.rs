@@ -12,7 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use mtun_dataplane::{Binding, BindingTable, PathId, Registration, Snapshot};
 use mtun_policy::steering::PathFigures;
-use mtun_policy::{AllowedMobile, Also, Bid, Effective, Home, HomeAddress, ServedHome};
+use mtun_policy::{
+    AllowedMobile, Also, Bid, CareOfAddress, Effective, Home, HomeAddress, ServedHome,
+};
 use mtun_signaling::binding::{BindingCacheEntry, BindingUpdateList};
 use mtun_signaling::registration::Phase;
 
@@ -88,13 +90,13 @@ pub fn home(
 }
 
 /// The registration of one mobile as its home agent sees it; without bindings while the mobile is
-/// not registered.
+/// not registered. `mtu` tells what the way to a care-of address takes.
 pub fn mobile(
     served: &ServedHome,
     allowed: &AllowedMobile,
     entry: Option<&BindingCacheEntry>,
     effective: Arc<Effective>,
-    mtu: u16,
+    mtu: impl Fn(CareOfAddress) -> u16,
 ) -> Registration {
     let bindings = entry.map_or_else(Vec::new, |entry| {
         let binding = |binding: &mtun_signaling::binding::Binding| Binding {
@@ -106,7 +108,7 @@ pub fn mobile(
             attached: true,
             metered: false,
             home_link: false,
-            mtu,
+            mtu: mtu(binding.care_of),
             rtt: None,
             jitter: None,
         };

@@ -111,3 +111,14 @@ reasons! {
         RateLimited = "rate-limited",
     }
 }
+
+impl IgnoreReason {
+    /// Whether something was refused that was meant for us: an error that was not believed or had
+    /// no effect, an answer that was not given.
+    pub fn is_refusal(self) -> bool {
+        match self {
+            Self::ForgedError | Self::ErrorWithoutEffect | Self::RateLimited => true,
+            Self::NotToUs | Self::NotTunnelled | Self::FragmentHeld => false,
+        }
+    }
+}

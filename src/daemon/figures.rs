@@ -47,6 +47,17 @@ impl Owner {
                 packets,
             });
         }
+        match self.firewall.counters() {
+            Ok(counted) => {
+                for (reason, packets) in
+                    [("leak", counted.leaks), ("foreign-source", counted.foreign)]
+                {
+                    let (home, reason) = ("none".to_owned(), reason.to_owned());
+                    input.drops.push(DropFigures { home, reason, packets });
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the firewall's counters cannot be read"),
+        }
         for ((home, reason), count) in &self.counts.notices {
             input.drops.push(DropFigures {
                 home: home.to_string(),
@@ -235,12 +246,13 @@ impl Owner {
             let direction = direction(word);
             input.rules.push(RuleFigures { home, rule, link, direction, bytes });
         }
-        for (reason, packets) in counters.drops {
-            input.drops.push(DropFigures {
-                home: lane.home.to_string(),
-                reason: reason.as_str().to_owned(),
-                packets,
-            });
+        let drops = counters.drops.iter().map(|(reason, packets)| (reason.as_str(), *packets));
+        // What belongs to others is no drop; what was meant for us and had no effect is.
+        let refused = counters.ignores.iter().filter(|(reason, _)| reason.is_refusal());
+        let refused = refused.map(|(reason, packets)| (reason.as_str(), *packets));
+        for (reason, packets) in drops.chain(refused) {
+            let (home, reason) = (lane.home.to_string(), reason.to_owned());
+            input.drops.push(DropFigures { home, reason, packets });
         }
         let mut flows: BTreeMap<String, u64> =
             self.link_labels().into_iter().map(|link| (link, 0)).collect();

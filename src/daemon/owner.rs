@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mtun_policy::steering::Steering;
-use mtun_policy::{Bid, HomeName, InterfaceName, Policy, RuleId};
+use mtun_policy::{Bid, CareOfAddress, HomeName, InterfaceName, Policy, RuleId};
 use mtun_signaling::agent::AgentEvent;
 use mtun_signaling::mobile::MobileEvent;
 use mtun_signaling::time::Timestamp;
@@ -41,6 +41,9 @@ use crate::publish::{self, PathFacts};
 /// Care-of addresses remembered; a vehicle passes so many networks in minutes, and a packet is on
 /// its way for seconds.
 pub(super) const ADDRESSES_KEPT: usize = 32;
+
+/// Octets of the Tunnel Encapsulation Limit that a tunnel packet is given in another tunnel.
+const NESTED: u32 = mtun_dataplane::wire::tunnel_limit::HEADER as u32;
 
 /// An uplink that exists, with the thread that listens to it.
 #[derive(Debug)]
@@ -270,7 +273,7 @@ impl Owner {
         let it = &self.served[served];
         let Some(allowed) = it.allowed(home_address) else { return };
         let entry = it.agent.cache().get(home_address);
-        let mtu = self.agent_mtu();
+        let mtu = |care_of: CareOfAddress| self.mtu_towards(care_of);
         let registration = publish::mobile(&it.served, allowed, entry, it.reflecting.clone(), mtu);
         let event = Event::MobileChanged {
             home: it.served.name.clone(),
@@ -285,10 +288,15 @@ impl Owner {
         self.tell(event);
     }
 
-    /// The MTU towards care-of addresses: the smallest of the agent's links.
-    fn agent_mtu(&self) -> u16 {
-        let tunnel = self.served.iter().map(|served| served.tunnel.mtu + 40).min();
-        u16::try_from(tunnel.unwrap_or(1500)).unwrap_or(u16::MAX)
+    /// The MTU towards a care-of address: the smallest of the agent's links, and behind a mobile
+    /// router of ours what its tunnel takes of tunnel packets.
+    fn mtu_towards(&self, care_of: CareOfAddress) -> u16 {
+        let behind = self.served.iter().find(|served| served.owns(care_of.0));
+        let mtu = match behind {
+            Some(served) => served.tunnel.mtu - NESTED,
+            None => self.served.iter().map(|it| it.tunnel.mtu + 40).min().unwrap_or(1500),
+        };
+        u16::try_from(mtu).unwrap_or(u16::MAX)
     }
 
     // ---- the kernel ----------------------------------------------------------------------------

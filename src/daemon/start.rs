@@ -10,7 +10,8 @@ use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
 use mtun_policy::steering::Steering;
 use mtun_policy::{
-    AllowedMobile, Fallback, Faults, FieldSet, Home, InterfaceName, Policy, Role, ServedHome, Verb,
+    AllowedMobile, Fallback, Faults, FieldSet, Home, InterfaceName, MobileNetwork, Policy, Role,
+    ServedHome, Verb,
 };
 use mtun_signaling::agent::{AgentConfig, AgentMobile, HomeLink};
 use mtun_signaling::mobile::MobileConfig;
@@ -267,11 +268,13 @@ pub(super) fn guarded(
         home.insert(crate::edge::routes::host(it.address.0));
         home.extend(it.mobile_networks.iter().map(|network| network.prefix.net()));
     }
+    let on = |network: &MobileNetwork| network.on.clone();
     Guarded {
         uplinks: policy.interfaces.iter().map(|it| it.name.clone()).chain(listening).collect(),
         ours: ours.iter().copied().collect(),
         home,
         also: policy.homes.iter().flat_map(|it| &it.also).map(|also| also.from.clone()).collect(),
+        ingress: policy.homes.iter().flat_map(|it| &it.mobile_networks).filter_map(on).collect(),
         translates: policy.homes.iter().any(translates),
     }
 }
@@ -379,7 +382,7 @@ async fn open_served(served: &ServedHome, ground: &mut Ground<'_>) -> anyhow::Re
     let known = served
         .mobiles
         .iter()
-        .map(|allowed| publish::mobile(served, allowed, None, reflecting.clone(), outer));
+        .map(|allowed| publish::mobile(served, allowed, None, reflecting.clone(), |_| outer));
     let plan = Plan {
         name: served.tunnel.name.clone(),
         mtu: served.tunnel.mtu.map_or(ground.mtu, u32::from),

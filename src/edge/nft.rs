@@ -22,6 +22,10 @@
 //!         ip6 nexthdr 60 @nh,368,8 0xc9   drop    Home Address option in its usual place
 //!         frag nexthdr { 41, 43, 60, 135 } drop   fragments of these
 //!     }
+//!     chain passing {                     forward
+//!         iifname @ingress oifname != @ingress ip6 saddr != @home drop
+//!         iifname @ingress fib saddr type local drop
+//!     }
 //!     chain leaving {                     postrouting
 //!         oifname @uplinks ip6 saddr @home drop
 //!     }
@@ -63,6 +67,8 @@ const FAMILY: &str = "ip6";
 const TABLE: &str = "mtun";
 /// `raw`: before connection tracking, so the packets leave no entries there.
 const BEFORE_TRACKING: i32 = -300;
+/// `filter`: where packets are forwarded.
+const FORWARDING: i32 = 0;
 /// After everybody else has had their say about what leaves.
 const LAST: i32 = 300;
 /// `srcnat`: where sources are translated.
@@ -95,6 +101,8 @@ pub struct Guarded {
     pub home: BTreeSet<Ipv6Net>,
     /// The interfaces of further sources that rules judge (`also`).
     pub also: BTreeSet<InterfaceName>,
+    /// The interfaces of mobile networks: what comes by them has a source at home.
+    pub ingress: BTreeSet<InterfaceName>,
     /// Whether marked packets have their sources translated.
     pub translates: bool,
 }
@@ -106,6 +114,8 @@ pub struct FirewallCounters {
     pub taken: u64,
     /// Packets with a home source stopped on their way out of an uplink.
     pub leaks: u64,
+    /// Packets of a mobile network with a source that is not of that home, or our own.
+    pub foreign: u64,
 }
 
 /// The installed table. It stays until [`Firewall::remove`], also when this value is dropped: a
@@ -174,6 +184,10 @@ fn is(left: Value, right: Value) -> Value {
     json!({ "match": { "op": "==", "left": left, "right": right } })
 }
 
+fn isnt(left: Value, right: Value) -> Value {
+    json!({ "match": { "op": "!=", "left": left, "right": right } })
+}
+
 fn header(field: &str) -> Value {
     json!({ "payload": { "protocol": "ip6", "field": field } })
 }
@@ -186,7 +200,7 @@ fn meta(key: &str) -> Value {
 fn translators() -> Vec<Value> {
     let marked = || is(meta("mark"), json!(MARK_TRANSLATED));
     let by_uplink = || is(meta("oifname"), json!("@uplinks"));
-    let elsewhere = json!({ "match": { "op": "!=", "left": header("daddr"), "right": "@home" } });
+    let elsewhere = isnt(header("daddr"), json!("@home"));
     let kind = json!({ "fib": { "result": "type", "flags": ["daddr"] } });
     let zone = json!({ "ct": { "key": "zone", "dir": "original" } });
     let track = json!({ "mangle": { "key": zone, "value": ZONE } });
@@ -226,6 +240,9 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
     let extension = |name: &str, field: &str| json!({ "exthdr": { "name": name, "field": field } });
     let of = |numbers: &[u8]| json!({ "set": numbers });
     let (taken, leaks) = (json!({ "counter": "taken" }), json!({ "counter": "leaks" }));
+    let foreign = json!({ "counter": "foreign" });
+    let from_network = || is(meta("iifname"), json!("@ingress"));
+    let own_source = json!({ "fib": { "result": "type", "flags": ["saddr"] } });
     let drop = json!({ "drop": null });
     let take = |mut matches: Vec<Value>| {
         matches.extend([taken.clone(), drop.clone()]);
@@ -239,9 +256,12 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         set("ours", "ipv6_addr", &[]),
         set("home", "ipv6_addr", &["interval"]),
         set("also", "ifname", &[]),
+        set("ingress", "ifname", &[]),
         counter("taken"),
         counter("leaks"),
+        counter("foreign"),
         chain("arriving", "filter", "prerouting", BEFORE_TRACKING),
+        chain("passing", "filter", "forward", FORWARDING),
         chain("leaving", "filter", "postrouting", LAST),
         add(json!({ "chain": { "family": FAMILY, "table": TABLE, "name": "taken" } })),
         rule(
@@ -261,6 +281,21 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
             is(json!({ "payload": { "base": "nh", "offset": 368, "len": 8 } }), json!(0xc9)),
         ]),
         take(vec![is(extension("frag", "nexthdr"), of(&[41, 43, 60, 135]))]),
+        // req MR-13 (RFC 3963 §9).
+        rule(
+            "passing",
+            vec![
+                from_network(),
+                isnt(meta("oifname"), json!("@ingress")),
+                isnt(header("saddr"), json!("@home")),
+                foreign.clone(),
+                drop.clone(),
+            ],
+        ),
+        rule(
+            "passing",
+            vec![from_network(), is(own_source, json!("local")), foreign, drop.clone()],
+        ),
         rule(
             "leaving",
             vec![
@@ -303,7 +338,7 @@ fn elements(guarded: &Guarded) -> Vec<Value> {
 }
 
 /// Each set with its elements.
-fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 4] {
+fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 5] {
     let prefix = |net: &Ipv6Net| match net.prefix_len() {
         128 => json!(net.addr()),
         length => json!({ "prefix": { "addr": net.network(), "len": length } }),
@@ -315,6 +350,7 @@ fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 4] {
     [
         ("uplinks", names(&guarded.uplinks)),
         ("also", names(&guarded.also)),
+        ("ingress", names(&guarded.ingress)),
         ("ours", guarded.ours.iter().map(|it| json!(it)).collect()),
         ("home", guarded.home.iter().filter(|net| !nested(net)).map(prefix).collect()),
     ]
@@ -351,7 +387,11 @@ fn parse_counters(answer: &str) -> Option<FirewallCounters> {
         let named = |it: &&Value| it["counter"]["name"] == name && it["counter"]["table"] == TABLE;
         objects.iter().find(named)?["counter"]["packets"].as_u64()
     };
-    Some(FirewallCounters { taken: packets("taken")?, leaks: packets("leaks")? })
+    Some(FirewallCounters {
+        taken: packets("taken")?,
+        leaks: packets("leaks")?,
+        foreign: packets("foreign")?,
+    })
 }
 
 #[cfg(test)]
@@ -363,8 +403,10 @@ mod tests {
         let answer = r#"{"nftables": [{"metainfo": {"version": "1.0.6"}},
             {"counter": {"family": "ip6", "name": "leaks", "table": "mtun", "packets": 3, "bytes": 9}},
             {"counter": {"family": "ip6", "name": "taken", "table": "other", "packets": 8, "bytes": 9}},
+            {"counter": {"family": "ip6", "name": "foreign", "table": "mtun", "packets": 7, "bytes": 9}},
             {"counter": {"family": "ip6", "name": "taken", "table": "mtun", "packets": 5, "bytes": 9}}]}"#;
-        assert_eq!(parse_counters(answer), Some(FirewallCounters { taken: 5, leaks: 3 }));
+        let want = FirewallCounters { taken: 5, leaks: 3, foreign: 7 };
+        assert_eq!(parse_counters(answer), Some(want));
         assert_eq!(parse_counters(r#"{"nftables": []}"#), None);
         assert_eq!(parse_counters("not JSON"), None);
     }

@@ -54,6 +54,7 @@ fn guarded() -> Guarded {
             .map(|it| it.parse().or(format!("{it}/128").parse()).unwrap())
             .collect(),
         also: ["lan0".into()].into(),
+        ingress: ["lan1".into()].into(),
         translates: false,
     }
 }
@@ -114,7 +115,7 @@ fn packet_sockets_see_what_the_firewall_keeps_from_the_kernel() {
     assert_eq!(socket.statistics().unwrap().dropped, 0);
     let taken = kinds.len() as u64;
     let counters = world.mobile.run(|| firewall.counters().unwrap());
-    assert_eq!(counters, FirewallCounters { taken, leaks: 0 });
+    assert_eq!(counters, FirewallCounters { taken, leaks: 0, foreign: 0 });
     world.mobile.run(|| firewall.remove().unwrap());
     assert_eq!(world.mobile.shell("nft list ruleset"), "");
     assert_eq!(parameter_problems(&heard(&world, &kinds[..6])), bare, "as before");

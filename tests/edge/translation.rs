@@ -55,6 +55,7 @@ fn guarded(translates: bool) -> Guarded {
             .map(|it| it.parse().unwrap())
             .collect(),
         also: ["lan0".into()].into(),
+        ingress: Default::default(),
         translates,
     }
 }
