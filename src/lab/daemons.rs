@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use mtun_signaling::auth::Algorithm;
 
-use super::namespace::{Process, Shell, wait_for};
+use super::namespace::{Namespace, Process, Shell, wait_for};
 use super::policy::PolicyText;
 use super::world::World;
 use crate::control::documents::{BindingPhase, FlowDocument, StatusDocument};
@@ -75,6 +75,17 @@ pub struct Daemon {
 #[derive(Clone, Debug, Default)]
 pub struct Arguments(pub Vec<String>);
 
+/// Where a daemon lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'p> {
+    /// Its network.
+    pub namespace: &'p Namespace,
+    /// Its files; the directory exists.
+    pub directory: &'p Path,
+    /// The name of its policy file.
+    pub file: &'p str,
+}
+
 impl Daemon {
     /// Starts `mtund` on one side with the policy text and waits until it answers.
     pub fn start(
@@ -85,18 +96,25 @@ impl Daemon {
         arguments: &Arguments,
     ) -> Result<Self> {
         let directory = directory_of(world, side)?;
-        let (file, text) = match side {
-            Side::Mobile => ("figure-11.kdl", &policy.mobile),
-            Side::Agent => ("home-agent.kdl", &policy.agent),
+        let (namespace, file, text) = match side {
+            Side::Mobile => (&world.mr, "figure-11.kdl", &policy.mobile),
+            Side::Agent => (&world.ha, "home-agent.kdl", &policy.agent),
         };
+        Self::start_at(Place { namespace, directory: &directory, file }, programs, text, arguments)
+    }
+
+    /// The same anywhere.
+    pub fn start_at(
+        place: Place<'_>,
+        programs: &Programs,
+        text: &str,
+        arguments: &Arguments,
+    ) -> Result<Self> {
+        let Place { namespace, directory, file } = place;
         let file = directory.join(file);
         std::fs::write(&file, text)?;
         let socket = directory.join("control.sock");
         let state = directory.join("state");
-        let namespace = match side {
-            Side::Mobile => &world.mr,
-            Side::Agent => &world.ha,
-        };
         let mut command = namespace.command(&programs.mtund);
         command.arg("--policy").arg(&file).arg("--socket").arg(&socket).arg("--state").arg(&state);
         command.args(&arguments.0);
@@ -107,7 +125,7 @@ impl Daemon {
             socket,
             policy: file,
             programs: programs.clone(),
-            shell: world.shell().clone(),
+            shell: namespace.shell().clone(),
         };
         // The socket exists before the daemon is ready; an answer comes only from one that is.
         wait_for("the daemon's answer", Duration::from_secs(20), || {
@@ -116,7 +134,7 @@ impl Daemon {
         })
         .with_context(|| daemon.story())?;
         if !daemon.process.is_running() {
-            bail!("mtund ({}) ended at once:\n{}", side.name(), daemon.process.log());
+            bail!("mtund ({}) ended at once:\n{}", namespace.name(), daemon.process.log());
         }
         Ok(daemon)
     }

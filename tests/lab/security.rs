@@ -1,7 +1,6 @@
 //! What must not get in: foreign and spoofed packets, wrong keys; and what must, a wrong clock.
 
 use std::net::{Ipv6Addr, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use mtun::lab::daemons::{Side, cached, new_key, registered};
@@ -10,36 +9,10 @@ use mtun::lab::policy::PolicyText;
 use mtun::lab::world::{Plan, address};
 
 use crate::fixture::{Lab, PATIENCE, ipv6};
+use crate::ground::inject;
 use crate::need_lab;
 
 const PORT: u16 = 7777;
-
-/// Sends a complete IPv6 packet from a namespace.
-fn inject(namespace: &Namespace, packet: &[u8]) {
-    let socket = namespace.run(|| {
-        // SAFETY: socket makes a descriptor or fails.
-        let raw = unsafe { libc::socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW) };
-        assert!(raw >= 0, "{}", std::io::Error::last_os_error());
-        // SAFETY: the descriptor was just made and belongs to nobody else.
-        unsafe { OwnedFd::from_raw_fd(raw) }
-    });
-    // SAFETY: an all-zero sockaddr_in6 is a valid value of the type.
-    let mut to: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-    to.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-    to.sin6_addr.s6_addr.copy_from_slice(&packet[24..40]);
-    // SAFETY: packet and address outlive the call and have the lengths given.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            packet.as_ptr().cast(),
-            packet.len(),
-            0,
-            std::ptr::from_ref(&to).cast(),
-            size_of::<libc::sockaddr_in6>() as libc::socklen_t,
-        )
-    };
-    assert_eq!(sent, packet.len() as isize, "{}", std::io::Error::last_os_error());
-}
 
 /// A UDP packet whose payload is `mark`.
 fn udp(source: Ipv6Addr, destination: Ipv6Addr, mark: u8) -> Vec<u8> {
