@@ -118,7 +118,7 @@ impl IgnoreReason {
     pub fn is_refusal(self) -> bool {
         match self {
             Self::ForgedError | Self::ErrorWithoutEffect | Self::RateLimited => true,
-            Self::NotToUs | Self::NotTunnelled | Self::FragmentHeld => false,
+            Self::NotToUs | Self::NotOurHome | Self::NotTunnelled | Self::FragmentHeld => false,
         }
     }
 }

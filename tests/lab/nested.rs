@@ -217,3 +217,16 @@ fn registration(care_of: Ipv6Addr, home_address: Ipv6Addr) -> Vec<u8> {
     let message = wire::emit(&Message::BindingUpdate(update), &envelope).unwrap();
     signalling_packet(care_of, agent, Some(home_address), None, &message)
 }
+/// The same agent for both levels: what it unwraps may be for itself once more, and what it wraps
+/// goes through its own tunnel once more.
+#[test]
+fn two_levels_under_the_same_agent() {
+    need_lab!();
+    let nested = Nested::start(0x100);
+    nested.everybody_talks();
+    nested.neighbours_talk();
+    nested.tunnels_of_1460();
+    let n2 = nested.sizes("n2", nested.second(0x4300, 0x10), 7012);
+    assert_eq!(n2, [vec![1500, 1460, 1420, 1412], vec![1500, 1460, 1412]]);
+    nested.everybody_talks();
+}
