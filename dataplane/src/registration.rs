@@ -19,8 +19,9 @@ static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
 pub struct PathId(pub u16);
 
 impl PathId {
-    /// Left to the routing table: every path of a home agent.
-    pub const ROUTED: Self = Self(u16::MAX);
+    /// Left to the routing table: every path of a home agent. Uplinks have the numbers of their
+    /// BIDs, and none of those is zero.
+    pub const ROUTED: Self = Self(0);
 }
 
 /// One care-of address of one mobile, as far as packets are concerned (RFC 5648 §4.1).
