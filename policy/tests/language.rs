@@ -168,6 +168,43 @@ fn links() {
     assert_eq!(second.usable, UsableWhen::default());
 }
 
+/// A BID belongs to an interface by what is written, at every reading: the same text gives the
+/// same numbers, those that are written go before those that are free, and nothing else in the
+/// file moves them. 1 and 65535 are BIDs like others.
+#[test]
+fn bids_come_from_the_file() {
+    let numbers = |links: &str, rest: &str| -> Vec<(String, u16)> {
+        let text = format!(
+            "role mobile-node\n{links}\nhome h {{ tunnel mtun0; agent \"2001:db8::1\"; address \"2001:db8::2/64\"; security none; }}\n\
+             rules {{\n{rest}\ndefault {{ prefer a; }}\n}}\n"
+        );
+        let policy = parse("x.kdl", &text, &mtun_policy::NoFiles);
+        let policy = policy.unwrap_or_else(|faults| panic!("{faults}"));
+        let links = policy.interfaces.iter();
+        links.map(|link| (link.name.to_string(), link.bid.unwrap().get())).collect()
+    };
+    let named = |expected: &[(&str, u16)]| -> Vec<(String, u16)> {
+        expected.iter().map(|(name, bid)| ((*name).to_owned(), *bid)).collect()
+    };
+    let cases: [(&str, &[(&str, u16)]); 5] = [
+        ("interface a { bid 1; }; interface b { bid 65535; }", &[("a", 1), ("b", 65535)]),
+        ("interface b { bid 65535; }; interface a { bid 1; }", &[("b", 65535), ("a", 1)]),
+        ("interface a; interface b; interface c", &[("a", 1), ("b", 2), ("c", 3)]),
+        ("interface a; interface b { bid 1; }; interface c", &[("a", 2), ("b", 1), ("c", 3)]),
+        (
+            "interface a { bid 3; }; interface b { bid 2; }; interface c",
+            &[("a", 3), ("b", 2), ("c", 1)],
+        ),
+    ];
+    for (links, expected) in cases {
+        assert_eq!(numbers(links, ""), named(expected), "{links}");
+        let more = "rule r { match dscp=ef; prefer b; }";
+        assert_eq!(numbers(links, more), named(expected), "{links}");
+        let others = links.replace("interface b", "// a line\ninterface b");
+        assert_eq!(numbers(&others, ""), named(expected), "{links}");
+    }
+}
+
 #[test]
 fn homes_and_what_they_name() {
     let policy = everything();

@@ -51,7 +51,7 @@ pub(super) const ALL: &[Entry] = &[
 
     (&w::INTERFACE, "An access link, by the kernel's name for it.", &[]),
     (&w::CLASS, "What kind of link it is, for people: `wlan`, `cellular`.", &[]),
-    (&w::BID, "The binding identification number it registers with (RFC 5648); the lowest free one if left out.", &[]),
+    (&w::BID, "The binding identification number it registers with (RFC 5648); the lowest free one, in the order of the file, if left out: write it down where interfaces come and go, for it is what the agent knows the link by.", &[]),
     (&w::PRIORITY, "Its BID-PRI, 1 to 127; lower is preferred where no rule decides. `64` if left out.", &[]),
     (&w::METERED, "Whether its octets cost money; flows on it go back to a better link at least in a gap.", &[]),
     (&w::COST, "The price of an amount of data, a number; what `cheapest` compares.",
