@@ -70,6 +70,8 @@ print("demo ok")
 PY
 
 if [ "$all" = yes ]; then
+    say "twenty thousand simulated lives"
+    MTUN_SEEDS=20000 cargo test -p mtun-simulation --test seeds --locked
     say "benchmarks"
     cargo bench --locked
 fi
