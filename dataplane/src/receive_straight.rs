@@ -172,12 +172,14 @@ impl Engine {
     /// of the answers to it is remembered or asked.
     pub(crate) fn want_back(&self, arrived: &Arrived<'_>, inner: &Inner, answer: Option<Answer>) {
         let Arrived { snapshot, now, .. } = *arrived;
+        let Some(near) = snapshot.updates.lookup(inner.key.destination) else { return };
+        if near.policy.optimize.is_none() {
+            return;
+        }
         let back = inner.key.mirrored();
         self.note_heard(snapshot, &back, answer);
-        let Some(near) = snapshot.updates.lookup(back.source) else { return };
         let Ok(pair) = pair_of(near, &back) else { return };
         if inner.is_error()
-            || near.policy.optimize.is_none()
             || snapshot.optimized.get(&pair).is_some()
             || !self.notes.is_due(&RouteNote::Wanted(pair), now)
         {

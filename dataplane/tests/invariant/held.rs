@@ -28,6 +28,13 @@ pub struct Held {
     waits: Option<(Duration, MoveReason)>,
 }
 
+impl Held {
+    /// The number of the rule it goes by.
+    pub fn rule(&self) -> Option<RuleId> {
+        self.rule.map(|rule| rule.0)
+    }
+}
+
 /// A packet's way, and why its flow left another.
 #[derive(Clone, Debug)]
 pub struct Read {

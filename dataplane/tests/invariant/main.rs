@@ -11,7 +11,9 @@
 mod support;
 
 mod held;
+mod pairs;
 mod reader;
+mod straight;
 mod worlds;
 
 use std::collections::{BTreeMap, HashMap};
@@ -27,6 +29,7 @@ use proptest::prelude::*;
 
 use held::{Held, Read};
 use reader::{Fate, Reader, Wish, is_open, owner};
+use straight::{Form, Sent};
 use support::{Node, raw, v6};
 use worlds::{
     CARE_OF, Event, HOMES, close_event, close_home, event, flow_key, homes, is_own, packet_of,
@@ -128,14 +131,19 @@ impl Both {
         if stays && self.now >= wish.home.changed_at + Duration::from_secs(2) {
             licensed(&wish, &read.held);
         }
-        (wish.leaves(read.held.way, read.held.link), Some(read))
+        let Held { way, link, .. } = read.held;
+        (wish.leaves(&self.reader, key, read.held.rule(), way, link), Some(read))
     }
 
     fn got(&self, verdict: Verdict, packet: &[u8], key: &FlowKey) -> Result<Fate, TestCaseError> {
         let send = |path, outer: &[u8]| {
-            prop_assert_eq!(&outer[40..], packet);
-            let outer = etherparse::Ipv6Header::from_slice(outer).unwrap().0;
-            Ok((outer.source_addr(), outer.destination_addr(), path))
+            let sent = straight::sent(path, outer, packet)?;
+            // A home address leaves in the header by its home link, and nowhere else.
+            if let Some(home) = owner(&self.reader.own, sent.source.into()) {
+                let link = home.bindings.iter().find(|binding| binding.path == path);
+                prop_assert!(link.is_some_and(|link| link.home_link), "{:?} leaks", sent);
+            }
+            Ok(sent)
         };
         let bid = || {
             let flows = self.node.engine.flows();
@@ -307,6 +315,14 @@ impl Both {
                 self.inward(ends, &key.mirrored())?;
                 self.out(&key)?;
             }
+            Event::Own(key) => self.out(&key)?,
+            Event::Straight { source, to, option, route, key } => {
+                let ends = (v6(source), v6(to));
+                self.inward_straight(ends, option.map(v6), route.map(v6), &key)?;
+            }
+            Event::StraightBack(which, other) => self.straight_back(which, other)?,
+            Event::Hold(home, peer, bindings) => self.hold(home, peer, &bindings),
+            Event::Bind(ours, home, bindings) => self.bind(ours, home, bindings),
             Event::Publish(which, home) => self.publish(which, home),
             Event::Move(which, by) => self.change(which, |home| {
                 for binding in &mut home.bindings {
@@ -367,12 +383,25 @@ fn licensed(wish: &Wish<'_>, held: &Held) {
     assert!(patient || unripe || full, "{held:?} stays against {wish:?}");
 }
 
-fn fate(decision: &Decision<'_>) -> Fate {
+fn fate(decision: &Decision<'_>, key: &FlowKey) -> Fate {
     let send = |route: &Route<'_>| {
-        let Encapsulation::Tunnel { source, destination } = route.encapsulation else {
-            panic!("nobody optimizes here")
-        };
-        (source, destination, route.binding.path)
+        let path = route.binding.path;
+        match route.encapsulation {
+            Encapsulation::Tunnel { source, destination } => {
+                Sent { source, destination, path, form: Form::Tunnel }
+            }
+            Encapsulation::Optimized { source, destination, home_address, routing_header } => {
+                let form = Form::Straight { option: home_address, route: routing_header };
+                Sent { source, destination, path, form }
+            }
+            Encapsulation::Plain => {
+                let (IpAddr::V6(source), IpAddr::V6(destination)) = (key.source, key.destination)
+                else {
+                    panic!("no IPv4 here")
+                };
+                Sent { source, destination, path, form: Form::Plain }
+            }
+        }
     };
     match decision {
         Decision::Pass => Fate::NotOurs,
@@ -396,16 +425,22 @@ proptest! {
     #[test]
     fn decide_is_the_direct_reading(
         homes in homes(true),
+        others in prop::collection::vec(event(true), 30),
         keys in prop::collection::vec(flow_key(), 40),
         verified in prop::option::of(prop::sample::select(vec![1u16, 2, 3, 4, 65535])),
     ) {
-        let both = Both::new(homes, 16, false);
+        let mut both = Both::new(homes, 16, false);
+        let pairs = |event: &Event| matches!(event, Event::Hold(..) | Event::Bind(..));
+        for event in others.into_iter().filter(pairs) {
+            both.apply(event)?;
+        }
         let snapshot = both.node.snapshot.load();
         let last_verified = verified.and_then(Bid::new);
         let memory = Remembered { last_verified, ..Remembered::default() };
         for key in keys {
-            let got = fate(&decide(&snapshot, &key, support::NOW, Memory::of(&memory)));
-            let want = both.reader.wish(&key, last_verified).map(|wish| wish.fate());
+            let got = fate(&decide(&snapshot, &key, support::NOW, Memory::of(&memory)), &key);
+            let wish = both.reader.wish(&key, last_verified);
+            let want = wish.map(|wish| wish.fate(&both.reader, &key));
             prop_assert_eq!(got, want.unwrap_or_else(|fate| fate), "{:?}", key);
         }
     }

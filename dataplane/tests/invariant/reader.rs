@@ -6,8 +6,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use ipnet::{IpNet, Ipv6Net};
 use mtun_dataplane::{Binding, DropReason, PathId, Registration, Way};
 use mtun_policy::{
-    Bid, FlowKey, HomeAddress, Ingress, Otherwise, Outcome, RuleHead, Says, TrafficSelector, bucket,
+    Bid, FlowKey, HomeAddress, Ingress, Otherwise, Outcome, RuleHead, RuleId, Says,
+    TrafficSelector, bucket,
 };
+
+use crate::straight::{Holds, Sent};
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,9 +18,9 @@ pub enum Fate {
     NotOurs,
     Blocked,
     Dropped(DropReason),
-    /// Through the tunnel: outer addresses and path of each copy, and the flow's binding.
+    /// By a binding: how each copy leaves, and the flow's binding.
     By {
-        sends: Vec<(Ipv6Addr, Ipv6Addr, PathId)>,
+        sends: Vec<Sent>,
         bid: Option<Bid>,
     },
     Out {
@@ -32,6 +35,8 @@ pub enum Fate {
 pub struct Wish<'r> {
     pub home: &'r Registration,
     pub near: bool,
+    /// Whether it is a mobile's that is bound at us as its correspondent.
+    pub bound: bool,
     pub rule: Option<(&'r RuleHead, &'r Says)>,
     pub otherwise: bool,
     pub way: Way,
@@ -43,6 +48,10 @@ pub struct Wish<'r> {
 pub struct Reader {
     pub own: Vec<Registration>,
     pub served: Vec<Registration>,
+    /// Mobiles that are bound at us as their correspondent, by which address of us is their peer.
+    pub bound: Vec<Registration>,
+    /// What correspondents hold of our home addresses.
+    pub holds: Vec<Holds>,
     /// Doors of further sources and the homes whose rules judge them.
     pub also: Vec<(Ingress, HomeAddress)>,
 }
@@ -110,7 +119,7 @@ pub fn meant(head: &RuleHead, key: &FlowKey) -> bool {
     meant && !taken_out
 }
 
-fn preferred(registration: &Registration) -> Option<&Binding> {
+pub fn preferred(registration: &Registration) -> Option<&Binding> {
     let mut best: Option<&Binding> = None;
     for binding in &registration.bindings {
         let order = |b: &Binding| (b.priority, b.bid.map_or(0, Bid::get));
@@ -184,11 +193,23 @@ fn says(
 impl Reader {
     /// What a new flow would get, or what becomes of the packet whatever is remembered.
     pub fn wish(&self, key: &FlowKey, verified: Option<Bid>) -> Result<Wish<'_>, Fate> {
+        let mut bound = None;
+        if key.protocol != 135 {
+            let pair = |it: &&Registration| {
+                (IpAddr::V6(it.home_address.0), IpAddr::V6(it.peer))
+                    == (key.destination, key.source)
+            };
+            bound = self.bound.iter().find(pair);
+        }
         let (near, also, home, other) = match owner(&self.own, key.source) {
             Some(own) => (true, false, own, owner(&self.own, key.destination)),
-            None => match owner(&self.served, key.destination) {
-                Some(served) => (false, false, served, owner(&self.served, key.source)),
-                None => {
+            None => match (owner(&self.served, key.destination), bound) {
+                (Some(served), _) => {
+                    bound = None;
+                    (false, false, served, owner(&self.served, key.source))
+                }
+                (None, Some(mobile)) => (false, false, mobile, None),
+                (None, None) => {
                     let home = self.also.iter().find(|(door, _)| *door == key.ingress);
                     let home = home.and_then(|(_, address)| {
                         self.own.iter().find(|home| home.home_address == *address)
@@ -201,6 +222,7 @@ impl Reader {
                 }
             },
         };
+        let bound = !near && bound.is_some();
         if other.is_some_and(|other| other.home_address == home.home_address) {
             return Err(Fate::Dropped(DropReason::Hairpin));
         }
@@ -210,7 +232,7 @@ impl Reader {
         });
         let any = |rule, otherwise| {
             let link = preferred(home).map(|binding| binding.bid).ok_or(nothing.clone())?;
-            Ok(Wish { home, near, rule, otherwise, way: Way::Tunnel, link })
+            Ok(Wish { home, near, bound, rule, otherwise, way: Way::Tunnel, link })
         };
         if !near && key.protocol == 135 {
             return any(None, false);
@@ -232,7 +254,8 @@ impl Reader {
                         Some(Err(Fate::Dropped(DropReason::Untranslated)))
                     }
                     Says1::Leave(way, link) => {
-                        Some(Ok(Wish { home, near, rule: Some(rule), otherwise, way, link }))
+                        let rule = Some(rule);
+                        Some(Ok(Wish { home, near, bound, rule, otherwise, way, link }))
                     }
                 }
             };
@@ -277,19 +300,20 @@ impl Reader {
 
 impl Wish<'_> {
     /// The fate of a packet that leaves by this link this way.
-    pub fn leaves(&self, way: Way, link: Option<Bid>) -> Fate {
+    pub fn leaves(
+        &self,
+        reader: &Reader,
+        key: &FlowKey,
+        rule: Option<RuleId>,
+        way: Way,
+        link: Option<Bid>,
+    ) -> Fate {
         let binding = |link: Option<Bid>| {
             let bindings = &self.home.bindings;
             bindings.iter().find(|binding| binding.bid == link).expect("an open link")
         };
-        let send = |binding: &Binding| {
-            let IpAddr::V6(care_of) = binding.care_of.0 else { panic!("no IPv4 here") };
-            let (from, to) = match self.near {
-                true => (care_of, self.home.peer),
-                false => (self.home.peer, care_of),
-            };
-            (from, to, binding.path)
-        };
+        let ends = (self.home, self.near, self.bound);
+        let send = |binding: &Binding| reader.sends(ends, key, rule, binding);
         match way {
             Way::Tunnel => Fate::By { sends: vec![send(binding(link))], bid: link },
             Way::Breakout { translate } => {
@@ -310,7 +334,8 @@ impl Wish<'_> {
     }
 
     /// The fate of a packet of a new flow.
-    pub fn fate(&self) -> Fate {
-        self.leaves(self.way, self.link)
+    pub fn fate(&self, reader: &Reader, key: &FlowKey) -> Fate {
+        let rule = self.rule.map(|(head, _)| head.id);
+        self.leaves(reader, key, rule, self.way, self.link)
     }
 }

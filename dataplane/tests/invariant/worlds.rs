@@ -9,8 +9,8 @@ use ipnet::IpNet;
 use mtun_dataplane::{Binding, PathId, Registration};
 use mtun_policy::{
     Bid, BlockReply, Buckets, CareOfAddress, Effective, FailbackMode, FlowKey, HomeAddress,
-    HomeName, Ingress, MobileNetworkPrefix, Otherwise, Outcome, RuleHead, RuleId, RuleName, Says,
-    Scope, Sticky, TrafficSelector,
+    HomeName, Ingress, MobileNetworkPrefix, Optimize, Otherwise, Outcome, RuleHead, RuleId,
+    RuleName, Says, Scope, Sticky, TrafficSelector,
 };
 use proptest::prelude::*;
 
@@ -51,6 +51,15 @@ pub const CARE_OF: [&str; 6] = [
     "2001:db8:2::8",
     "2001:db8:3::8",
 ];
+
+/// Where mobiles are that are bound at us.
+pub const THERE: [&str; 3] = ["2001:db8:e1::1", "2001:db8:e2::1", "2001:db8:e3::1"];
+
+/// Home addresses that bind at us, one of them also served by us.
+pub const MOBILES: [&str; 3] = ["2001:db8:ffff::9", "2001:db8:fffe::9", "2001:db8:c::42"];
+
+/// Our addresses as a correspondent: two homes, a care-of address and an agent's address.
+pub const OURS: [&str; 4] = [HOMES[0].0, HOMES[1].0, CARE_OF[0], HOMES[2].2];
 
 const SELECTED: [&str; 6] = [
     "2001:db8:a::/48",
@@ -185,6 +194,12 @@ pub fn saying(sticky: bool) -> impl Strategy<Value = Says> {
     )
 }
 
+fn optimize() -> impl Strategy<Value = Option<Optimize>> {
+    let never = Some(Optimize::Never);
+    let said = vec![None, never, Some(Optimize::Allowed), Some(Optimize::Always)];
+    prop::sample::select(said)
+}
+
 fn effective(sticky: bool) -> impl Strategy<Value = Arc<Effective>> {
     let one = (
         prop::collection::vec(selector(), 0..3),
@@ -192,13 +207,15 @@ fn effective(sticky: bool) -> impl Strategy<Value = Arc<Effective>> {
         saying(sticky),
         // Now and then the same rule at another place, or in another policy.
         0..4u64,
+        optimize(),
     );
-    prop::collection::vec(one, 0..6).prop_map(|rules| {
-        let rules = (0..).zip(rules).map(|(id, (selectors, exclude, says, identity))| {
+    (prop::collection::vec(one, 0..6), optimize()).prop_map(|(rules, unsaid)| {
+        let rules = (0..).zip(rules).map(|(id, (selectors, exclude, says, identity, optimize))| {
             let (head, _) = rule(id, selectors, Outcome::Unmet, Otherwise::NextRule);
-            (RuleHead { exclude, identity: identity + 10 * u64::from(id % 2), ..head }, says)
+            let identity = identity + 10 * u64::from(id % 2);
+            (RuleHead { exclude, identity, optimize, ..head }, says)
         });
-        Arc::new(Effective::new(rules))
+        Arc::new(Effective { optimize: unsaid, ..Effective::new(rules) })
     })
 }
 
@@ -217,9 +234,9 @@ pub fn steer(bid: Bid) -> (Arc<RuleHead>, Says) {
 
 /// Bindings of distinct BIDs and care-of addresses, or a single one without BID.
 fn bindings() -> impl Strategy<Value = Vec<Binding>> {
-    type State = (u8, bool, bool, bool, Option<u64>, Option<u64>);
+    type State = (u8, bool, bool, bool, bool, Option<u64>, Option<u64>);
     let one = |bid: Option<u16>, care_of: &str, state: State| {
-        let (priority, usable, attached, metered, rtt, jitter) = state;
+        let (priority, usable, attached, metered, home_link, rtt, jitter) = state;
         Binding {
             bid: bid.and_then(Bid::new),
             priority,
@@ -228,7 +245,7 @@ fn bindings() -> impl Strategy<Value = Vec<Binding>> {
             usable,
             attached,
             metered,
-            home_link: false,
+            home_link,
             mtu: 1500,
             rtt: rtt.map(Duration::from_millis),
             jitter: jitter.map(Duration::from_millis),
@@ -238,7 +255,8 @@ fn bindings() -> impl Strategy<Value = Vec<Binding>> {
         let figures = prop::sample::select(vec![None, Some(20), Some(100), Some(2000)]);
         let jitter = prop::sample::select(vec![None, Some(5), Some(40)]);
         let usually = || prop::bool::weighted(0.7);
-        (0..3u8, usually(), usually(), any::<bool>(), figures, jitter)
+        let seldom = prop::bool::weighted(0.1);
+        (0..3u8, usually(), usually(), any::<bool>(), seldom, figures, jitter)
     };
     let named = (
         prop::sample::subsequence(vec![1u16, 2, 3, 65535], 0..=3).prop_shuffle(),
@@ -305,6 +323,15 @@ pub fn flow_key() -> impl Strategy<Value = FlowKey> {
         )
 }
 
+fn select(of: &[&'static str]) -> impl Strategy<Value = &'static str> + use<> {
+    prop::sample::select(of.to_vec())
+}
+
+/// The same flow between two others.
+pub fn between(source: &str, destination: &str, key: &FlowKey) -> FlowKey {
+    FlowKey { source: v6(source).into(), destination: v6(destination).into(), ..*key }
+}
+
 pub fn packet_of(key: &FlowKey) -> Vec<u8> {
     let (IpAddr::V6(source), IpAddr::V6(destination)) = (key.source, key.destination) else {
         panic!("no IPv4 in these worlds")
@@ -337,6 +364,22 @@ pub enum Event {
     /// The other direction of the last packet out, by the binding it would take.
     Back(usize),
     Publish(usize, Registration),
+    /// A packet of this node itself to a mobile that may be bound at it.
+    Own(FlowKey),
+    /// A packet that comes straight.
+    Straight {
+        source: &'static str,
+        to: &'static str,
+        option: Option<&'static str>,
+        route: Option<&'static str>,
+        key: FlowKey,
+    },
+    /// The other direction of the last packet out, straight, by a binding of either end.
+    StraightBack(usize, usize),
+    /// A correspondent holds these bindings of a home address of ours; none ends it.
+    Hold(usize, &'static str, Vec<(u16, usize)>),
+    /// A mobile binds at an address of ours, or its bindings end.
+    Bind(&'static str, &'static str, Vec<Binding>),
     /// New care-of addresses, everything else as it was.
     Move(usize, usize),
     /// One binding's usability turns, or whether its link is attached.
@@ -358,6 +401,39 @@ pub fn event(sticky: bool) -> impl Strategy<Value = Event> {
     let received = (0..CARE_OF.len(), 0..HOMES.len(), any::<bool>(), flow_key()).prop_map(
         |(care_of, agent, from_agent, key)| Event::In { care_of, agent, from_agent, key },
     );
+    let own = (prop::sample::select(OURS.to_vec()), select(&MOBILES), flow_key())
+        .prop_map(|(source, destination, key)| between(source, destination, &key));
+    // Mostly what the bindings could be, now and then what they are not.
+    let straight = (
+        select(&[THERE[0], THERE[1], THERE[2], CARE_OF[1], MOBILES[0]]),
+        select(&[CARE_OF[0], CARE_OF[1], CARE_OF[2], HOMES[2].2]),
+        prop::option::of(select(&[MOBILES[0], MOBILES[1], MOBILES[2], HOMES[0].0, HOSTS[3]])),
+        prop::option::of(select(&[HOMES[0].0, HOMES[1].0, HOMES[2].0])),
+        flow_key(),
+    )
+        .prop_map(|(source, to, option, route, key)| {
+            // One of the two, or it would not be straight.
+            let route = route.or_else(|| option.is_none().then_some(HOMES[0].0));
+            Event::Straight { source, to, option, route, key }
+        });
+    let hold = (
+        0..2usize,
+        select(&[MOBILES[0], MOBILES[1], MOBILES[2], HOMES[1].0]),
+        prop::collection::vec((0..4u16, 0..CARE_OF.len()), 0..4),
+    )
+        .prop_map(|(home, peer, bindings)| Event::Hold(home, peer, bindings));
+    let bind = (select(&OURS), select(&MOBILES), bindings()).prop_map(|(ours, home, mut list)| {
+        let at = |care_of: &Binding| {
+            CARE_OF.iter().position(|it| IpAddr::V6(v6(it)) == care_of.care_of.0)
+        };
+        list.retain(|it| at(it).is_some_and(|at| at < THERE.len()));
+        for binding in &mut list {
+            let at = at(binding).expect("just looked at");
+            binding.care_of = CareOfAddress::from(v6(THERE[at]));
+            binding.home_link = false;
+        }
+        Event::Bind(ours, home, list)
+    });
     let say = (0..4usize, 0..6usize, saying(sticky))
         .prop_map(|(which, at, says)| Event::Say(which, at, Box::new(says)));
     let steers = move |bid: Option<u16>| bid.filter(|_| sticky).and_then(Bid::new);
@@ -366,6 +442,11 @@ pub fn event(sticky: bool) -> impl Strategy<Value = Event> {
     prop_oneof![
         6 => flow_key().prop_map(Event::Out),
         3 => received,
+        3 => own.prop_map(Event::Own),
+        3 => straight,
+        3 => (0..3usize, 0..3usize).prop_map(|(w, b)| Event::StraightBack(w, b)),
+        3 => hold,
+        3 => bind,
         4 => (0..3usize).prop_map(Event::Back),
         3 => (prop::sample::select(DSCPS.to_vec()), 0..3u8)
             .prop_map(|(dscp, ingress)| Event::Again(dscp, Ingress(ingress))),
