@@ -202,7 +202,7 @@ pub fn inject(namespace: &Namespace, packet: &[u8]) {
     assert_eq!(sent, packet.len() as isize, "{}", std::io::Error::last_os_error());
 }
 
-fn option(socket: &UdpSocket, name: i32, value: i32) {
+fn option(socket: &impl AsRawFd, name: i32, value: i32) {
     // SAFETY: the value is an int that outlives the call.
     let done = unsafe {
         libc::setsockopt(
@@ -221,8 +221,13 @@ pub fn hear_errors(socket: &UdpSocket) {
     option(socket, libc::IPV6_RECVERR, 1);
 }
 
+/// Lets a socket's packets pass so many machines.
+pub fn hop_limit(socket: &UdpSocket, hops: i32) {
+    option(socket, libc::IPV6_UNICAST_HOPS, hops);
+}
+
 /// What the kernel has learned of the path's MTU.
-pub fn path_mtu(socket: &UdpSocket) -> u32 {
+pub fn path_mtu(socket: &impl AsRawFd) -> u32 {
     let (mut mtu, mut size) = (0u32, size_of::<u32>() as libc::socklen_t);
     // SAFETY: the kernel writes one int.
     unsafe {

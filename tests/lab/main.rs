@@ -5,6 +5,7 @@
 
 mod breakout;
 mod demo;
+mod errors;
 mod failback;
 mod fixture;
 mod ground;
