@@ -39,7 +39,7 @@ use crate::reason::DropReason;
 use crate::registration::{Binding, Present, Registration};
 use crate::settle::{Asked, Kept, Settled, Wish, is_open};
 use crate::snapshot::Snapshot;
-use crate::straight::Straight;
+use crate::straight::{Straight, is_neighbours};
 use crate::wire::MOBILITY_HEADER;
 
 /// Which table answered, that is, which end of the tunnel this node is.
@@ -273,13 +273,14 @@ fn party<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Party<'s> {
     Party::Of { registration, side, origin: Origin::Home, bound: false }
 }
 
-/// A packet of our own to a mobile that is bound at us. A Mobility Header is not such a packet:
-/// it goes to the home address as if nobody had moved (RFC 6275 §6.1, §9.3.2).
+/// A packet of our own to a mobile that is bound at us. Mobility Headers and neighbour discovery
+/// are no such packets: they go to the home address as if nobody had moved (req R-CN-09, RFC 6275
+/// §6.1, §9.3.2).
 pub(crate) fn bound<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Option<&'s Registration> {
     let (IpAddr::V6(source), IpAddr::V6(destination)) = (key.source, key.destination) else {
         return None;
     };
-    if key.protocol == MOBILITY_HEADER {
+    if key.protocol == MOBILITY_HEADER || is_neighbours(key) {
         return None;
     }
     let home_address = HomeAddress(destination);

@@ -4,7 +4,7 @@
 //! Home Address option and a type 2 routing header; on the way in they come back. Nothing else of
 //! the packet changes: it is not a tunnel, so hop limit, traffic class and flow label are the
 //! sender's, and the upper layer's checksum was computed with home addresses and is checked with
-//! them (RFC 6275 §9.3.1, §11.3.2).
+//! them (RFC 6275 §9.3.1, §11.3.2; req CN-62, CN-63, MN-31, MN-35).
 //!
 //! ```text
 //! out   | IPv6 home -> peer     | hop-by-hop | routing |             | fragment, ESP, ... |

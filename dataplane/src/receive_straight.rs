@@ -1,7 +1,7 @@
 //! The way in of packets that come straight, and what traffic of pairs tells
 //! ([`crate::notes`]).
 //!
-//! Standards: RFC 6275 §6.3, §6.4, §9.3.1, §11.3.3, §11.6.1.
+//! Standards: RFC 6275 §6.3, §6.4, §9.3.1, §11.3.3, §11.6.1; req CN-60, CN-64, CN-67, MN-32, MC-16.
 
 use std::time::Duration;
 

@@ -24,7 +24,7 @@ use crate::decide::{Encapsulation, Side};
 use crate::pairs::{Held, Pair};
 use crate::registration::{Binding, Registration};
 use crate::snapshot::Snapshot;
-use crate::wire::{ESP, MOBILITY_HEADER};
+use crate::wire::{ESP, ICMPV6, MOBILITY_HEADER};
 
 /// What is known of a straight way between the ends of one packet, whatever binding it goes by.
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +52,8 @@ pub enum NotStraight {
     NotHomeAddress,
     /// Mobility Headers go the way that their own rules say (RFC 6275 §6.1).
     Signalling,
+    /// Neighbours are met on a link, under no other address (RFC 6275 §11.3.1).
+    NeighbourDiscovery,
     /// It is protected by an Authentication Header that was computed without the option.
     Authenticated,
     /// The rule, or the home if the rule does not say, wants the tunnel.
@@ -69,6 +71,7 @@ impl NotStraight {
         match self {
             Self::NotHomeAddress => "not-home-address",
             Self::Signalling => "signalling",
+            Self::NeighbourDiscovery => "neighbour-discovery",
             Self::Authenticated => "authenticated",
             Self::Unwanted => "unwanted",
             Self::NothingHeld => "nothing-held",
@@ -141,6 +144,11 @@ impl<'s> Straight<'s> {
     }
 }
 
+/// Whether it is a message of neighbour discovery (RFC 4861 §4).
+pub(crate) fn is_neighbours(key: &FlowKey) -> bool {
+    key.protocol == ICMPV6 && key.icmp_type.is_some_and(|kind| (133..=137).contains(&kind))
+}
+
 /// The pair that a packet of one of our homes belongs to, or why it can belong to none.
 pub(crate) fn pair_of(registration: &Registration, key: &FlowKey) -> Result<Pair, NotStraight> {
     let home_address = registration.home_address;
@@ -150,8 +158,12 @@ pub(crate) fn pair_of(registration: &Registration, key: &FlowKey) -> Result<Pair
     if source != home_address.0 {
         return Err(NotStraight::NotHomeAddress);
     }
+    // req MN-31, R-CN-09.
     if key.protocol == MOBILITY_HEADER {
         return Err(NotStraight::Signalling);
+    }
+    if is_neighbours(key) {
+        return Err(NotStraight::NeighbourDiscovery);
     }
     // The index that is not ESP's is that of an Authentication Header.
     if key.spi.is_some() && key.protocol != ESP {
@@ -172,6 +184,7 @@ pub(crate) fn why_not(
         Ok(pair) => pair,
         Err(reason) => return Some(reason),
     };
+    // req MN-18.
     if registration.policy.optimize(rule) == Optimize::Never {
         return Some(NotStraight::Unwanted);
     }

@@ -12,6 +12,7 @@ fn addresses(packet: &[u8]) -> (std::net::Ipv6Addr, std::net::Ipv6Addr) {
     (header.source_addr(), header.destination_addr())
 }
 
+/// req MN-31, CN-10.
 #[test]
 fn there_and_back() {
     let (mut mobile, mut peer) = (Node::new(optimizing()), Node::new(correspondent()));
@@ -47,6 +48,7 @@ fn there_and_back() {
     }
 }
 
+/// req MN-31.
 #[test]
 fn the_rules_choose_the_link_and_the_peer_the_wrapping() {
     let mut snapshot = optimizing();
@@ -65,6 +67,7 @@ fn the_rules_choose_the_link_and_the_peer_the_wrapping() {
     assert!(mobile.engine.route_notes().contains(&RouteNote::Wanted(pair(HOME, STRANGER))));
 }
 
+/// req CN-60, MC-16.
 #[test]
 fn what_is_not_bound_to_its_source_is_reported() {
     let mut mobile = Node::new(optimizing());
@@ -90,6 +93,7 @@ fn what_is_not_bound_to_its_source_is_reported() {
     assert!(peer.engine.route_notes().is_empty());
 }
 
+/// req MN-32.
 #[test]
 fn a_routing_header_leads_home_from_a_care_of_address_or_nowhere() {
     let mut peer = Node::new(correspondent());

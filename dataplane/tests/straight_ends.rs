@@ -48,6 +48,7 @@ fn ends(packet: &[u8]) -> (std::net::Ipv6Addr, std::net::Ipv6Addr) {
     (header.source_addr(), header.destination_addr())
 }
 
+/// req MN-35.
 #[test]
 fn mobile_to_mobile_has_both_headers() {
     let (one, other) = two();
@@ -83,6 +84,7 @@ fn mobile_to_mobile_has_both_headers() {
 
 /// Ours is not held there: through our tunnel, to their home address. Theirs is not bound here:
 /// to their home address with our option, which their agent puts into their tunnel.
+/// req MN-35.
 #[test]
 fn mobile_to_mobile_with_one_half() {
     let (mut one, mut other) = two();
@@ -116,6 +118,7 @@ fn mobile_to_mobile_with_one_half() {
     assert_eq!(there.inbound(&by_agent), unknown);
 }
 
+/// req MN-31.
 #[test]
 fn on_the_home_link_packets_leave_as_they_are() {
     let home_link = |mut home: Registration| {

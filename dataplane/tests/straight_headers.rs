@@ -90,6 +90,7 @@ fn the_option_stands_before_what_it_must_stand_before() {
     assert_eq!(mobile.out, packet);
 }
 
+/// req MN-31, R-CN-09.
 #[test]
 fn headers_that_do_not_go_with_the_option_take_the_tunnel() {
     let mut mobile = Node::new(optimizing());
@@ -180,6 +181,7 @@ fn an_address_that_cannot_be_a_home_is_refused() {
 
 /// Any of the care-of addresses that a home address has here will do (RFC 5648 §6.5), also at its
 /// home agent; those of another pair will not.
+/// req MC-16, CN-60.
 #[test]
 fn the_source_must_be_bound_for_this_pair() {
     let mut peer = Node::new(correspondent());

@@ -141,7 +141,7 @@ fn write_fresh(path: &Path, records: &[(Key, Sealed)]) -> Result<(), StoreError>
     synced.map_err(|error| io_error(path, error))
 }
 
-/// Refuses a file of a newer format before anything is written to it.
+/// Refuses a file of a newer format before anything is written to it (req PS-09).
 fn check_format(database: &redb::Database, path: &Path) -> Result<(), StoreError> {
     let found = format_of(database).map_err(|error| at(path, error))?;
     match found {

@@ -5,7 +5,7 @@
 //!                                     └──answers leave, once their record is on the disk
 //! ```
 //!
-//! An acknowledgement leaves only when what it promises would outlive the power (req PS-01).
+//! An acknowledgement leaves only when what it promises would outlive the power (req PS-01, PS-02, PS-03).
 //! Packets do not wait: they follow a verified update at once, and an update whose acknowledgement
 //! was lost is simply sent again. All records that wait while the disk is busy are one commit.
 //!

@@ -84,7 +84,7 @@ impl HomeAgent {
         mut acknowledgement: BindingAcknowledgement,
         message_id: Option<NtpTime>,
     ) {
-        // req HA-01, HA-41 (RFC 6275 §9.5.4): to where the update came from, by a routing header
+        // req HA-01, HA-41, HA-44 (RFC 6275 §9.5.4): to where the update came from, by a routing header
         // unless that is the home address itself.
         let away = claim.envelope.source != claim.home_address.0;
         let envelope = Envelope {

@@ -99,7 +99,8 @@ impl HomeAgent {
             return;
         }
         let link_local = claim.update.flags.link_local;
-        // req HA-20, R-HA-03 (RFC 6275 §10.3.1): before the first acknowledgement, and once.
+        // req HA-20, HA-23, HA-24, R-HA-03 (RFC 6275 §10.3.1): before the first acknowledgement, and
+        // once; not where there is no link.
         let waiting = Waiting { claim: claim.without_message(), accepted };
         if served.presence.waiting.replace(Box::new(waiting)).is_none() {
             self.out.push_back(AgentOutput::CheckDuplicate { home_address, link_local });

@@ -1,4 +1,4 @@
-//! A mobile on its home link (RFC 6275 §11.5.5, RFC 5648 §5.5 and §5.6).
+//! A mobile on its home link (RFC 6275 §11.5.5, RFC 5648 §5.5 and §5.6; req MN-01, MR-01, MR-07).
 //!
 //! ```text
 //!              no binding but the home link          a home binding beside foreign ones

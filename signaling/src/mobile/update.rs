@@ -136,6 +136,7 @@ impl MobileNode {
         BindingUpdate {
             // req R-MN-23 (RFC 5648 §4.1): one sequence for all bindings.
             sequence: self.next_sequence,
+            // req MR-02 (RFC 6275 §6.1.7): without L, whose link-local address nobody defends.
             flags: BindingUpdateFlags {
                 acknowledge: true,
                 home: true,

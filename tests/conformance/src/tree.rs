@@ -68,7 +68,7 @@ impl Tree {
     fn add(&mut self, path: &Path, text: &str) {
         let is_test = |folder| path.iter().any(|part| part == folder);
         let all_proof = is_test("tests") || is_test("fuzz") || path.ends_with("tests.rs");
-        let (code, proof) = match text.find("#[cfg(test)]") {
+        let (code, proof) = match text.find("#[cfg(test)]\nmod tests {") {
             _ if all_proof => ("", text),
             Some(at) => text.split_at(at),
             None => (text, ""),

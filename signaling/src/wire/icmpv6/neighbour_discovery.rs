@@ -158,6 +158,7 @@ pub fn receive(
     if !(icmpv6::ROUTER_SOLICITATION..=icmpv6::NEIGHBOUR_ADVERTISEMENT).contains(&kind) {
         return Err(IcmpError::Type(kind));
     }
+    // req HA-54 (RFC 4861 §6.1, §7.1).
     if hop_limit != HOP_LIMIT {
         return Err(IcmpError::HopLimit(hop_limit));
     }
