@@ -55,12 +55,25 @@ pub enum Arrived {
         /// The Mobility Header.
         message: Vec<u8>,
     },
+    /// A packet came with the Home Address option of somebody who is not bound here.
+    UnknownBinding {
+        /// Where it came from.
+        source: Ipv6Addr,
+        /// Our address that it was for.
+        destination: Ipv6Addr,
+        /// The address of the option.
+        home_address: HomeAddress,
+    },
     /// An ICMPv6 error says that a Mobility Header of ours did not arrive.
     Failed {
         /// Where ours came from.
         source: Ipv6Addr,
         /// Where it was going.
         destination: Ipv6Addr,
+        /// ICMPv6 type.
+        kind: u8,
+        /// ICMPv6 code.
+        code: u8,
     },
 }
 
@@ -228,8 +241,9 @@ pub struct Lane {
     pub engine: Arc<Engine>,
     /// Where its inner packets go.
     pub queue: Arc<TunQueue>,
-    /// The home agent's address: every outer packet of this home has it at one end.
-    pub agent: Ipv6Addr,
+    /// The home agent's address: every tunnel packet of this home has it at one end. None where
+    /// there is no home, but mobiles that are bound at this node as their correspondent.
+    pub agent: Option<Ipv6Addr>,
 }
 
 /// What all packet threads share.
@@ -245,6 +259,8 @@ pub struct Shared {
     pub clock: Clock,
     /// To the owner loop. Bounded: a flood of signaling is dropped here, before it costs memory.
     pub arrivals: mpsc::Sender<Arrived>,
+    /// Told when traffic said something of routes; see [`Engine::route_notes`].
+    pub noted: Notify,
     /// Mobility Headers dropped because the owner loop did not keep up.
     pub arrivals_lost: AtomicU64,
 }
@@ -258,6 +274,7 @@ impl Shared {
             failures: SendFailures::default(),
             clock,
             arrivals,
+            noted: Notify::new(),
             arrivals_lost: AtomicU64::new(0),
         }
     }
@@ -323,6 +340,9 @@ pub fn outbound(
                     Err(_) => break,
                 }
             }
+            if lane.engine.has_route_notes() {
+                shared.noted.notify_one();
+            }
             if wait(&[queue.as_fd()], waker, None, &mut ready).is_err() {
                 return;
             }
@@ -357,6 +377,9 @@ pub fn inbound(
                     Err(_) => break,
                 }
             }
+            if shared.lanes.load().iter().any(|lane| lane.engine.has_route_notes()) {
+                shared.noted.notify_one();
+            }
             if wait(&[socket.as_fd()], waker, None, &mut ready).is_err() {
                 return;
             }
@@ -386,7 +409,8 @@ fn arrive(
     // Every tunnelled packet has its home's agent at one end. What has none (errors of routers on
     // the way, what comes straight from correspondents) is shown to each home; at most one knows
     // what it quotes or whose it is.
-    let is_named = |lane: &Arc<Lane>| lane.agent == source || lane.agent == destination;
+    let of_agent = |agent| agent == source || agent == destination;
+    let is_named = |lane: &Arc<Lane>| lane.agent.is_some_and(of_agent);
     let named = lanes.iter().filter(|lane| is_named(lane));
     let candidates = named.chain(lanes.iter().filter(|lane| !is_named(lane)));
     let mut unknown = None;
@@ -445,7 +469,9 @@ fn told_ourselves(shared: &Shared, verdict: Verdict, out: &mut Vec<u8>) -> bool 
     let lanes = shared.lanes.load();
     let ours = |packet: &[u8]| {
         let to = packet.get(24..40);
-        to.is_some_and(|to| lanes.iter().any(|lane| lane.agent.octets() == *to))
+        to.is_some_and(|to| {
+            lanes.iter().any(|lane| lane.agent.is_some_and(|agent| agent.octets() == *to))
+        })
     };
     if !matches!(verdict, Verdict::Answer(_)) || !ours(out) {
         return false;
@@ -522,11 +548,14 @@ fn carry(
                 message: out.to_vec(),
             });
         }
-        Verdict::SignallingFailed { source, destination, .. } => {
-            arrived(Arrived::Failed { source, destination });
+        Verdict::SignallingFailed { source, destination, kind, code } => {
+            arrived(Arrived::Failed { source, destination, kind, code });
         }
-        // Nobody asks for these yet.
-        Verdict::UnknownBinding { .. } | Verdict::Discovery { .. } => {}
+        Verdict::UnknownBinding { source, home_address, destination } => {
+            let home_address = HomeAddress(home_address);
+            arrived(Arrived::UnknownBinding { source, destination, home_address });
+        }
+        Verdict::Discovery { .. } => {}
         Verdict::Ignore(_) | Verdict::Drop(_) => {}
     }
 }

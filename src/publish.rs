@@ -2,7 +2,9 @@
 //!
 //! A mobile's Binding Update List becomes the registration of its home in `updates`, an agent's
 //! Binding Cache one registration per mobile in `cache`. Both are the same shape, because a
-//! binding update list and a binding cache are one table read from its two ends. Nothing is judged
+//! binding update list and a binding cache are one table read from its two ends. The same two ends
+//! has route optimization: what correspondents hold becomes `optimized`, what this node holds as a
+//! correspondent `correspondents`. Nothing is judged
 //! here; whether a change is one that decisions notice is for the table to say.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -10,13 +12,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mtun_dataplane::{Binding, BindingTable, PathId, Registration, Snapshot};
+use mtun_dataplane::{Binding, BindingTable, Held, Pair, PathId, Registration, Snapshot};
 use mtun_policy::steering::PathFigures;
 use mtun_policy::{
-    AllowedMobile, Also, Bid, CareOfAddress, Effective, Home, HomeAddress, ServedHome,
+    AllowedMobile, Also, Bid, CareOfAddress, Effective, Home, HomeAddress, HomeName, ServedHome,
 };
 use mtun_signaling::binding::{BindingCacheEntry, BindingUpdateList};
+use mtun_signaling::correspondent;
 use mtun_signaling::registration::Phase;
+
+/// The name of what mobiles bound at this node as their correspondent, where a home's is wanted.
+pub const CORRESPONDENT: &str = "correspondent";
 
 /// What the daemon knows of an uplink that packets need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,20 +105,7 @@ pub fn mobile(
     mtu: impl Fn(CareOfAddress) -> u16,
 ) -> Registration {
     let bindings = entry.map_or_else(Vec::new, |entry| {
-        let binding = |binding: &mtun_signaling::binding::Binding| Binding {
-            bid: binding.bid,
-            priority: binding.priority,
-            care_of: binding.care_of,
-            path: PathId::ROUTED,
-            usable: true,
-            attached: true,
-            metered: false,
-            home_link: false,
-            mtu: mtu(binding.care_of),
-            rtt: None,
-            jitter: None,
-        };
-        entry.bindings.iter().map(binding).collect()
+        entry.bindings.iter().map(|it| far(it, mtu(it.care_of))).collect()
     });
     Registration::new(
         served.name.clone(),
@@ -124,6 +117,84 @@ pub fn mobile(
         bindings,
         effective,
     )
+}
+
+/// The registration of one mobile at this node as its correspondent.
+pub fn bound(
+    pair: correspondent::Pair,
+    entry: &BindingCacheEntry,
+    effective: Arc<Effective>,
+    mtu: impl Fn(CareOfAddress) -> u16,
+) -> Registration {
+    Registration::new(
+        HomeName::new(CORRESPONDENT),
+        pair.home_address,
+        Vec::new(),
+        pair.correspondent,
+        entry.bindings.iter().map(|it| far(it, mtu(it.care_of))).collect(),
+        effective,
+    )
+}
+
+/// A binding as the far end of its care-of address holds it.
+fn far(binding: &mtun_signaling::binding::Binding, mtu: u16) -> Binding {
+    Binding {
+        bid: binding.bid,
+        priority: binding.priority,
+        care_of: binding.care_of,
+        path: PathId::ROUTED,
+        usable: true,
+        attached: true,
+        metered: false,
+        home_link: false,
+        mtu,
+        rtt: None,
+        jitter: None,
+    }
+}
+
+/// A pair of the packet path as the correspondent's machine names it.
+pub fn pair_here(pair: Pair) -> correspondent::Pair {
+    correspondent::Pair { correspondent: pair.correspondent, home_address: pair.home_address }
+}
+
+/// Publishes what a correspondent holds of a home address. No decision changes with it: the rules
+/// choose the binding, this only how its packets are wrapped.
+pub fn publish_held(
+    published: &Published,
+    home_address: HomeAddress,
+    correspondent: Ipv6Addr,
+    held: Held,
+) {
+    let pair = Pair { home_address, correspondent };
+    change(published, |snapshot| {
+        snapshot.optimized = match held.bindings.is_empty() {
+            true => snapshot.optimized.without(&pair),
+            false => snapshot.optimized.with(pair, held),
+        };
+    });
+}
+
+/// Publishes what a mobile bound at this node as its correspondent; `None` for nothing any more.
+pub fn publish_correspondent(
+    published: &Published,
+    pair: correspondent::Pair,
+    registration: Option<Registration>,
+) {
+    let pair = Pair { home_address: pair.home_address, correspondent: pair.correspondent };
+    change(published, |snapshot| {
+        snapshot.correspondents = match registration {
+            Some(registration) => snapshot.correspondents.with(pair, registration),
+            None => snapshot.correspondents.without(&pair),
+        };
+    });
+}
+
+fn change(published: &Published, change: impl FnOnce(&mut Snapshot)) {
+    let mut next = Snapshot::clone(&published.load());
+    next.generation += 1;
+    change(&mut next);
+    published.store(Arc::new(next));
 }
 
 /// Publishes a mobile's registration and the doors of its further sources; returns its generation

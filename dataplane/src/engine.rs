@@ -267,6 +267,11 @@ impl Engine {
         self.notes.drain()
     }
 
+    /// Whether [`Self::route_notes`] has something to tell.
+    pub fn has_route_notes(&self) -> bool {
+        self.notes.is_fresh()
+    }
+
     /// The flows remembered at present.
     pub fn flows(&self) -> Vec<FlowEntry> {
         self.flows.entries()

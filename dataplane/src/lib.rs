@@ -43,6 +43,7 @@ mod moves;
 mod mtu;
 mod notes;
 mod optimized;
+mod own;
 mod packet;
 mod pairs;
 mod problem;

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ type Said = Option<(RouteNote, Duration)>;
 #[derive(Debug)]
 pub(crate) struct Notes {
     ring: Mutex<VecDeque<RouteNote>>,
+    /// Whether the ring holds anything.
+    fresh: AtomicBool,
     said: Box<[Mutex<Said>]>,
     watched: Box<[Mutex<Option<Watched>>]>,
     hasher: ahash::RandomState,
@@ -89,6 +92,7 @@ impl Notes {
     pub fn new(hasher: ahash::RandomState) -> Self {
         Self {
             ring: Mutex::default(),
+            fresh: AtomicBool::new(false),
             said: (0..PLACES).map(|_| Mutex::default()).collect(),
             watched: (0..PLACES).map(|_| Mutex::default()).collect(),
             hasher,
@@ -97,7 +101,13 @@ impl Notes {
 
     /// Everything said since the last call, oldest first.
     pub fn drain(&self) -> Vec<RouteNote> {
+        self.fresh.store(false, Ordering::Relaxed);
         self.ring.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
+    }
+
+    /// Whether something was said that nobody has read yet.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh.load(Ordering::Relaxed)
     }
 
     /// Whether it would be said now.
@@ -118,6 +128,8 @@ impl Notes {
         if ring.len() < KEPT {
             ring.push_back(note);
         }
+        drop(ring);
+        self.fresh.store(true, Ordering::Relaxed);
     }
 
     /// A TCP packet goes straight by this binding.

@@ -261,7 +261,7 @@ impl Engine {
     }
 
     /// Twenty bits, never zero, the same for all packets of a flow (RFC 6438 §3).
-    fn flow_label(&self, key: &FlowKey) -> u32 {
+    pub(crate) fn flow_label(&self, key: &FlowKey) -> u32 {
         let FlowKey { source, destination, protocol, source_port, destination_port, .. } = *key;
         let flow = (source, destination, protocol, source_port, destination_port);
         ((self.labels.hash_one(flow) >> 20) as u32 & 0x000f_ffff).max(1)

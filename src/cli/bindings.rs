@@ -4,18 +4,26 @@ use super::Answer;
 use super::daemon::{Daemon, unexpected};
 use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
-use crate::control::documents::{BindingDocument, BindingPhase, MobileDocument};
+use crate::control::documents::{
+    BindingDocument, BindingPhase, BoundMobileDocument, CorrespondentDocument, MobileDocument,
+    RouteDocument, RouteState,
+};
 use crate::control::{ControlError, Request, Response};
 
 pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlError> {
     let response = daemon.ask(Request::Bindings {})?;
     let Response::Bindings(document) = &response else { return Err(unexpected()) };
     let mut page = Page::new(screen);
-    if document.mobiles.is_empty() {
+    let corresponds = document.correspondent.is_some() && document.bindings.is_empty();
+    if document.mobiles.is_empty() && corresponds {
+        // Nothing but a correspondent.
+    } else if document.mobiles.is_empty() {
         own(&document.bindings, &mut page);
     } else {
         mobiles(&document.mobiles, &mut page);
     }
+    routes(&document.routes, &mut page);
+    correspondent(document.correspondent.as_ref(), &mut page);
     Ok(Answer::new(&response, page))
 }
 
@@ -71,6 +79,57 @@ pub(super) fn mobiles(mobiles: &[MobileDocument], page: &mut Page) {
         }));
     }
     page.table(&heads, &rows, "no mobiles are allowed here");
+}
+
+/// A mobile's care-of addresses at correspondents; nothing where there are none.
+pub(super) fn routes(routes: &[RouteDocument], page: &mut Page) {
+    if routes.is_empty() {
+        return;
+    }
+    let heads =
+        ["CORRESPONDENT", "HOME", "BID", "LINK", "ROUTE", "CARE-OF ADDRESS", "EXPIRES", "WHY"];
+    let row = |route: &RouteDocument| {
+        let tone = match route.state {
+            RouteState::Straight => Tone::Good,
+            RouteState::Trying | RouteState::Ending => Tone::Plain,
+            RouteState::Resting => Tone::Warning,
+        };
+        let status = route.status.as_ref().filter(|status| status.code >= 128);
+        let why = match (&route.reason, status) {
+            (Some(reason), Some(status)) => format!("{reason}, status {status}"),
+            (Some(reason), None) => reason.clone(),
+            (None, Some(status)) => format!("status {status}"),
+            (None, None) => "none".to_owned(),
+        };
+        vec![
+            Cell::new(route.correspondent),
+            Cell::new(&route.home),
+            Cell::or(route.bid, "any"),
+            Cell::or(route.link.as_ref(), "any"),
+            Cell::toned(route.state, tone),
+            Cell::or(route.care_of, "none"),
+            Cell::or(route.expires_seconds.map(seconds), "not bound"),
+            Cell::new(why),
+        ]
+    };
+    page.table(&heads, &routes.iter().map(row).collect::<Vec<_>>(), "no routes");
+}
+
+/// What mobiles bound at this node as their correspondent; nothing where it is none.
+pub(super) fn correspondent(document: Option<&CorrespondentDocument>, page: &mut Page) {
+    let Some(document) = document else { return };
+    let heads = ["CORRESPONDENT", "MOBILE", "BID", "CARE-OF ADDRESS", "EXPIRES"];
+    let row = |mobile: &BoundMobileDocument| {
+        vec![
+            Cell::new(mobile.correspondent),
+            Cell::new(mobile.home_address),
+            Cell::or(mobile.bid, "without"),
+            Cell::new(mobile.care_of),
+            Cell::new(seconds(mobile.expires_seconds)),
+        ]
+    };
+    let rows: Vec<_> = document.mobiles.iter().map(row).collect();
+    page.table(&heads, &rows, "no mobile is bound at this correspondent");
 }
 
 fn phase(binding: &BindingDocument) -> Cell {

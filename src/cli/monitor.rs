@@ -38,6 +38,7 @@ fn line(document: &EventDocument, screen: Screen) -> String {
         Event::LinkUp { .. }
         | Event::Bound { .. }
         | Event::AtHome { .. }
+        | Event::RouteOptimized { .. }
         | Event::PolicyConfirmed { .. } => Tone::Good,
         Event::LinkDown { .. } | Event::Unbound { .. } | Event::PolicyRefused { .. } => Tone::Bad,
         Event::Notice { severity: Severity::Warning, .. }
@@ -45,10 +46,12 @@ fn line(document: &EventDocument, screen: Screen) -> String {
         | Event::PolicyOnTrial { .. }
         | Event::Quota { .. }
         | Event::CapReached { .. }
+        | Event::RouteTunnelled { .. }
         | Event::PolicyTakenBack { .. } => Tone::Warning,
         Event::LinkState { .. }
         | Event::LeftHome { .. }
         | Event::MobileChanged { .. }
+        | Event::CorrespondentChanged { .. }
         | Event::Published { .. }
         | Event::Steered { .. }
         | Event::SteerEnded { .. }

@@ -12,15 +12,19 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
     let Response::Status(document) = &response else { return Err(unexpected()) };
     let mut page = Page::new(screen);
     health(document, &mut page);
-    homes(document, &mut page);
+    if !document.homes.is_empty() || document.correspondent.is_none() {
+        homes(document, &mut page);
+    }
     if !document.links.is_empty() {
         links(document, &mut page);
     }
-    if document.mobiles.is_empty() {
-        bindings::own(&document.bindings, &mut page);
-    } else {
+    if !document.mobiles.is_empty() {
         bindings::mobiles(&document.mobiles, &mut page);
+    } else if !document.homes.is_empty() || document.correspondent.is_none() {
+        bindings::own(&document.bindings, &mut page);
     }
+    bindings::routes(&document.routes, &mut page);
+    bindings::correspondent(document.correspondent.as_ref(), &mut page);
     if !document.overrides.is_empty() {
         steer::overrides(&document.overrides, &mut page);
     }

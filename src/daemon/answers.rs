@@ -50,6 +50,8 @@ impl Owner {
             Request::Bindings {} => Ok(Response::Bindings(BindingsDocument {
                 bindings: self.binding_documents(),
                 mobiles: self.mobile_documents(),
+                routes: self.route_documents(),
+                correspondent: self.correspondent_document(),
             })),
             Request::Flows { filter, limit } => self.flows(filter, limit).map(Response::Flows),
             Request::Explain { flow, given } => self.explain(&flow, &given).map(Response::Explain),

@@ -394,6 +394,7 @@ impl Owner {
         self.find_ingresses().await;
         self.watch_octets();
         self.publish_homes();
+        self.want_named();
         for event in reordered {
             self.tell_homes(event);
         }

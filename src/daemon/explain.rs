@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use mtun_dataplane::{DropReason, Explained, Fate, PathId, Registration};
-use mtun_policy::{Bid, FlowKey, Given, Origin, Usable};
+use mtun_dataplane::{
+    DropReason, Encapsulation, Explained, Fate, NotStraight, PathId, Registration,
+};
+use mtun_policy::{Bid, CareOfAddress, FlowKey, Given, Origin, Usable};
 
 use super::home::MobileHome;
 use super::owner::Owner;
@@ -61,7 +63,9 @@ pub(super) fn home(
     document.generation = Some(registration.generation);
     document.moves = moves(owner, home, key, now);
     if given.is_empty() {
-        document.verdict = verdict(owner, &home.tunnel.lane.engine.explain(key, now));
+        let explained = home.tunnel.lane.engine.explain(key, now);
+        document.verdict = verdict(owner, &explained);
+        document.notes.extend(tunnelled(owner, home, key, &explained));
         return document;
     }
     match &mut document.verdict {
@@ -123,6 +127,49 @@ pub(super) fn served(owner: &Owner, served: &AgentHome, key: &FlowKey) -> Explai
     document
 }
 
+/// Why a flow of a home that optimizes routes takes the tunnel, if it does.
+fn tunnelled(
+    owner: &Owner,
+    home: &MobileHome,
+    key: &FlowKey,
+    explained: &Explained,
+) -> Option<String> {
+    let Fate::Forwarded { bid, not_straight: Some(reason), .. } = &explained.fate else {
+        return None;
+    };
+    home.optimization.as_ref()?;
+    let because = match reason {
+        NotStraight::NotHomeAddress => {
+            "only packets of the home address go straight to a correspondent".to_owned()
+        }
+        NotStraight::Signalling => "signaling of its own".to_owned(),
+        NotStraight::Authenticated => {
+            "an Authentication Header does not go with another source".to_owned()
+        }
+        NotStraight::Unwanted => "its rule, or the home, says so".to_owned(),
+        NotStraight::NothingHeld | NotStraight::OtherBinding => {
+            let why = owner.why_not_straight(home, key.destination, *bid);
+            why.unwrap_or_else(|| match reason {
+                NotStraight::NothingHeld => "the correspondent holds no binding yet".to_owned(),
+                _ => "the correspondent does not hold this binding yet".to_owned(),
+            })
+        }
+    };
+    Some(format!("takes the tunnel and not the straight way: {because}"))
+}
+
+/// How a packet is wrapped, in a word.
+fn wrapping(encapsulation: &Encapsulation) -> &'static str {
+    match encapsulation {
+        Encapsulation::Optimized { home_address: Some(_), routing_header: Some(_), .. } => {
+            "home-address-option-and-type-2-routing-header"
+        }
+        Encapsulation::Optimized { home_address: Some(_), .. } => "home-address-option",
+        Encapsulation::Optimized { .. } => "type-2-routing-header",
+        other => other.as_str(),
+    }
+}
+
 /// What the packet path said.
 fn verdict(owner: &Owner, explained: &Explained) -> ExplainVerdict {
     match &explained.fate {
@@ -150,8 +197,17 @@ fn verdict(owner: &Owner, explained: &Explained) -> ExplainVerdict {
                 bid: *bid,
                 link: own.then(|| owner.link_of(*bid)).flatten(),
                 care_of: Some(*care_of),
-                peer: explained.registration.as_ref().map(|found| IpAddr::V6(found.peer)),
-                encapsulation: encapsulation.as_str().to_owned(),
+                peer: match encapsulation {
+                    Encapsulation::Tunnel { .. } => {
+                        explained.registration.as_ref().map(|found| IpAddr::V6(found.peer))
+                    }
+                    Encapsulation::Optimized { source, destination, .. } => {
+                        let own = CareOfAddress::from(*source) == *care_of;
+                        Some(IpAddr::V6(if own { *destination } else { *source }))
+                    }
+                    Encapsulation::Plain => None,
+                },
+                encapsulation: wrapping(encapsulation).to_owned(),
                 next_hop: own.then(|| next_hop_of(owner, *bid)).flatten(),
                 otherwise: explained.otherwise,
             }

@@ -11,6 +11,7 @@ use mtun_signaling::mobile::{MobileConfig, MobileEvent, MobileNode, MobileOutput
 use mtun_signaling::time::Timestamp;
 
 use super::facts::Told;
+use super::optimization::Optimization;
 use super::tunnel::Tunnel;
 
 /// What the last acknowledgement granted, for people.
@@ -31,6 +32,8 @@ pub struct MobileHome {
     pub tunnel: Tunnel,
     /// Its registration machine.
     pub node: MobileNode,
+    /// Its care-of addresses at correspondents, if routes are optimized.
+    pub optimization: Option<Optimization>,
     /// What follows for its rules from links, bindings and the time.
     pub steering: Steering,
     /// What that was told last.
@@ -53,6 +56,7 @@ impl MobileHome {
         home: Home,
         tunnel: Tunnel,
         config: MobileConfig,
+        optimization: Option<Optimization>,
         steering: Steering,
         now: Timestamp,
     ) -> Self {
@@ -60,6 +64,7 @@ impl MobileHome {
             home,
             tunnel,
             node: MobileNode::new(config, now),
+            optimization,
             effective: steering.effective(),
             steering,
             told: Told::default(),
@@ -87,10 +92,16 @@ impl MobileHome {
         }
     }
 
-    /// When something is due: for the machine, for steering or for flows without packets.
+    /// When something is due: for the machines, for steering or for flows without packets.
     pub fn deadline(&self) -> Option<Duration> {
-        let due = [self.node.deadline(), self.steering.deadline(), self.reevaluate];
+        let optimization = self.optimization.as_ref().and_then(Optimization::deadline);
+        let due = [self.node.deadline(), optimization, self.steering.deadline(), self.reevaluate];
         due.into_iter().flatten().min()
+    }
+
+    /// Whether no correspondent holds a binding that it could be told to end.
+    pub fn is_in_the_tunnel(&self) -> bool {
+        self.optimization.as_ref().is_none_or(|optimization| optimization.stopped)
     }
 
     /// Judges a slice of the flows without packets anew.

@@ -117,13 +117,13 @@ impl Owner {
     }
 
     /// Whether outer packets are taken from the interface of this name, and the path it is. An
-    /// agent whose policy names no interface listens on all but its own tunnels.
+    /// agent or correspondent whose policy names no interface listens on all but its own tunnels.
     fn listens_on(&self, name: &InterfaceName) -> Option<PathId> {
         if let Some(interface) = self.policy.interface(name.as_str()) {
             return Some(interface.bid.map_or(PathId::ROUTED, |bid| PathId(bid.get())));
         }
-        let tunnel = self.served.iter().any(|served| served.tunnel.name == *name);
-        let anywhere = self.policy.interfaces.is_empty() && !self.served.is_empty();
+        let tunnel = self.tunnels().any(|tunnel| tunnel.name == *name);
+        let anywhere = self.policy.interfaces.is_empty() && self.homes.is_empty();
         (anywhere && !tunnel && name.as_str() != "lo").then_some(PathId::ROUTED)
     }
 
@@ -155,8 +155,7 @@ impl Owner {
                 Some((*index, self.policy.ingresses.number(name.as_str())?))
             })
             .collect();
-        let homes = self.homes.iter().map(|home| &home.tunnel);
-        for tunnel in homes.chain(self.served.iter().map(|served| &served.tunnel)) {
+        for tunnel in self.tunnels() {
             if let Err(error) = tunnel.steer_ingress(&named) {
                 tracing::error!(%error, "rules with in= will not match");
             }

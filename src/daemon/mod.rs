@@ -14,6 +14,7 @@
 mod answers;
 mod apply;
 mod chosen;
+mod correspondent;
 mod explain;
 mod facts;
 mod figures;
@@ -23,12 +24,15 @@ mod keeping;
 mod key_store;
 mod ledger;
 mod links;
+mod optimization;
 mod owner;
 mod preview;
 mod report;
+mod routes;
 mod served;
 mod signaling;
 mod start;
+mod straight;
 mod texts;
 mod tunnel;
 

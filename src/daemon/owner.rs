@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mtun_policy::steering::Steering;
-use mtun_policy::{Bid, CareOfAddress, HomeName, InterfaceName, Policy, RuleId};
+use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, Policy, RuleId};
 use mtun_signaling::agent::AgentEvent;
 use mtun_signaling::mobile::MobileEvent;
+use mtun_signaling::mobile::route_optimization::RouteOptimizationEvent;
 use mtun_signaling::time::Timestamp;
+use mtun_signaling::wire::iana::mh;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::JoinHandle;
 
 use super::Options;
 use super::apply::{Candidate, InForce, Prepared, Purpose, Trial, Wanted, client_left};
+use super::correspondent::{Responder, Strangers};
 use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
@@ -25,13 +28,16 @@ use super::keeping::Keeping;
 use super::ledger::LedgerKeeper;
 use super::preview::Preview;
 use super::served::AgentHome;
+use super::tunnel::Tunnel;
 use crate::control::ControlRequest;
 use crate::control::documents::{Event, EventDocument, TakenBack};
 use crate::control::protocol::PolicySource;
 use crate::edge::movement::{Attachment, DownReason};
 use crate::edge::netlink::Netlink;
 use crate::edge::nft::{Firewall, Guarded};
-use crate::edge::routes::{AgentRoutes, Desired, HomeRoutes, MobileRoutes, PathRoutes};
+use crate::edge::routes::{
+    AgentRoutes, CorrespondentRoutes, Desired, HomeRoutes, MobileRoutes, PathRoutes,
+};
 use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
 use crate::metrics::Metrics;
@@ -73,6 +79,27 @@ pub struct SignalingCounts {
     pub notices: BTreeMap<(HomeName, &'static str), u64>,
     /// Changes of state, by link, new state and reason.
     pub link_states: BTreeMap<(InterfaceName, &'static str, &'static str), u64>,
+    /// Messages to correspondents, by home and kind.
+    pub route_messages: BTreeMap<(HomeName, &'static str), u64>,
+    /// Tries that failed and routes that fell back to the tunnel, by home and reason.
+    pub route_failures: BTreeMap<(HomeName, String), u64>,
+}
+
+impl SignalingCounts {
+    /// Counts a message to a correspondent.
+    pub(super) fn sent_to_correspondent(&mut self, home: &HomeName, message: &[u8]) {
+        let kind = match message.get(2) {
+            Some(&mh::HOME_TEST_INIT) => "home-test-init",
+            Some(&mh::CARE_OF_TEST_INIT) => "care-of-test-init",
+            _ => "binding-update",
+        };
+        *self.route_messages.entry((home.clone(), kind)).or_default() += 1;
+    }
+
+    /// Counts that packets do not go straight, for a reason of one word.
+    pub(super) fn fallen_back(&mut self, home: &HomeName, reason: String) {
+        *self.route_failures.entry((home.clone(), reason)).or_default() += 1;
+    }
 }
 
 /// Everything the daemon owns.
@@ -106,6 +133,10 @@ pub struct Owner {
     pub(super) served: Vec<AgentHome>,
     /// What mobiles left, written down; `None` if no home network is served.
     pub(super) keeping: Option<Keeping>,
+    /// This node as a correspondent, if it is one.
+    pub(super) responder: Option<Responder>,
+    /// How it answers mobiles if it is none.
+    pub(super) strangers: Strangers,
     pub(super) counts: SignalingCounts,
     /// What links carried, and who knows of it.
     pub(super) counted: Counted,
@@ -167,6 +198,7 @@ impl Owner {
                 }
                 Some(health) = Keeping::health(&mut self.keeping) => self.store_health(health),
                 () = self.shared.paths.carried.notified() => self.carried(),
+                () = self.shared.noted.notified() => self.noted(),
                 _ = tokio::time::sleep(sleep) => {
                     self.deadlines();
                     self.trial_deadline().await;
@@ -198,10 +230,18 @@ impl Owner {
         let _ = self.events.send(EventDocument::now(event));
     }
 
+    /// The same for what anybody may cause as often as they like: those who watch see it, and the
+    /// log is not filled with it.
+    pub(super) fn whisper(&self, event: Event) {
+        tracing::debug!("{event}");
+        let _ = self.events.send(EventDocument::now(event));
+    }
+
     fn until_deadline(&self) -> Duration {
         let now = self.now().monotonic;
         let homes = self.homes.iter().filter_map(MobileHome::deadline);
         let served = self.served.iter().filter_map(AgentHome::deadline);
+        let served = served.chain(self.responder.as_ref().and_then(Responder::deadline));
         let trial = self.trial.as_ref().map(|trial| trial.until);
         let tick = (!self.homes.is_empty()).then_some(self.counted.next);
         let next = homes.chain(served).chain(trial).chain(tick).min();
@@ -218,6 +258,11 @@ impl Owner {
     fn own_addresses(&self) -> Vec<Ipv6Addr> {
         let mut own = self.recent.clone();
         own.extend(self.served.iter().map(|served| served.served.agent.0));
+        // A home address takes what comes through its tunnel and by its care-of addresses.
+        let addresses = self.responder.iter().flat_map(|responder| &responder.plan.addresses);
+        let further = addresses.filter(|it| self.home_of(HomeAddress(**it)).is_none());
+        own.extend(further.filter(|it| !self.recent.contains(it)));
+        own.dedup();
         own
     }
 
@@ -290,11 +335,11 @@ impl Owner {
 
     /// The MTU towards a care-of address: the smallest of the agent's links, and behind a mobile
     /// router of ours what its tunnel takes of tunnel packets.
-    fn mtu_towards(&self, care_of: CareOfAddress) -> u16 {
+    pub(super) fn mtu_towards(&self, care_of: CareOfAddress) -> u16 {
         let behind = self.served.iter().find(|served| served.owns(care_of.0));
         let mtu = match behind {
             Some(served) => served.tunnel.mtu - NESTED,
-            None => self.served.iter().map(|it| it.tunnel.mtu + 40).min().unwrap_or(1500),
+            None => self.tunnels().map(|it| it.mtu + 40).min().unwrap_or(1500),
         };
         u16::try_from(mtu).unwrap_or(u16::MAX)
     }
@@ -309,7 +354,10 @@ impl Owner {
         let desired = self.desired();
         if desired != self.routed {
             match self.netlink.reconcile(&desired).await {
-                Ok(_) => self.routed = desired,
+                Ok(_) => {
+                    self.routed = desired;
+                    self.forget_left();
+                }
                 Err(error) => {
                     // An interface that is just vanishing: the report about it is on its way.
                     tracing::warn!(%error, "rules and routes are not all in place");
@@ -338,6 +386,16 @@ impl Owner {
     }
 
     pub(super) fn desired(&self) -> Desired {
+        let desired = self.desired_of_homes();
+        let Some(responder) = &self.responder else { return desired };
+        let Some(tunnel) = self.tunnels().next().map(Tunnel::index) else { return desired };
+        let served = |home| self.served.iter().any(|it| it.allowed(home).is_some());
+        let bound =
+            responder.routed(served, |address| self.home_of(HomeAddress(address)).is_some());
+        desired.and(CorrespondentRoutes { tunnel, bound }.desired())
+    }
+
+    fn desired_of_homes(&self) -> Desired {
         if !self.served.is_empty() {
             let mut routes = AgentRoutes::default();
             for served in &self.served {
@@ -387,6 +445,19 @@ impl Owner {
         self.keep_ledgers();
         let now = self.now();
         let deadline = now.monotonic + self.options.stop_deadline;
+        // Correspondents first: they are told through the home agent, or from care-of addresses
+        // that it has to hold.
+        for home in 0..self.homes.len() {
+            self.tell_optimization(home, RouteOptimizationEvent::Stop);
+        }
+        let half = now.monotonic + self.options.stop_deadline / 2;
+        if !self
+            .wait_until(half, |owner| owner.homes.iter().all(MobileHome::is_in_the_tunnel))
+            .await
+        {
+            tracing::warn!("not every correspondent acknowledged the de-registration in time");
+        }
+        let now = self.now();
         for home in 0..self.homes.len() {
             let outputs = self.homes[home].handle(now, MobileEvent::Stop);
             self.mobile_outputs(home, outputs);
@@ -395,19 +466,8 @@ impl Owner {
             let outputs = self.served[served].handle(now, AgentEvent::Stop);
             self.agent_outputs(served, outputs);
         }
-        while self.homes.iter().any(|home| !home.stopped) {
-            let left = deadline.saturating_sub(self.now().monotonic);
-            if left.is_zero() {
-                tracing::warn!("the agent did not acknowledge the de-registration in time");
-                break;
-            }
-            let sleep = self.until_deadline().min(left);
-            tokio::select! {
-                biased;
-                Ok((event, movements)) = self.watch.report() => self.link_event(&event, movements),
-                Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
-                _ = tokio::time::sleep(sleep) => self.deadlines(),
-            }
+        if !self.wait_until(deadline, |owner| owner.homes.iter().all(|home| home.stopped)).await {
+            tracing::warn!("the agent did not acknowledge the de-registration in time");
         }
         // What waits is written down, and its acknowledgements leave.
         self.keeping = None;
@@ -422,11 +482,30 @@ impl Owner {
         }
         self.homes.clear();
         self.served.clear();
+        self.responder = None;
         if let Err(error) = self.firewall.remove() {
             tracing::error!(%error, "the firewall table is left behind");
         }
         self.sysctls.restore();
         tracing::info!("stopped");
+    }
+
+    /// Goes on with what a stop needs until `done`; false if its time is over before.
+    async fn wait_until(&mut self, deadline: Duration, done: impl Fn(&Self) -> bool) -> bool {
+        while !done(self) {
+            let left = deadline.saturating_sub(self.now().monotonic);
+            if left.is_zero() {
+                return false;
+            }
+            let sleep = self.until_deadline().min(left);
+            tokio::select! {
+                biased;
+                Ok((event, movements)) = self.watch.report() => self.link_event(&event, movements),
+                Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
+                _ = tokio::time::sleep(sleep) => self.deadlines(),
+            }
+        }
+        true
     }
 
     fn reload(&mut self) {

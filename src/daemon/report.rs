@@ -8,10 +8,11 @@ use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
 use super::owner::Owner;
+use super::routes::tunnel_document;
 use crate::control::documents::{
     BindingDocument, BindingPhase, Health, HealthReason, HomeDocument, LinkDocument, LinkState,
     MobileDocument, PolicyDocument, PolicyHomeDocument, QuotaDocument, RuleDocument, StatusCode,
-    StatusDocument, TunnelDocument,
+    StatusDocument,
 };
 
 impl Owner {
@@ -37,22 +38,19 @@ impl Owner {
             bindings,
             overrides: self.override_documents(),
             mobiles: self.mobile_documents(),
+            routes: self.route_documents(),
+            correspondent: self.correspondent_document(),
         }
     }
 
     fn home_documents(&self) -> Vec<HomeDocument> {
-        let tunnel = |tunnel: &super::tunnel::Tunnel| TunnelDocument {
-            name: tunnel.name.clone(),
-            ifindex: tunnel.index(),
-            mtu: tunnel.mtu,
-        };
         let homes = self.homes.iter().map(|it| HomeDocument {
             name: it.home.name.clone(),
             agent: it.home.agent,
             home_address: Some(it.home.address),
             mobile_networks: it.home.mobile_networks.iter().map(|it| it.prefix).collect(),
             served: None,
-            tunnel: tunnel(&it.tunnel),
+            tunnel: tunnel_document(&it.tunnel),
             generation: it.generation,
             security: it.home.security.clone(),
         });
@@ -62,7 +60,7 @@ impl Owner {
             home_address: None,
             mobile_networks: Vec::new(),
             served: Some(it.served.prefix),
-            tunnel: tunnel(&it.tunnel),
+            tunnel: tunnel_document(&it.tunnel),
             generation: it.generation,
             security: it.is_protected().then(|| SecurityName::from("one per mobile")),
         });

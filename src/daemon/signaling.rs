@@ -4,13 +4,12 @@ use std::net::Ipv6Addr;
 
 use mtun_dataplane::PathId;
 use mtun_policy::{Bid, HomeName};
-use mtun_signaling::agent::{AgentEvent, AgentNotice, AgentOutput};
+use mtun_signaling::agent::{AgentNotice, AgentOutput};
 use mtun_signaling::machine::Transmit;
 use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput, Stay};
 
 use super::home::{Granted, MobileHome};
 use super::owner::{LinkRecord, Owner};
-use super::served::AgentHome;
 use crate::control::documents::{Event, Severity};
 use crate::packets::{Arrived, Shared};
 
@@ -18,22 +17,14 @@ impl Owner {
     pub(super) fn arrived(&mut self, arrived: Arrived) {
         let now = self.now();
         match arrived {
-            Arrived::Message { envelope, message, .. } => {
-                let mine = |home: &MobileHome| home.home.agent.0 == envelope.source;
-                if let Some(home) = self.homes.iter().position(mine) {
-                    let event = MobileEvent::Received { envelope, message };
-                    let outputs = self.homes[home].handle(now, event);
-                    self.mobile_outputs(home, outputs);
-                    return;
-                }
-                let ours = |served: &AgentHome| served.served.agent.0 == envelope.destination;
-                if let Some(served) = self.served.iter().position(ours) {
-                    let event = AgentEvent::Received { envelope, message };
-                    let outputs = self.served[served].handle(now, event);
-                    self.agent_outputs(served, outputs);
-                }
+            Arrived::Message { tunnelled, envelope, message, .. } => {
+                self.message_arrived(tunnelled, envelope, message);
             }
-            Arrived::Failed { source, destination } => {
+            Arrived::UnknownBinding { source, destination, home_address } => {
+                self.unknown_binding(source, destination, home_address);
+            }
+            Arrived::Failed { source, destination, kind, code } => {
+                self.message_refused(destination, kind, code);
                 let bid = self.bid_of(source);
                 let to = |home: &MobileHome| home.home.agent.0 == destination;
                 if let (Some(bid), Some(home)) = (bid, self.homes.iter().position(to)) {
@@ -45,7 +36,7 @@ impl Owner {
     }
 
     /// The uplink that has this care-of address.
-    fn bid_of(&self, care_of: Ipv6Addr) -> Option<Bid> {
+    pub(super) fn bid_of(&self, care_of: Ipv6Addr) -> Option<Bid> {
         let mut records = self.links.iter();
         let has = |record: &LinkRecord| {
             record.state.as_ref().is_ok_and(|attachment| attachment.care_of == care_of)
@@ -59,6 +50,10 @@ impl Owner {
         for home in 0..self.homes.len() {
             let outputs = self.homes[home].handle_deadline(now);
             self.mobile_outputs(home, outputs);
+            if let Some(optimization) = &mut self.homes[home].optimization {
+                let outputs = optimization.handle_deadline(now);
+                self.optimization_outputs(home, outputs);
+            }
             let it = &mut self.homes[home];
             if it.steering.deadline().is_some_and(|at| at <= now.monotonic) {
                 self.publish_home(home);
@@ -69,6 +64,10 @@ impl Owner {
         for served in 0..self.served.len() {
             let outputs = self.served[served].handle_deadline(now);
             self.agent_outputs(served, outputs);
+        }
+        if let Some(responder) = &mut self.responder {
+            let outputs = responder.handle_deadline(now);
+            self.correspondent_outputs(outputs);
         }
         if !self.homes.is_empty() && self.counted.next <= now.monotonic {
             self.tick();
@@ -115,6 +114,9 @@ impl Owner {
                 }
                 MobileOutput::AtHome { bid, stay } => {
                     changed = true;
+                    if !matches!(stay, Stay::Beside { .. }) {
+                        self.optimization_returned(home);
+                    }
                     self.tell(Event::AtHome {
                         home: name.clone(),
                         link: self.link_of(Some(bid)),
@@ -139,6 +141,7 @@ impl Owner {
         if changed {
             self.publish_home(home);
         }
+        self.follow_bindings(home);
     }
 
     fn acknowledged(&mut self, home: &HomeName, bid: Option<Bid>, status: String) {

@@ -10,8 +10,8 @@ use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
 use mtun_policy::steering::Steering;
 use mtun_policy::{
-    AllowedMobile, Fallback, Faults, FieldSet, Home, InterfaceName, MobileNetwork, Policy, Role,
-    ServedHome, Verb,
+    AllowedMobile, CorrespondentPlan, Fallback, Faults, FieldSet, Home, InterfaceName,
+    MobileNetwork, Policy, Role, ServedHome, Verb,
 };
 use mtun_signaling::agent::{AgentConfig, AgentMobile, HomeLink};
 use mtun_signaling::mobile::MobileConfig;
@@ -20,12 +20,14 @@ use tokio::sync::{broadcast, mpsc};
 use super::Options;
 use super::apply::InForce;
 use super::chosen::Chosen;
+use super::correspondent::{Responder, Strangers};
 use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
 use super::keeping;
 use super::key_store::{KeyError, KeyStore};
 use super::ledger::{self, LedgerKeeper, Ledgers};
+use super::optimization::Optimization;
 use super::owner::{Owner, SignalingCounts};
 use super::served::AgentHome;
 use super::tunnel::{Plan, Tunnel};
@@ -35,7 +37,7 @@ use crate::edge::clock::Clock;
 use crate::edge::netlink::Netlink;
 use crate::edge::nft::{Firewall, Guarded};
 use crate::edge::random;
-use crate::edge::routes::Desired;
+use crate::edge::routes::{Desired, MARK_OUTER};
 use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
 
@@ -67,9 +69,6 @@ pub enum StartError {
     /// Its rules look at something that no packet path here can tell.
     #[error("{0}")]
     Fields(String),
-    /// A role that this daemon does not have.
-    #[error("role {0} has nothing to do here: mtund serves mobile-node, mobile-router, home-agent")]
-    Role(Role),
     /// A key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -100,9 +99,6 @@ impl Owner {
         let policy = &*chosen.policy;
         super::answers::file_tests(policy).map_err(StartError::Tests)?;
         fields_can_be_told(policy).map_err(|error| StartError::Fields(error.message))?;
-        if policy.role == Role::Correspondent {
-            return Err(StartError::Role(policy.role));
-        }
         let keys = KeyStore::read(policy)?;
         std::fs::create_dir_all(&options.state)
             .map_err(|error| StartError::State { path: options.state.clone(), error })?;
@@ -152,9 +148,9 @@ impl Owner {
         let firewall = Firewall::install(guarded(&policy, [], &[]))?;
         let (arrivals, arrived) = mpsc::channel(ARRIVALS);
         let shared = Arc::new(Shared::new(clock, arrivals));
-        shared.paths.open(PathId::ROUTED, Uplink::open(None)?, None);
+        shared.paths.open(PathId::ROUTED, Uplink::open_marked(None, Some(MARK_OUTER))?, None);
 
-        if policy.role != Role::MobileNode {
+        if matches!(policy.role, Role::MobileRouter | Role::HomeAgent) {
             for interface in policy.interfaces.iter().filter(|it| it.bid.is_some()) {
                 match sysctls.listen_to_routers(interface.name.as_str()) {
                     // One that does not exist yet is set when it appears.
@@ -182,8 +178,13 @@ impl Owner {
         for home in &policy.served {
             served.push(open_served(home, &mut ground).await?);
         }
+        let responder = match &policy.correspondent {
+            Some(plan) => Some(open_responder(plan, &mut ground).await?),
+            None => None,
+        };
         let tunnels = homes.iter().map(|home| &home.tunnel);
         let tunnels = tunnels.chain(served.iter().map(|it| &it.tunnel));
+        let tunnels = tunnels.chain(responder.iter().filter_map(|it| it.tunnel.as_ref()));
         shared.lanes.store(Arc::new(tunnels.map(|tunnel| tunnel.lane.clone()).collect()));
 
         let mut own: Vec<Ipv6Net> = Vec::new();
@@ -204,6 +205,7 @@ impl Owner {
         };
         let (preparing, ready) = mpsc::channel(REQUESTS);
         let (previewing, previews) = mpsc::channel(REQUESTS);
+        let strangers = Strangers::new(policy.strangers);
         let mut owner = Self {
             options,
             policy,
@@ -227,6 +229,8 @@ impl Owner {
             homes,
             served,
             keeping: None,
+            responder,
+            strangers,
             counts: SignalingCounts::default(),
             counted: Counted::default(),
             ledger,
@@ -253,6 +257,7 @@ impl Owner {
         // Rules and routes before the first packet: what a killed run left goes, and the
         // unreachable defaults stand before any uplink is used.
         owner.begin().await?;
+        owner.want_named();
         Ok(owner)
     }
 }
@@ -351,7 +356,7 @@ async fn open_home(
     let plan = Plan {
         name: home.tunnel.name.clone(),
         mtu: home.tunnel.mtu.map_or(ground.mtu, u32::from),
-        agent: home.agent.0,
+        agent: Some(home.agent.0),
         home_address: Some(home.address.0),
     };
     let published = publish::initial([known], true, Vec::new());
@@ -373,7 +378,31 @@ async fn open_home(
     if let Some(ledger) = ground.ledgers.get(&home.name) {
         steering.restore(now.monotonic, ledger);
     }
-    Ok(MobileHome::new(home.clone(), tunnel, config, steering, now))
+    let optimization = match home.route_optimization {
+        Some(plan) => Some(Optimization::new(home, plan, random::seed()?)),
+        None => None,
+    };
+    Ok(MobileHome::new(home.clone(), tunnel, config, optimization, steering, now))
+}
+
+async fn open_responder(
+    plan: &CorrespondentPlan,
+    ground: &mut Ground<'_>,
+) -> anyhow::Result<Responder> {
+    let tunnel = match &plan.tunnel {
+        Some(tunnel) => {
+            let published = publish::initial([], false, plan.addresses.clone());
+            let plan = Plan {
+                name: tunnel.name.clone(),
+                mtu: tunnel.mtu.map_or(ground.mtu, u32::from),
+                agent: None,
+                home_address: None,
+            };
+            Some(ground.open(plan, published).await?)
+        }
+        None => None,
+    };
+    Ok(Responder::new(plan.clone(), tunnel, random::seed()?))
 }
 
 async fn open_served(served: &ServedHome, ground: &mut Ground<'_>) -> anyhow::Result<AgentHome> {
@@ -386,7 +415,7 @@ async fn open_served(served: &ServedHome, ground: &mut Ground<'_>) -> anyhow::Re
     let plan = Plan {
         name: served.tunnel.name.clone(),
         mtu: served.tunnel.mtu.map_or(ground.mtu, u32::from),
-        agent: served.agent.0,
+        agent: Some(served.agent.0),
         home_address: None,
     };
     let published = publish::initial(known, false, vec![served.agent.0]);

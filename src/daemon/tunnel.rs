@@ -39,8 +39,8 @@ pub struct Plan {
     pub name: InterfaceName,
     /// Its MTU in octets.
     pub mtu: u32,
-    /// The home agent's address.
-    pub agent: Ipv6Addr,
+    /// The home agent's address; none if no home has this tunnel.
+    pub agent: Option<Ipv6Addr>,
     /// The home address, if it lives on this interface.
     pub home_address: Option<Ipv6Addr>,
 }

@@ -1,5 +1,7 @@
 //! Numbers that nobody can guess, from the kernel.
 
+use mtun_signaling::seed::Seed;
+
 /// Fills `octets`; waits for the kernel's generator once, early at boot.
 pub fn fill(octets: &mut [u8]) -> Result<(), getrandom::Error> {
     getrandom::fill(octets)
@@ -10,6 +12,13 @@ pub fn u16() -> Result<u16, getrandom::Error> {
     let mut octets = [0; 2];
     fill(&mut octets)?;
     Ok(u16::from_ne_bytes(octets))
+}
+
+/// The source of all unguessable numbers of one machine.
+pub fn seed() -> Result<Seed, getrandom::Error> {
+    let mut octets = zeroize::Zeroizing::new([0; 32]);
+    fill(&mut *octets)?;
+    Ok(Seed::new(*octets))
 }
 
 /// A 64-bit number, for keys of hashes.

@@ -22,6 +22,15 @@
 //! 6275  iif lo                   lookup home
 //! ```
 //!
+//! A node that mobiles talk to (`correspondent`) sends what is for a home address that is bound to
+//! one of its own addresses into the tunnel interface, where it gets its routing header. Only that
+//! address sends so: its sockets, and those without a source that would get this one. What the
+//! daemon itself sends does not come by here again:
+//!
+//! ```text
+//! 6269  from <own address> unmarked  lookup correspondent-N
+//! ```
+//!
 //! A killed daemon leaves its tunnel interface behind, so all of that goes on entering it, and is
 //! dropped there until the next run takes the interface over. Should the interface vanish as well,
 //! the home table ends in an unreachable default, and no packet with a home source leaves by an
@@ -44,6 +53,14 @@ const HOME_TABLES: u32 = 6_275_000;
 /// Number of the table of path 0; paths count up by 16-bit numbers.
 const PATH_TABLES: u32 = 6_300_000;
 
+/// Number of the table of a correspondent's first address; further addresses count up.
+const CORRESPONDENT_TABLES: u32 = 6_280_000;
+
+/// On the daemon's own packets that ordinary routing sends: one bit, so that a rule can be for all
+/// others.
+pub const MARK_OUTER: u32 = 1 << 21;
+
+const FROM_CORRESPONDENT: u32 = 6269;
 const FROM_TUNNEL: u32 = 6270;
 const FROM_CARE_OF: u32 = 6271;
 const BY_UPLINK: u32 = 6272;
@@ -61,6 +78,9 @@ const WORST: u32 = u32::MAX;
 pub enum Selects {
     /// Those with a source in this prefix.
     From(Ipv6Net),
+    /// Those with this source and without [`MARK_OUTER`], and those of sockets that have no source
+    /// yet and would get this one by the route that the table has for them.
+    Own(Ipv6Addr),
     /// Those that must leave by this interface.
     Oif(String),
     /// Those that came in by this interface.
@@ -171,6 +191,15 @@ pub struct AgentRoutes {
     /// Mobile network prefixes of all mobiles it serves: without a binding they are nowhere, and
     /// must not follow the default route back to where they came from.
     pub reserved: BTreeSet<Ipv6Net>,
+}
+
+/// What a correspondent knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CorrespondentRoutes {
+    /// Index of the tunnel interface that wraps what it sends.
+    pub tunnel: u32,
+    /// The home addresses that are bound, by its own address.
+    pub bound: BTreeMap<Ipv6Addr, BTreeSet<Ipv6Addr>>,
 }
 
 /// The number of the table of a path.
@@ -285,6 +314,43 @@ impl AgentRoutes {
     }
 }
 
+impl CorrespondentRoutes {
+    /// The rules and routes that follow.
+    pub fn desired(&self) -> Desired {
+        let mut desired = Desired::default();
+        for (table, (address, bound)) in (CORRESPONDENT_TABLES..).zip(&self.bound) {
+            desired.rules.insert(Rule {
+                priority: FROM_CORRESPONDENT,
+                selects: Selects::Own(*address),
+                table,
+                suppress_default: false,
+            });
+            let send = |home_address: &Ipv6Addr| Route {
+                table,
+                destination: host(*home_address),
+                metric: BEST,
+                action: Action::Send {
+                    interface: self.tunnel,
+                    router: None,
+                    source: Some(*address),
+                },
+            };
+            desired.routes.extend(bound.iter().map(send));
+        }
+        desired
+    }
+}
+
+impl Desired {
+    /// What either of two roles wants.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.rules.extend(other.rules);
+        self.routes.extend(other.routes);
+        self
+    }
+}
+
 /// The prefix of one address.
 pub fn host(address: Ipv6Addr) -> Ipv6Net {
     Ipv6Net::new_assert(address, 128)
@@ -309,6 +375,7 @@ mod tests {
         for rule in &desired.rules {
             let selects = match &rule.selects {
                 Selects::From(prefix) => format!("from {prefix}"),
+                Selects::Own(address) => format!("from own {address}"),
                 Selects::Oif(name) => format!("oif {name}"),
                 Selects::Iif(name) => format!("iif {name}"),
                 Selects::Local => "iif lo".to_owned(),
@@ -424,6 +491,23 @@ mod tests {
         254: 2001:db8:100:4200::/56 metric 1 dev 9
         254: 2001:db8:100:4200::/56 metric 4294967295 unreachable
         254: 2001:db8:100:4300::/56 metric 4294967295 unreachable
+        ");
+    }
+
+    #[test]
+    fn a_correspondent_with_two_addresses() {
+        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        let mut routes = CorrespondentRoutes { tunnel: 7, ..Default::default() };
+        assert_eq!(text(&routes.desired()), "", "nothing is bound");
+        let mobiles = ["2001:db8:100::42", "2001:db8:100::43"].map(address);
+        routes.bound.insert(address("2001:db8:c::9"), mobiles.into());
+        routes.bound.insert(address("2001:db8:c::a"), [mobiles[1]].into());
+        insta::assert_snapshot!(text(&routes.desired()), @r"
+        6269: from own 2001:db8:c::9 lookup 6280000
+        6269: from own 2001:db8:c::a lookup 6280001
+        6280000: 2001:db8:100::42/128 metric 1 dev 7 src 2001:db8:c::9
+        6280000: 2001:db8:100::43/128 metric 1 dev 7 src 2001:db8:c::9
+        6280001: 2001:db8:100::43/128 metric 1 dev 7 src 2001:db8:c::a
         ");
     }
 }

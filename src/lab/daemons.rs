@@ -1,4 +1,5 @@
-//! The real programs in the world: `mtund` at the mobile router and at the home agent, `mtun`.
+//! The real programs in the world: `mtund` at the mobile router, at the home agent and, where it is
+//! wanted, at the correspondent, and `mtun`.
 //!
 //! The programs are started as a person starts them and asked as a person asks them, over the
 //! control socket. Nothing is awaited by time: [`Daemon::wait_until`] polls the status.
@@ -42,13 +43,15 @@ impl Programs {
     }
 }
 
-/// Which of the two daemons.
+/// Which of the daemons.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// The mobile router's.
     Mobile,
     /// The home agent's.
     Agent,
+    /// The correspondent's.
+    Correspondent,
 }
 
 impl Side {
@@ -56,6 +59,7 @@ impl Side {
         match self {
             Self::Mobile => "mobile",
             Self::Agent => "agent",
+            Self::Correspondent => "correspondent",
         }
     }
 }
@@ -99,6 +103,7 @@ impl Daemon {
         let (namespace, file, text) = match side {
             Side::Mobile => (&world.mr, "figure-11.kdl", &policy.mobile),
             Side::Agent => (&world.ha, "home-agent.kdl", &policy.agent),
+            Side::Correspondent => (&world.cn, "correspondent.kdl", &policy.correspondent),
         };
         Self::start_at(Place { namespace, directory: &directory, file }, programs, text, arguments)
     }

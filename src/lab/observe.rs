@@ -2,8 +2,11 @@
 //!
 //! A tap reads both ends of an uplink. What arrives at the access router went out by it, what
 //! arrives at the mobile router came in by it; a packet sent into a dead link counts for nothing.
-//! Inside an IPv6-in-IPv6 packet the inner header is read, so a flow is known by its own
-//! addresses and ports. The taps never send.
+//! Inside an IPv6-in-IPv6 packet the inner header is read, and so are Home Address options and type
+//! 2 routing headers, so a flow is known by its own addresses and ports. A further tap at the home
+//! agent says whose packets come by it. The taps never send.
+
+mod read;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,15 +19,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+pub use read::Form;
+use read::{Read, read, told};
+
 use super::last_error;
 use super::namespace::Namespace;
 use super::world::{World, address};
-
-const IPV6_IN_IPV6: u8 = 41;
-const FRAGMENT: u8 = 44;
-const ICMPV6: u8 = 58;
-const MOBILITY: u8 = 135;
-const PARAMETER_PROBLEM: u8 = 4;
 
 /// A flow as both of its ends know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,8 +70,12 @@ pub enum Way {
 pub struct Seen {
     /// How many.
     pub packets: u64,
+    /// How many of them came straight, past the home agent.
+    pub straight: u64,
     /// When the latest came.
     pub last: Instant,
+    /// In which form it came.
+    pub form: Form,
 }
 
 /// What must be counted besides flows.
@@ -102,6 +106,8 @@ impl Oddities {
 #[derive(Debug, Default)]
 struct Notes {
     flows: HashMap<(Flow, Way), HashMap<String, Seen>>,
+    /// Packets seen at the home agent, in any form.
+    at_agent: HashMap<Flow, u64>,
     oddities: Oddities,
     /// The first packets that should not have been, in words.
     samples: Vec<String>,
@@ -115,6 +121,7 @@ const SAMPLES: usize = 16;
 enum End {
     Mobile,
     Access,
+    Agent,
 }
 
 /// All taps of a world; they end when it is dropped.
@@ -152,6 +159,11 @@ impl Observatory {
         self.tap(router, far, uplink, End::Access)
     }
 
+    /// Taps the link of the home agent to the rest of the world.
+    pub fn tap_agent(&mut self, world: &World) -> Result<()> {
+        self.tap(&world.ha, "core0", "core0", End::Agent)
+    }
+
     fn tap(
         &mut self,
         namespace: &Namespace,
@@ -187,6 +199,27 @@ impl Observatory {
             .get(&(*flow, way))
             .and_then(|uplinks| uplinks.get(uplink))
             .map_or(0, |seen| seen.packets)
+    }
+
+    /// Packets of `flow` that went straight by an uplink one way, past the home agent.
+    pub fn straight(&self, flow: &Flow, way: Way, uplink: &str) -> u64 {
+        let notes = self.notes.lock().expect("no holder panics");
+        let uplinks = notes.flows.get(&(*flow, way));
+        uplinks.and_then(|uplinks| uplinks.get(uplink)).map_or(0, |seen| seen.straight)
+    }
+
+    /// The uplink and the form of the latest packet of `flow` one way.
+    pub fn latest(&self, flow: &Flow, way: Way) -> Option<(String, Form)> {
+        let notes = self.notes.lock().expect("no holder panics");
+        let uplinks = notes.flows.get(&(*flow, way))?;
+        let latest = uplinks.iter().max_by_key(|(_, seen)| seen.last);
+        latest.map(|(uplink, seen)| (uplink.clone(), seen.form))
+    }
+
+    /// Packets of `flow` that the home agent's link has carried, in any form and either way.
+    pub fn at_agent(&self, flow: &Flow) -> u64 {
+        let notes = self.notes.lock().expect("no holder panics");
+        notes.at_agent.get(flow).copied().unwrap_or(0)
     }
 
     /// Every flow seen.
@@ -323,187 +356,22 @@ fn note(read: &Read, leaving: bool, uplink: &str, end: End, notes: &mut Notes) {
         }
         notes.oddities.add(&oddities);
     }
-    let Some((flow, way)) = read.flow else { return };
-    let arrives = match way {
-        Way::Out => end == End::Access && !leaving,
-        Way::In => end == End::Mobile && !leaving,
+    let Some((flow, way, form)) = read.flow else { return };
+    let counts = match (end, way) {
+        (End::Agent, _) => {
+            *notes.at_agent.entry(flow).or_default() += 1;
+            return;
+        }
+        // What leaks is counted elsewhere.
+        _ if form == Form::Plain => return,
+        (End::Access, Way::Out) | (End::Mobile, Way::In) => !leaving,
+        _ => false,
     };
-    if arrives {
-        let now = Instant::now();
+    if counts {
+        let last = Instant::now();
         let uplinks = notes.flows.entry((flow, way)).or_default();
-        match uplinks.get_mut(uplink) {
-            Some(seen) => *seen = Seen { packets: seen.packets + 1, last: now },
-            None => drop(uplinks.insert(uplink.to_owned(), Seen { packets: 1, last: now })),
-        }
-    }
-}
-
-/// What one packet is.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Read {
-    /// The tunnelled flow and its direction.
-    flow: Option<(Flow, Way)>,
-    oddities: Oddities,
-}
-
-fn read(packet: &[u8]) -> Read {
-    let mut read = Read::default();
-    let Some(outer) = Header::of(packet) else { return read };
-    if outer.next == FRAGMENT {
-        read.oddities.fragments = 1;
-    }
-    if outer.protocol() == Some(IPV6_IN_IPV6) {
-        if let Some(inner) = outer.payload().and_then(Header::of) {
-            read.oddities.parameter_problems = inner.is_parameter_problem().into();
-            read.flow = inner.flow();
-        }
-        return read;
-    }
-    read.oddities.parameter_problems = outer.is_parameter_problem().into();
-    read.oddities.mobility = (outer.protocol() == Some(MOBILITY)).into();
-    read.oddities.plain_home_source = address::is_home(outer.source).into();
-    read
-}
-
-/// A packet in words: its addresses, its header chain, its first octets.
-fn told(packet: &[u8]) -> String {
-    let Some(header) = Header::of(packet) else { return "not IPv6".into() };
-    let octets: Vec<String> =
-        header.rest.iter().take(96).map(|octet| format!("{octet:02x}")).collect();
-    format!(
-        "{} -> {} next header {}: {}",
-        header.source,
-        header.destination,
-        header.next,
-        octets.join("")
-    )
-}
-
-/// An IPv6 header with what follows it.
-struct Header<'p> {
-    source: Ipv6Addr,
-    destination: Ipv6Addr,
-    next: u8,
-    rest: &'p [u8],
-}
-
-impl<'p> Header<'p> {
-    fn of(packet: &'p [u8]) -> Option<Self> {
-        let (fixed, rest) = packet.split_first_chunk::<40>()?;
-        if fixed[0] >> 4 != 6 {
-            return None;
-        }
-        let address = |at: usize| -> Option<Ipv6Addr> {
-            let octets: [u8; 16] = fixed.get(at..at + 16)?.try_into().ok()?;
-            Some(octets.into())
-        };
-        Some(Self { source: address(8)?, destination: address(24)?, next: fixed[6], rest })
-    }
-
-    /// Protocol and payload behind the extension headers; nothing for a later fragment.
-    fn walk(&self) -> Option<(u8, &'p [u8])> {
-        let (mut next, mut rest) = (self.next, self.rest);
-        loop {
-            let length = match next {
-                0 | 43 | 60 => 8 * (1 + usize::from(*rest.get(1)?)),
-                FRAGMENT if u16::from_be_bytes([*rest.get(2)?, *rest.get(3)?]) >> 3 == 0 => 8,
-                FRAGMENT => return None,
-                _ => return Some((next, rest)),
-            };
-            next = *rest.first()?;
-            rest = rest.get(length..)?;
-        }
-    }
-
-    fn protocol(&self) -> Option<u8> {
-        self.walk().map(|(protocol, _)| protocol)
-    }
-
-    fn payload(&self) -> Option<&'p [u8]> {
-        self.walk().map(|(_, payload)| payload)
-    }
-
-    fn is_parameter_problem(&self) -> bool {
-        self.walk().is_some_and(|(protocol, payload)| {
-            protocol == ICMPV6 && payload.first() == Some(&PARAMETER_PROBLEM)
-        })
-    }
-
-    fn flow(&self) -> Option<(Flow, Way)> {
-        let (protocol, payload) = self.walk()?;
-        if !matches!(protocol, 6 | 17) {
-            return None;
-        }
-        let ports = payload.first_chunk::<4>()?;
-        let source = (self.source, u16::from_be_bytes([ports[0], ports[1]]));
-        let destination = (self.destination, u16::from_be_bytes([ports[2], ports[3]]));
-        Some(if address::is_home(self.source) {
-            (Flow { protocol, home: source, peer: destination }, Way::Out)
-        } else {
-            (Flow { protocol, home: destination, peer: source }, Way::In)
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header(next: u8, source: Ipv6Addr, destination: Ipv6Addr, rest: &[u8]) -> Vec<u8> {
-        let mut packet = vec![0x60, 0, 0, 0, 0, rest.len() as u8, next, 64];
-        packet.extend(source.octets());
-        packet.extend(destination.octets());
-        packet.extend(rest);
-        packet
-    }
-
-    #[test]
-    fn packets_are_told_apart() {
-        type Case = (&'static str, Vec<u8>, Option<(Flow, Way)>, Oddities);
-        let (home, cn) = (address::HOME, address::CORRESPONDENT);
-        let (care_of, agent) = (address::WLAN, address::AGENT);
-        let udp = [0x12, 0x34, 0x0f, 0xa0, 0, 8, 0, 0];
-        let reply = [0x0f, 0xa0, 0x12, 0x34, 0, 8, 0, 0];
-        let flow = Flow::to_correspondent(17, (home, 0x1234), 4000);
-        let odd = |change: fn(&mut Oddities)| {
-            let mut oddities = Oddities::default();
-            change(&mut oddities);
-            oddities
-        };
-        let out = header(41, care_of, agent, &header(17, home, cn, &udp));
-        let limit = [[41, 0, 4, 1, 4, 1, 0, 0].as_slice(), &header(17, home, cn, &udp)].concat();
-        let cases: &[Case] = &[
-            ("tunnelled out", out, Some((flow, Way::Out)), Oddities::default()),
-            (
-                "with an encapsulation limit",
-                header(60, care_of, agent, &limit),
-                Some((flow, Way::Out)),
-                Oddities::default(),
-            ),
-            (
-                "tunnelled in",
-                header(41, agent, care_of, &header(17, cn, home, &reply)),
-                Some((flow, Way::In)),
-                Oddities::default(),
-            ),
-            ("plain home", header(17, home, cn, &udp), None, odd(|o| o.plain_home_source = 1)),
-            ("plain care-of", header(17, care_of, cn, &udp), None, Oddities::default()),
-            (
-                "a Parameter Problem",
-                header(58, care_of, agent, &[4, 1, 0, 0]),
-                None,
-                odd(|o| o.parameter_problems = 1),
-            ),
-            (
-                "a Binding Update",
-                header(135, care_of, agent, &[59, 1, 5, 0]),
-                None,
-                odd(|o| o.mobility = 1),
-            ),
-            ("cut short", vec![0x60; 39], None, Oddities::default()),
-        ];
-        for (what, packet, flow, oddities) in cases {
-            assert_eq!(read(packet), Read { flow: *flow, oddities: *oddities }, "{what}");
-        }
+        let before = uplinks.get(uplink).map_or((0, 0), |seen| (seen.packets, seen.straight));
+        let straight = before.1 + u64::from(form == Form::Straight);
+        uplinks.insert(uplink.to_owned(), Seen { packets: before.0 + 1, straight, last, form });
     }
 }

@@ -1,21 +1,25 @@
-//! The policy files of the world's two daemons: those of `examples/`, and changes to them.
+//! The policy files of the world's daemons: those of `examples/`, and changes to them.
 
-/// The texts for both ends.
+/// The texts for all ends.
 #[derive(Clone, Debug)]
 pub struct PolicyText {
     /// The mobile router's.
     pub mobile: String,
     /// The home agent's.
     pub agent: String,
+    /// The correspondent's, where it runs a daemon.
+    pub correspondent: String,
 }
 
 impl Default for PolicyText {
-    /// `examples/figure-11.kdl` and `examples/home-agent.kdl`; links that return are used at once
-    /// and not after half a minute.
+    /// `examples/figure-11.kdl`, `examples/home-agent.kdl` and `examples/correspondent.kdl`; links
+    /// that return are used at once and not after half a minute.
     fn default() -> Self {
         let text = Self {
             mobile: include_str!("../../examples/figure-11.kdl").to_owned(),
             agent: include_str!("../../examples/home-agent.kdl").to_owned(),
+            correspondent: include_str!("../../examples/correspondent.kdl")
+                .replace("2001:db8:ffff::1", "2001:db8:c::9"),
         };
         text.with_usable("wlan0", "hold up=\"0s\"").with_usable("wwan0", "hold up=\"0s\"")
     }
@@ -27,6 +31,15 @@ impl PolicyText {
     pub fn with_rule(mut self, name: &str, says: &str) -> Self {
         let rule = format!("    rule \"{name}\" {{\n        {says}\n    }}\n    default {{");
         self.mobile = changed(&self.mobile, "    default {", &rule);
+        self
+    }
+
+    /// The mobile's file with routes optimized by traffic, or by what `says`.
+    #[must_use]
+    pub fn with_optimization(mut self, says: &str) -> Self {
+        let security = "    security \"acme-sa\"\n";
+        let with = format!("{security}    route-optimization {says}\n");
+        self.mobile = changed(&self.mobile, security, &with);
         self
     }
 
@@ -161,9 +174,10 @@ mod tests {
             ),
             ("guests", PolicyText::default().with_guests()),
             ("a short lifetime", PolicyText::default().with_lifetime(8)),
+            ("optimized routes", PolicyText::default().with_optimization("traffic")),
         ];
         for (what, text) in cases {
-            for text in [text.mobile, text.agent] {
+            for text in [text.mobile, text.agent, text.correspondent] {
                 let parsed = mtun_policy::parse("file.kdl", &text, &NoFiles);
                 let policy = parsed.unwrap_or_else(|faults| panic!("{what}: {faults}"));
                 let failed = mtun_policy::run_tests(&policy);

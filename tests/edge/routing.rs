@@ -3,7 +3,9 @@
 use std::net::UdpSocket;
 
 use mtun::edge::netlink::{Changes, Netlink};
-use mtun::edge::routes::{AgentRoutes, Desired, HomeRoutes, MobileRoutes, PathRoutes};
+use mtun::edge::routes::{
+    AgentRoutes, CorrespondentRoutes, Desired, HomeRoutes, MobileRoutes, PathRoutes,
+};
 use mtun::edge::sysctl::Sysctls;
 use mtun_dataplane::backend::{RECEIVE_BUFFER, Tun, Uplink};
 use mtun_policy::{HomeAddress, MobileNetworkPrefix};
@@ -280,6 +282,51 @@ fn an_agent_routes_to_who_is_bound() {
         assert_eq!(changes, Changes { added: 0, removed: 3 });
     });
     assert!(sender.send(&to("2001:db8:200:4242::1")).is_err(), "reserved, so nowhere");
+    world.mobile.block_on(async || Netlink::open().unwrap().cleanup().await.unwrap());
+    drop(tun);
+    eventually("the interface is gone", || forwarding(&world) == before);
+}
+
+#[test]
+fn a_correspondent_wraps_what_its_own_address_sends_and_nothing_else() {
+    let Some(world) = World::new() else { return };
+    let before = forwarding(&world);
+    let tun = world.mobile.run(|| Tun::open("mtun0", 2).unwrap());
+    let index = tun.index();
+    // The kernel gives sockets that have no source the second address towards this one.
+    const BOUND: &str = "2001:db8:3::42";
+    let routes = |own: &str| CorrespondentRoutes {
+        tunnel: index,
+        bound: [(own.parse().unwrap(), [BOUND.parse().unwrap()].into())].into(),
+    };
+    world.mobile.block_on(async || {
+        let netlink = Netlink::open().unwrap();
+        Sysctls::open(None).quiet_tunnel("mtun0").unwrap();
+        netlink.prepare_tunnel(index, 1460, None).await.unwrap();
+    });
+    let desired = routes(SECOND_CARE_OF).desired();
+    assert_eq!(reconcile(&world, &desired), Changes { added: 2, removed: 0 });
+    assert_eq!(reconcile(&world, &desired), Changes::default(), "all there");
+    let wlan0 = Sniffer::new(&world.access, "a0");
+    let by_wlan0 = |from: &str, to: &str| {
+        let fits = |it: &[u8]| source(it).to_string() == from && destination(it).to_string() == to;
+        wlan0.wait_for(&format!("{from} to {to}"), fits);
+    };
+    send(&world, SECOND_CARE_OF, BOUND);
+    send(&world, "::", BOUND);
+    let own = format!("{SECOND_CARE_OF} {BOUND}");
+    assert_eq!(tunnelled(&tun, 2), [own.clone(), own]);
+    send(&world, CARE_OF, BOUND);
+    by_wlan0(CARE_OF, BOUND);
+    send(&world, SECOND_CARE_OF, FAR);
+    by_wlan0(SECOND_CARE_OF, FAR);
+
+    // Bound to an address that sockets without a source are not given: their route stays.
+    reconcile(&world, &routes(CARE_OF).desired());
+    send(&world, "::", BOUND);
+    send(&world, CARE_OF, BOUND);
+    assert_eq!(tunnelled(&tun, 1), [format!("{CARE_OF} {BOUND}")]);
+
     world.mobile.block_on(async || Netlink::open().unwrap().cleanup().await.unwrap());
     drop(tun);
     eventually("the interface is gone", || forwarding(&world) == before);

@@ -22,6 +22,8 @@ pub struct Lab {
     // In this order they end: traffic and mobile first, the world last.
     pub mobile: Option<Daemon>,
     pub agent: Option<Daemon>,
+    /// Where the correspondent runs one too.
+    pub correspondent: Option<Daemon>,
     pub observatory: Observatory,
     pub world: World,
     pub text: PolicyText,
@@ -55,7 +57,27 @@ impl Lab {
         let observatory = Observatory::open(&world).unwrap();
         let agent =
             Daemon::start(&world, &programs(), Side::Agent, &text, &Arguments::default()).unwrap();
-        Self { mobile: None, agent: Some(agent), observatory, world, text }
+        Self { mobile: None, agent: Some(agent), correspondent: None, observatory, world, text }
+    }
+
+    /// Builds the world and starts daemons at the agent, the correspondent and the mobile.
+    pub fn optimized(plan: Plan, text: PolicyText) -> Self {
+        let mut lab = Self::with_agent(plan, text);
+        lab.start_correspondent();
+        lab.start_mobile(&[]);
+        lab
+    }
+
+    /// Starts the correspondent's daemon.
+    pub fn start_correspondent(&mut self) {
+        let none = Arguments::default();
+        let side = Side::Correspondent;
+        let daemon = Daemon::start(&self.world, &programs(), side, &self.text, &none).unwrap();
+        self.correspondent = Some(daemon);
+    }
+
+    pub fn correspondent(&self) -> &Daemon {
+        self.correspondent.as_ref().expect("started")
     }
 
     /// Starts the mobile's daemon.

@@ -12,6 +12,7 @@ mod ground;
 mod handover;
 mod leftovers;
 mod nested;
+mod optimization;
 mod quota;
 mod restart;
 mod routers;

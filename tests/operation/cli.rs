@@ -271,10 +271,14 @@ fn the_socket_comes_from_the_option_or_the_environment() {
 fn the_texts() {
     let mobile = Owner::start(Plan::default());
     let agent = Owner::start(Plan { status: documents::agent_status(), ..Plan::default() });
+    let server = Plan { status: documents::correspondent_status(), ..Plan::default() };
+    let correspondent = Owner::start(server);
     let texts: &[(&str, &Owner, &[&str], i32)] = &[
         ("status", &mobile, &["status"], DEGRADED),
         ("status-agent", &agent, &["status"], OK),
         ("bindings", &mobile, &["bindings"], OK),
+        ("status-correspondent", &correspondent, &["status"], OK),
+        ("bindings-correspondent", &correspondent, &["bindings"], OK),
         ("flows", &mobile, &["flows"], OK),
         ("explain", &mobile, &["explain", "x"], OK),
         ("steer-list", &mobile, &["steer", "list"], OK),

@@ -129,6 +129,72 @@ pub fn status() -> StatusDocument {
         bindings,
         overrides: vec![steered()],
         mobiles: Vec::new(),
+        routes: routes(),
+        correspondent: None,
+    }
+}
+
+/// The mobile's routes past its agent.
+pub fn routes() -> Vec<RouteDocument> {
+    let straight = RouteDocument {
+        home: "acme".into(),
+        correspondent: "2001:db8:ffff::1".parse().unwrap(),
+        bid: Some(bid(2)),
+        link: Some("wwan0".into()),
+        state: RouteState::Straight,
+        care_of: Some(care_of("2001:db8:2::7")),
+        expires_seconds: Some(391),
+        status: Some(StatusCode { code: 0, name: "accepted".to_owned() }),
+        reason: None,
+        why: None,
+    };
+    let eaten = RouteDocument {
+        correspondent: "2001:db8:ffff::2".parse().unwrap(),
+        state: RouteState::Resting,
+        care_of: None,
+        expires_seconds: None,
+        reason: Some("headers-eaten".to_owned()),
+        why: Some(
+            "between uplink 2 and 2001:db8:ffff::2 something eats the Home Address option or the \
+             type 2 routing header; next try in 30s"
+                .to_owned(),
+        ),
+        ..straight.clone()
+    };
+    vec![straight, eaten]
+}
+
+/// The status of a node that is a correspondent and nothing else.
+pub fn correspondent_status() -> StatusDocument {
+    let mobile = BoundMobileDocument {
+        correspondent: "2001:db8:ffff::1".parse().unwrap(),
+        home_address: HomeAddress("2001:db8:100::42".parse().unwrap()),
+        bid: Some(bid(1)),
+        care_of: care_of("2001:db8:1::7"),
+        expires_seconds: 391,
+    };
+    StatusDocument {
+        health: Health::judge(&[], &[], &[], Vec::new()),
+        role: Role::Correspondent,
+        policy: "correspondent".to_owned(),
+        homes: Vec::new(),
+        links: Vec::new(),
+        bindings: Vec::new(),
+        overrides: Vec::new(),
+        routes: Vec::new(),
+        correspondent: Some(CorrespondentDocument {
+            addresses: vec![mobile.correspondent],
+            tunnel: Some(TunnelDocument { name: "mtun0".into(), ifindex: 7, mtu: 1460 }),
+            mobiles: vec![
+                mobile.clone(),
+                BoundMobileDocument {
+                    bid: Some(bid(2)),
+                    care_of: care_of("2001:db8:2::7"),
+                    ..mobile
+                },
+            ],
+        }),
+        ..status()
     }
 }
 
@@ -168,6 +234,7 @@ pub fn agent_status() -> StatusDocument {
         bindings: Vec::new(),
         overrides: Vec::new(),
         mobiles: vec![bus, silent],
+        routes: Vec::new(),
         ..status()
     }
 }

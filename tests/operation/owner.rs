@@ -154,6 +154,8 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
         Request::Bindings {} => Response::Bindings(BindingsDocument {
             bindings: status.bindings.clone(),
             mobiles: status.mobiles.clone(),
+            routes: status.routes.clone(),
+            correspondent: status.correspondent.clone(),
         }),
         Request::Flows { filter, limit } => {
             if let Some(filter) = filter {

@@ -59,7 +59,7 @@ impl Uplink {
     }
 
     /// The same, and every packet carries this mark through the firewall.
-    pub(super) fn open_marked(interface: Option<u32>, mark: Option<u32>) -> io::Result<Self> {
+    pub fn open_marked(interface: Option<u32>, mark: Option<u32>) -> io::Result<Self> {
         // IPPROTO_RAW: every packet comes with its own IPv6 header.
         let socket = sys::socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
         let fd = socket.as_fd();

@@ -32,6 +32,11 @@ pub enum IcmpError {
         /// Octet of the offending packet.
         pointer: u32,
     },
+    /// Unrecognized Next Header type.
+    UnknownHeader {
+        /// Octet of the offending packet that names it.
+        pointer: u32,
+    },
 }
 
 impl IcmpError {
@@ -43,6 +48,7 @@ impl IcmpError {
             Self::PacketTooBig { mtu } => (2, 0, mtu),
             Self::HopLimit => (3, 0, 0),
             Self::ParameterProblem { pointer } => (4, 0, pointer),
+            Self::UnknownHeader { pointer } => (4, 1, pointer),
         }
     }
 

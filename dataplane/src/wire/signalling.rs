@@ -2,8 +2,12 @@
 
 use std::net::Ipv6Addr;
 
-use super::ipv6::{Chain, Header};
+use super::icmpv6::{IcmpError, may_answer};
+use super::ipv6::{Chain, HEADER, Header};
 use super::{MOBILITY_HEADER, home_address, type2};
+
+/// Where the fixed header names what follows it.
+const NEXT_HEADER: usize = 6;
 
 /// What a Mobility Header came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,25 @@ pub fn signalling_packet(
     out
 }
 
+/// The answer of a node that knows no Mobility Header to a packet that carries one (RFC 4443 §3.4);
+/// `None` if the packet is malformed or must not be answered.
+pub fn unknown_header(packet: &[u8]) -> Option<Vec<u8>> {
+    let header = Header::parse(packet)?;
+    let chain = Chain::walk(packet, header.next_header).ok()?;
+    if chain.upper != MOBILITY_HEADER || !may_answer(packet, &header, &chain) {
+        return None;
+    }
+    // Where the header before the last one names it.
+    let (mut pointer, mut next, mut at) = (NEXT_HEADER, header.next_header, HEADER);
+    while at < chain.upper_at && next != MOBILITY_HEADER {
+        (pointer, next) = (at, packet[at]);
+        at += 8 * (1 + usize::from(packet[at + 1]));
+    }
+    let mut out = Vec::new();
+    let error = IcmpError::UnknownHeader { pointer: pointer as u32 };
+    error.emit(header.destination, packet, &mut out).then_some(out)
+}
+
 /// Reads a packet that carries a Mobility Header; `None` for every other packet, for fragments
 /// and for what is malformed. The inverse of [`signalling_packet`].
 pub fn parse_signalling(packet: &[u8]) -> Option<Signalling<'_>> {
@@ -78,4 +101,31 @@ pub fn parse_signalling(packet: &[u8]) -> Option<Signalling<'_>> {
         },
         message: &packet[chain.upper_at..],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_knows_no_mobility_header_points_at_its_number() {
+        let address = |text: &str| text.parse::<Ipv6Addr>().unwrap();
+        let (source, destination) = (address("2001:db8:1::7"), address("2001:db8:c::9"));
+        let home = Some(address("2001:db8:100::42"));
+        for (hao, rh2, pointer) in
+            [(None, None, 6), (home, None, 40), (None, home, 40), (home, home, 64)]
+        {
+            let message = [59, 0, 1, 0, 0, 0, 0, 0];
+            let packet = signalling_packet(source, destination, hao, rh2, &message);
+            let answer = unknown_header(&packet).unwrap();
+            assert_eq!(packet[pointer], MOBILITY_HEADER);
+            assert_eq!(answer[40..42], [4, 1]);
+            assert_eq!(answer[44..48], (pointer as u32).to_be_bytes());
+            assert_eq!(answer[48..], packet, "the whole packet is quoted");
+            assert_eq!(Header::parse(&answer).unwrap().destination, source);
+        }
+        let nobody = signalling_packet(Ipv6Addr::UNSPECIFIED, destination, None, None, &[]);
+        assert_eq!(unknown_header(&nobody), None);
+        assert_eq!(unknown_header(&[]), None);
+    }
 }

@@ -1,7 +1,7 @@
 //! What `mtun monitor` shows, one event a line.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mtun_policy::{
@@ -165,6 +165,45 @@ pub enum Event {
         /// The home network.
         home: HomeName,
     },
+    /// A correspondent holds a binding: packets that the rules send by it go straight.
+    RouteOptimized {
+        /// The home network.
+        home: HomeName,
+        /// The correspondent.
+        correspondent: Ipv6Addr,
+        /// The binding.
+        bid: Bid,
+        /// The link.
+        link: Option<InterfaceName>,
+        /// The care-of address.
+        care_of: CareOfAddress,
+        /// The granted lifetime, in seconds.
+        granted_seconds: u64,
+        /// Whether it held none before; `false` for refreshes.
+        first: bool,
+    },
+    /// Packets that the rules send by a binding take the tunnel again.
+    RouteTunnelled {
+        /// The home network.
+        home: HomeName,
+        /// The correspondent.
+        correspondent: Ipv6Addr,
+        /// The binding.
+        bid: Bid,
+        /// The link.
+        link: Option<InterfaceName>,
+        /// Why, such as `headers eaten`.
+        reason: String,
+    },
+    /// A mobile's bindings at this node as its correspondent changed.
+    CorrespondentChanged {
+        /// Our address.
+        correspondent: Ipv6Addr,
+        /// The mobile.
+        home_address: HomeAddress,
+        /// The care-of addresses that are left.
+        care_of: Vec<CareOfAddress>,
+    },
     /// A home agent's bindings of one mobile changed.
     MobileChanged {
         /// The home network.
@@ -293,6 +332,32 @@ impl fmt::Display for Event {
                 Ok(())
             }
             Self::LeftHome { home } => write!(f, "home {home} is left: its link is used no more"),
+            Self::RouteOptimized {
+                correspondent,
+                bid,
+                link,
+                care_of,
+                granted_seconds,
+                first,
+                ..
+            } => {
+                let over = over(&Some(*bid), link);
+                let what = if *first { "goes straight" } else { "goes on straight" };
+                write!(f, "{over} {what} to {correspondent}: {care_of} for {granted_seconds} s")
+            }
+            Self::RouteTunnelled { correspondent, bid, link, reason, .. } => {
+                let over = over(&Some(*bid), link);
+                write!(f, "{over} takes the tunnel to {correspondent}: {reason}")
+            }
+            Self::CorrespondentChanged { correspondent, home_address, care_of } => {
+                let count = care_of.len();
+                let care_of: Vec<_> = care_of.iter().map(ToString::to_string).collect();
+                write!(f, "mobile {home_address} has {count} bindings at {correspondent}")?;
+                if count > 0 {
+                    write!(f, ": {}", care_of.join(", "))?;
+                }
+                Ok(())
+            }
             Self::MobileChanged { home, home_address, care_of, prefixes } => {
                 let count = care_of.len();
                 let care_of: Vec<_> = care_of.iter().map(ToString::to_string).collect();

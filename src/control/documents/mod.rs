@@ -13,6 +13,7 @@ mod flows;
 mod health;
 mod history;
 mod policy;
+mod routes;
 mod status;
 mod steer;
 
@@ -31,6 +32,7 @@ pub use history::{
 pub use policy::{
     FaultDocument, PolicyAppliedDocument, PolicyDocument, PolicyHomeDocument, RuleDocument,
 };
+pub use routes::{BoundMobileDocument, CorrespondentDocument, RouteDocument, RouteState};
 pub use status::{
     BindingDocument, BindingPhase, BindingsDocument, HomeDocument, LinkDocument, LinkState,
     MobileDocument, QuotaDocument, QuotaLevel, StatusCode, StatusDocument, TunnelDocument,

@@ -11,6 +11,7 @@ use mtun_policy::{
 use serde::{Deserialize, Serialize};
 
 use super::health::Health;
+use super::routes::{CorrespondentDocument, RouteDocument};
 use super::steer::OverrideDocument;
 
 /// The whole state at one moment, health first.
@@ -36,6 +37,12 @@ pub struct StatusDocument {
     pub overrides: Vec<OverrideDocument>,
     /// The mobiles that a home agent knows; empty at a mobile.
     pub mobiles: Vec<MobileDocument>,
+    /// A mobile's care-of addresses at correspondents; empty where routes are not optimized.
+    #[serde(default)]
+    pub routes: Vec<RouteDocument>,
+    /// What this node is to mobiles that talk to it; `null` for nothing.
+    #[serde(default)]
+    pub correspondent: Option<CorrespondentDocument>,
 }
 
 /// The bindings alone.
@@ -45,6 +52,12 @@ pub struct BindingsDocument {
     pub bindings: Vec<BindingDocument>,
     /// The mobiles that a home agent knows; empty at a mobile.
     pub mobiles: Vec<MobileDocument>,
+    /// A mobile's care-of addresses at correspondents; empty where routes are not optimized.
+    #[serde(default)]
+    pub routes: Vec<RouteDocument>,
+    /// What this node is to mobiles that talk to it; `null` for nothing.
+    #[serde(default)]
+    pub correspondent: Option<CorrespondentDocument>,
 }
 
 /// One home network and the tunnel that leads to it.

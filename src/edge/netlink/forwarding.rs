@@ -8,15 +8,18 @@ use ipnet::Ipv6Net;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
 use netlink_packet_route::{AddressFamily, route};
 use rtnetlink::IpVersion;
 
 use super::events::dump_request;
 use super::{Netlink, NetlinkError};
-use crate::edge::routes::{Action, Desired, PROTOCOL, Route, Rule, Selects};
+use crate::edge::routes::{Action, Desired, MARK_OUTER, PROTOCOL, Route, Rule, Selects};
 
 const OURS: RouteProtocol = RouteProtocol::Other(PROTOCOL);
+/// The rule also answers sockets without a source, if its route would give them the rule's own
+/// (`FIB_RULE_FIND_SADDR`).
+const FIND_SOURCE: RuleFlags = RuleFlags::from_bits_retain(1 << 16);
 
 /// How many rules and routes it took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,6 +182,13 @@ fn rule_message(rule: &Rule) -> RuleMessage {
             attributes.push(RuleAttribute::Source(IpAddr::V6(prefix.network())));
             message.header.src_len = prefix.prefix_len();
         }
+        Selects::Own(address) => {
+            attributes.push(RuleAttribute::Source(IpAddr::V6(*address)));
+            message.header.src_len = 128;
+            message.header.flags = FIND_SOURCE;
+            // The mark itself is zero: packets without this bit.
+            attributes.push(RuleAttribute::FwMask(MARK_OUTER));
+        }
         Selects::Oif(name) => attributes.push(RuleAttribute::Oifname(name.clone())),
         Selects::Iif(name) => attributes.push(RuleAttribute::Iifname(name.clone())),
         Selects::Local => attributes.push(RuleAttribute::Iifname("lo".to_owned())),
@@ -205,6 +215,14 @@ fn rule_of(message: &RuleMessage) -> Option<Rule> {
             }
             // How the kernel says that nothing is suppressed.
             RuleAttribute::SuppressPrefixLen(u32::MAX) | RuleAttribute::Protocol(_) => continue,
+            RuleAttribute::FwMask(MARK_OUTER) if message.header.flags.contains(FIND_SOURCE) => {
+                continue;
+            }
+            RuleAttribute::Source(IpAddr::V6(address))
+                if message.header.src_len == 128 && message.header.flags.contains(FIND_SOURCE) =>
+            {
+                Selects::Own(*address)
+            }
             RuleAttribute::Source(IpAddr::V6(address)) => {
                 Selects::From(Ipv6Net::new(*address, message.header.src_len).ok()?)
             }
@@ -293,6 +311,7 @@ mod tests {
         let rules = [
             rule(Selects::From("2001:db8:1::7/128".parse().unwrap()), false),
             rule(Selects::From("2001:db8:100:4200::/56".parse().unwrap()), false),
+            rule(Selects::Own("2001:db8:c::9".parse().unwrap()), false),
             rule(Selects::Oif("wlan0".to_owned()), false),
             rule(Selects::Iif("br-guest".to_owned()), false),
             Rule { table: 254, ..rule(Selects::Local, true) },

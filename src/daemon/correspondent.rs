@@ -1,0 +1,222 @@
+//! What this node is to the mobiles that talk to it: a correspondent, or nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mtun_policy::{CorrespondentPlan, Effective, HomeAddress, StrangerAnswer};
+use mtun_signaling::binding::BindingCacheEntry;
+use mtun_signaling::correspondent::{
+    Correspondent, CorrespondentConfig, CorrespondentEvent, CorrespondentOutput, Pair,
+};
+use mtun_signaling::machine::{Envelope, Machine};
+use mtun_signaling::seed::Seed;
+use mtun_signaling::time::Timestamp;
+
+use super::tunnel::Tunnel;
+
+/// Answers of a node that is no correspondent: at once, and per second in the long run.
+const STRANGERS_AT_ONCE: u32 = 10;
+const STRANGERS_PER_SECOND: u32 = 10;
+
+/// This node as a correspondent.
+#[derive(Debug)]
+pub struct Responder {
+    /// What the policy says of it.
+    pub plan: CorrespondentPlan,
+    /// The interface that packets to bound mobiles enter, if no home has one.
+    pub tunnel: Option<Tunnel>,
+    /// The rules for each mobile: packets go back the way they came.
+    pub reflecting: Arc<Effective>,
+    machine: Correspondent,
+    /// Pairs whose last binding ended: packets know them until no route leads to them.
+    pub leaving: BTreeSet<Pair>,
+}
+
+impl Responder {
+    /// A correspondent without bindings.
+    pub fn new(plan: CorrespondentPlan, tunnel: Option<Tunnel>, seed: Seed) -> Self {
+        Self {
+            machine: Correspondent::new(config(&plan), seed),
+            plan,
+            tunnel,
+            reflecting: Effective::reflecting(),
+            leaving: BTreeSet::new(),
+        }
+    }
+
+    /// Hands an event to the machine and takes what it wants done.
+    pub fn handle(
+        &mut self,
+        now: Timestamp,
+        event: CorrespondentEvent,
+    ) -> Vec<CorrespondentOutput> {
+        self.machine.handle(now, event);
+        self.outputs()
+    }
+
+    /// Lets the machine do what is due and takes what it wants done.
+    pub fn handle_deadline(&mut self, now: Timestamp) -> Vec<CorrespondentOutput> {
+        match self.machine.deadline() {
+            Some(deadline) if deadline <= now.monotonic => {
+                self.machine.handle_deadline(now);
+                self.outputs()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// When something is due.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.machine.deadline()
+    }
+
+    /// Packets of a pair go straight, by which binding nobody says: each counts.
+    pub fn used(&mut self, now: Timestamp, pair: Pair) -> Vec<CorrespondentOutput> {
+        let bids: Vec<_> = self
+            .machine
+            .get(pair)
+            .map_or_else(Vec::new, |entry| entry.bindings.iter().map(|it| it.bid).collect());
+        for bid in bids {
+            self.machine.handle(now, CorrespondentEvent::Used { pair, bid });
+        }
+        self.outputs()
+    }
+
+    /// What is bound.
+    pub fn bindings(&self) -> impl Iterator<Item = (Pair, &BindingCacheEntry)> {
+        self.machine.bindings()
+    }
+
+    /// What is bound for one pair.
+    pub fn get(&self, pair: Pair) -> Option<&BindingCacheEntry> {
+        self.machine.get(pair)
+    }
+
+    /// The home addresses that routes lead to, by our address; without those of `served` homes and
+    /// without our own home addresses, whose packets have their routes already.
+    pub fn routed(
+        &self,
+        served: impl Fn(HomeAddress) -> bool,
+        homes: impl Fn(Ipv6Addr) -> bool,
+    ) -> BTreeMap<Ipv6Addr, BTreeSet<Ipv6Addr>> {
+        let mut bound: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+        for (Pair { correspondent, home_address }, _) in self.machine.bindings() {
+            if !served(home_address) && !homes(correspondent) {
+                bound.entry(correspondent).or_default().insert(home_address.0);
+            }
+        }
+        bound
+    }
+
+    fn outputs(&mut self) -> Vec<CorrespondentOutput> {
+        std::iter::from_fn(|| self.machine.poll()).collect()
+    }
+}
+
+fn config(plan: &CorrespondentPlan) -> CorrespondentConfig {
+    CorrespondentConfig {
+        addresses: plan.addresses.clone(),
+        max_lifetime: plan.max_lifetime,
+        multiple_coa: plan.multiple_coa,
+        max_mobiles: plan.max_mobiles,
+        max_bindings: plan.max_bindings,
+    }
+}
+
+/// How mobiles are answered that take this node for the correspondent that it is not.
+#[derive(Debug)]
+pub struct Strangers {
+    answer: StrangerAnswer,
+    /// Answers that may be sent at once, and when they were counted.
+    left: u32,
+    at: Duration,
+}
+
+impl Strangers {
+    /// Nobody was answered yet.
+    pub fn new(answer: StrangerAnswer) -> Self {
+        Self { answer, left: STRANGERS_AT_ONCE, at: Duration::ZERO }
+    }
+
+    /// The ICMPv6 error for a Mobility Header, if there is to be one: as of a node that knows no
+    /// such header (RFC 4443 §3.4), with the packet as far as it is known.
+    pub fn answer(
+        &mut self,
+        now: Duration,
+        envelope: &Envelope,
+        message: &[u8],
+    ) -> Option<Vec<u8>> {
+        if self.answer == StrangerAnswer::Silent || !self.may_answer(now) {
+            return None;
+        }
+        let packet = mtun_dataplane::wire::signalling_packet(
+            envelope.source,
+            envelope.destination,
+            envelope.home_address.map(|home| home.0),
+            envelope.routing_header.map(|home| home.0),
+            message,
+        );
+        mtun_dataplane::wire::unknown_header(&packet)
+    }
+
+    fn may_answer(&mut self, now: Duration) -> bool {
+        let back = now.saturating_sub(self.at).as_secs();
+        if back > 0 {
+            let back = u32::try_from(back).unwrap_or(u32::MAX);
+            let more = back.saturating_mul(STRANGERS_PER_SECOND);
+            self.left = self.left.saturating_add(more).min(STRANGERS_AT_ONCE);
+            self.at = now;
+        }
+        let may = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        may
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME_TEST_INIT: [u8; 16] = [59, 1, 1, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+    fn envelope() -> Envelope {
+        Envelope::plain("2001:db8:1::7".parse().unwrap(), "2001:db8:c::9".parse().unwrap())
+    }
+
+    #[test]
+    fn silence_is_an_answer() {
+        let now = Duration::from_secs(5);
+        let mut silent = Strangers::new(StrangerAnswer::Silent);
+        assert_eq!(silent.answer(now, &envelope(), &HOME_TEST_INIT), None);
+    }
+
+    #[test]
+    fn an_answer_points_at_the_header_that_nobody_knows() {
+        let mut strangers = Strangers::new(StrangerAnswer::ParameterProblem);
+        let now = Duration::from_secs(5);
+        let answer = strangers.answer(now, &envelope(), &HOME_TEST_INIT).unwrap();
+        let address =
+            |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&answer[at..at + 16]).unwrap());
+        assert_eq!((address(8), address(24)), (envelope().destination, envelope().source));
+        assert_eq!(answer[6], 58);
+        assert_eq!((answer[40], answer[41]), (4, 1), "Parameter Problem, unrecognized Next Header");
+        assert_eq!(answer[44..48], [0, 0, 0, 6], "the Next Header field of the IPv6 header");
+        assert_eq!(answer[48 + 40..], HOME_TEST_INIT);
+    }
+
+    #[test]
+    fn answers_have_a_rate() {
+        let mut strangers = Strangers::new(StrangerAnswer::ParameterProblem);
+        let mut answered = |at: u64| {
+            let now = Duration::from_secs(at);
+            (0..100)
+                .filter(|_| strangers.answer(now, &envelope(), &HOME_TEST_INIT).is_some())
+                .count()
+        };
+        assert_eq!(answered(5), 10);
+        assert_eq!(answered(5), 0);
+        assert_eq!(answered(6), 10);
+    }
+}
