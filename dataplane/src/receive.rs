@@ -35,11 +35,17 @@ pub(crate) struct Arrived<'p> {
     pub header: Header,
     pub chain: Chain,
     pub now: Duration,
-    /// The binding by whose tunnel it came, and at which end we are; `None` if it is no inner
-    /// packet.
-    pub tunnel: Option<(Side, Option<Bid>)>,
+    /// The tunnel it came by; `None` if it is no inner packet.
+    pub tunnel: Option<Tunnel>,
     /// How many packets it is in, itself included.
     pub depth: u8,
+}
+
+/// What is known of the tunnel that an inner packet came by.
+#[derive(Clone, Copy)]
+pub(crate) struct Tunnel {
+    /// The binding.
+    pub bid: Option<Bid>,
 }
 
 impl Engine {
@@ -169,7 +175,7 @@ impl Engine {
         let bid = admitted.binding.bid;
         let for_us = to_home || snapshot.is_own(inner.header.destination);
         if for_us && says_more(&inner) {
-            return self.look_into(arrived, &inner, (admitted.side, bid), out);
+            return self.look_into(arrived, &inner, Tunnel { bid }, out);
         }
         let answer = self.note_in(&inner, bid, Form::Tunnel, packet.len(), *now);
         if to_home {
@@ -183,7 +189,7 @@ impl Engine {
         &self,
         arrived: &Arrived<'_>,
         inner: &Inner,
-        tunnel: (Side, Option<Bid>),
+        tunnel: Tunnel,
         out: &mut Vec<u8>,
     ) -> Result<Verdict, Refusal> {
         let Arrived { snapshot, now, .. } = *arrived;
@@ -209,7 +215,7 @@ impl Engine {
         let verdict = match verdict {
             Err(_) | Ok(Verdict::Ignore(_)) if may_be_the_kernels => {
                 *out = packet;
-                self.note_in(inner, tunnel.1, Form::Tunnel, out.len(), now);
+                self.note_in(inner, tunnel.bid, Form::Tunnel, out.len(), now);
                 return Ok(Verdict::Deliver);
             }
             // An answer would have to go through the tunnel.
@@ -217,7 +223,7 @@ impl Engine {
             Ok(verdict) => verdict,
         };
         if chain.upper == IPV6 {
-            self.note_in(inner, tunnel.1, Form::Tunnel, packet.len(), now);
+            self.note_in(inner, tunnel.bid, Form::Tunnel, packet.len(), now);
         }
         Ok(verdict)
     }

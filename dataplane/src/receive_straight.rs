@@ -18,7 +18,7 @@ use crate::optimized::{Headers, restore};
 use crate::packet::Inner;
 use crate::pairs::Pair;
 use crate::reason::{DropReason, IgnoreReason};
-use crate::receive::Arrived;
+use crate::receive::{Arrived, Tunnel};
 use crate::registration::Registration;
 use crate::snapshot::Snapshot;
 use crate::straight::pair_of;
@@ -84,12 +84,11 @@ impl Engine {
         let ours = near.and_then(|(_, binding)| binding);
         let own = ours.or(far.map(|(_, binding)| binding)).and_then(|binding| binding.bid);
         let (bid, form) = match arrived.tunnel {
-            Some((_, bid)) => (bid, Form::Tunnel),
+            Some(Tunnel { bid }) => (bid, Form::Tunnel),
             None => (own, Form::Optimized),
         };
         if inner.chain.upper == IPV6 {
-            let by = near.map_or(Side::Far, |_| Side::Near);
-            return self.look_into(arrived, &inner, (by, bid), out);
+            return self.look_into(arrived, &inner, Tunnel { bid }, out);
         }
         let answer = self.note_in(&inner, bid, form, out.len(), now);
         if let Some((far, _)) = far {

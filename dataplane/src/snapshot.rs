@@ -162,7 +162,8 @@ pub struct Snapshot {
     /// What correspondents hold of this node's home addresses: the binding update list at them.
     pub optimized: PairTable<Held>,
     /// What mobiles bound at this node as their correspondent; the pair's correspondent is our
-    /// address, and so is the registration's peer.
+    /// address, and so is the registration's peer. A pair without bindings that carry is dropped
+    /// and not sent to the home address, so what has ended has to be taken out.
     pub correspondents: PairTable<Registration>,
     /// The addresses at which this node takes outer packets: care-of addresses of its uplinks,
     /// registered or not yet, and its home agent addresses.

@@ -34,12 +34,12 @@ pub(crate) enum Straight<'s> {
     No,
     /// From one of our home addresses.
     Near {
-        /// Its ends.
-        pair: Pair,
-        /// What the other end holds of our home address.
+        /// The other end.
+        correspondent: Ipv6Addr,
+        /// What it holds of our home address, if the rule lets packets go straight.
         held: Option<&'s Held>,
-        /// Where the other end is, if it is a mobile that is bound at us.
-        far: Option<Ipv6Addr>,
+        /// Itself, if it is a mobile that is bound at us.
+        far: Option<&'s Registration>,
     },
     /// Our own packet to a mobile that is bound at us.
     Far,
@@ -100,7 +100,10 @@ impl<'s> Straight<'s> {
         let Ok(pair) = pair_of(registration, key) else { return Self::No };
         let held = snapshot.optimized.get(&pair);
         let held = held.filter(|_| registration.policy.optimize(rule) != Optimize::Never);
-        Self::Near { pair, held, far: bound_at(snapshot, &pair) }
+        let home_address = HomeAddress(pair.correspondent);
+        let theirs = Pair { home_address, correspondent: pair.home_address.0 };
+        let far = snapshot.correspondents.get(&theirs);
+        Self::Near { correspondent: pair.correspondent, held, far }
     }
 
     /// How a packet is wrapped by this binding; `None` for a care-of address of a family that
@@ -115,21 +118,27 @@ impl<'s> Straight<'s> {
         let peer = registration.peer;
         let home = registration.home_address.0;
         Some(match (side, *self) {
-            (Side::Near, Self::Near { pair, far: Some(far), .. }) if binding.home_link => {
-                Encapsulation::Optimized {
-                    source: home,
-                    destination: far,
-                    home_address: None,
-                    routing_header: Some(pair.correspondent),
+            (Side::Near, Self::Near { correspondent, far, .. }) if binding.home_link => {
+                match far.and_then(there) {
+                    Some(there) => Encapsulation::Optimized {
+                        source: home,
+                        destination: there,
+                        home_address: None,
+                        routing_header: Some(correspondent),
+                    },
+                    None => Encapsulation::Plain,
                 }
             }
             _ if binding.home_link => Encapsulation::Plain,
-            (Side::Near, Self::Near { pair, held: Some(held), far }) if held.takes(binding) => {
+            (Side::Near, Self::Near { correspondent, held: Some(held), far })
+                if held.takes(binding) =>
+            {
+                let there = far.and_then(there);
                 Encapsulation::Optimized {
                     source: care_of,
-                    destination: far.unwrap_or(pair.correspondent),
+                    destination: there.unwrap_or(correspondent),
                     home_address: Some(home),
-                    routing_header: far.map(|_| pair.correspondent),
+                    routing_header: there.map(|_| correspondent),
                 }
             }
             (Side::Near, _) => Encapsulation::Tunnel { source: care_of, destination: peer },
@@ -196,12 +205,10 @@ pub(crate) fn why_not(
     }
 }
 
-/// Where the other end of a pair of ours is, if it is a mobile that is bound at us.
-fn bound_at(snapshot: &Snapshot, pair: &Pair) -> Option<Ipv6Addr> {
-    let theirs =
-        Pair { home_address: HomeAddress(pair.correspondent), correspondent: pair.home_address.0 };
-    let preferred = snapshot.correspondents.get(&theirs)?.preferred()?;
-    match preferred.care_of.0 {
+/// Where a mobile is that is bound at us: at its preferred care-of address, as there is no choice
+/// of its link in the rules for our own.
+fn there(far: &Registration) -> Option<Ipv6Addr> {
+    match far.preferred()?.care_of.0 {
         IpAddr::V6(care_of) => Some(care_of),
         IpAddr::V4(_) => None,
     }
