@@ -142,7 +142,8 @@ fn tunnelled(
         NotStraight::NotHomeAddress => {
             "only packets of the home address go straight to a correspondent".to_owned()
         }
-        NotStraight::Signalling => "signaling of its own".to_owned(),
+        NotStraight::Signalling => "signaling has ways of its own".to_owned(),
+        NotStraight::NeighbourDiscovery => "neighbour discovery concerns one link only".to_owned(),
         NotStraight::Authenticated => {
             "an Authentication Header does not go with another source".to_owned()
         }
