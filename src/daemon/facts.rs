@@ -265,7 +265,8 @@ impl Owner {
     pub(super) fn keep_ledgers(&mut self) {
         self.counted.kept = self.now().monotonic;
         if std::mem::take(&mut self.counted.dirty) {
-            self.ledger.keep(self.ledgers());
+            let ledgers = self.ledgers();
+            self.ledger.keep(ledgers);
         }
     }
 

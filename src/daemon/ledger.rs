@@ -21,7 +21,9 @@ pub type Ledgers = BTreeMap<HomeName, Ledger>;
 /// Writes ledgers down; what it was given last is on the disk once it is dropped.
 #[derive(Debug)]
 pub struct LedgerKeeper {
+    path: PathBuf,
     desk: Arc<Desk>,
+    /// Its thread; none as long as there is nothing to write, as at an agent.
     writer: Option<JoinHandle<()>>,
 }
 
@@ -80,18 +82,24 @@ pub fn read(state: &Path) -> Ledgers {
 }
 
 impl LedgerKeeper {
-    /// Starts the thread.
-    pub fn start(state: &Path) -> std::io::Result<Self> {
-        let (path, desk) = (file(state), Arc::new(Desk::default()));
-        let writer = {
-            let desk = desk.clone();
-            std::thread::Builder::new().name("ledger".to_owned()).spawn(move || write(&path, &desk))
-        };
-        Ok(Self { desk, writer: Some(writer?) })
+    /// A keeper in this state directory that has nothing to write yet.
+    pub fn new(state: &Path) -> Self {
+        Self { path: file(state), desk: Arc::default(), writer: None }
     }
 
     /// Has these written down soon, instead of any that still wait for it.
-    pub fn keep(&self, ledgers: Ledgers) {
+    pub fn keep(&mut self, ledgers: Ledgers) {
+        if self.writer.is_none() {
+            let (path, desk) = (self.path.clone(), self.desk.clone());
+            let thread = std::thread::Builder::new().name("ledger".to_owned());
+            match thread.spawn(move || write(&path, &desk)) {
+                Ok(writer) => self.writer = Some(writer),
+                Err(error) => {
+                    tracing::error!(%error, "cannot start to write down what is counted of quotas");
+                    return;
+                }
+            }
+        }
         self.desk.work().waiting = Some(ledgers);
         self.desk.changed.notify_one();
     }
@@ -162,7 +170,8 @@ mod tests {
     fn what_was_given_last_is_read_by_the_next_run() {
         let scratch = Scratch::new("ledger");
         assert_eq!(read(&scratch.0), Ledgers::new());
-        let keeper = LedgerKeeper::start(&scratch.0).unwrap();
+        let mut keeper = LedgerKeeper::new(&scratch.0);
+        assert!(keeper.writer.is_none(), "nothing to write, no thread");
         for octets in 1..=100 {
             keeper.keep(ledgers(octets));
         }
@@ -174,7 +183,7 @@ mod tests {
     fn a_broken_file_leaves_the_older_generation_and_two_leave_nothing() {
         let scratch = Scratch::new("ledger-broken");
         for octets in [1, 2] {
-            LedgerKeeper::start(&scratch.0).unwrap().keep(ledgers(octets));
+            LedgerKeeper::new(&scratch.0).keep(ledgers(octets));
         }
         let newest = file(&scratch.0);
         let broken: [&[u8]; 4] = [b"", b"{\"acme\":{", b"[1,2]", b"\xff\xfe"];

@@ -139,8 +139,7 @@ impl Owner {
         let policy = in_force.policy.clone();
         let clock = Clock::start().shifted(options.clock_offset);
         let now = clock.now();
-        let ledger = LedgerKeeper::start(&options.state)
-            .context("cannot start to write down what is counted of quotas")?;
+        let ledger = LedgerKeeper::new(&options.state);
         let netlink = Arc::new(Netlink::open()?);
         let mut sysctls = Sysctls::open(Some(options.state.join("sysctl.json")));
         // What a killed run left: its settings first, so that the originals are the true ones.
