@@ -23,7 +23,9 @@
 //! The crate knows the words of `mtun-policy` and nothing of the data plane, and it judges no
 //! flow: which binding carries which packet is decided elsewhere.
 //!
-//! Each role is a feature, `mobile`, `agent` and `correspondent`; all are built by default.
+//! Each role is a feature, `mobile`, `agent` and `correspondent`; all are built by default. With
+//! `words` a role that is left out still has its events, outputs and configuration, and a machine
+//! that nobody can make, so that a program drives what there is without asking.
 //!
 //! Standards: RFC 6275, RFC 3963, RFC 4285, RFC 5648; of RFC 6089 the BID priority.
 
@@ -36,6 +38,8 @@
     )
 )]
 
+#[cfg(feature = "words")]
+mod absent;
 #[cfg(feature = "agent")]
 pub mod agent;
 pub mod auth;
@@ -54,24 +58,42 @@ pub mod sequence;
 pub mod time;
 pub mod wire;
 
-#[cfg(feature = "agent")]
+// A role that is left out lends its words, and the machine itself is not reachable.
+#[cfg(all(feature = "words", not(feature = "agent")))]
+#[path = "agent/mod.rs"]
+mod whole_agent;
+#[cfg(all(feature = "words", not(feature = "correspondent")))]
+#[path = "correspondent/mod.rs"]
+mod whole_correspondent;
+#[cfg(all(feature = "words", not(feature = "mobile")))]
+#[path = "mobile/mod.rs"]
+mod whole_mobile;
+
+#[cfg(all(feature = "words", not(feature = "agent")))]
+pub use absent::agent;
+#[cfg(all(feature = "words", not(feature = "correspondent")))]
+pub use absent::correspondent;
+#[cfg(all(feature = "words", not(feature = "mobile")))]
+pub use absent::mobile;
+
+#[cfg(any(feature = "agent", feature = "words"))]
 pub use agent::{AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent};
 pub use binding::{
     Binding, BindingCache, BindingCacheEntry, BindingUpdateList, BindingUpdateListEntry,
 };
-#[cfg(feature = "correspondent")]
+#[cfg(any(feature = "correspondent", feature = "words"))]
 pub use correspondent::{
     Correspondent, CorrespondentConfig, CorrespondentEvent, CorrespondentNotice,
     CorrespondentOutput, Pair,
 };
 pub use error::{Answer, DecodeError, EncodeError};
 pub use machine::{Envelope, Machine, Transmit};
-#[cfg(feature = "mobile")]
+#[cfg(any(feature = "mobile", feature = "words"))]
 pub use mobile::route_optimization::{
     CorrespondentBinding, Route, RouteOptimization, RouteOptimizationConfig,
     RouteOptimizationEvent, RouteOptimizationNotice, RouteOptimizationOutput,
 };
-#[cfg(feature = "mobile")]
+#[cfg(any(feature = "mobile", feature = "words"))]
 pub use mobile::{MobileConfig, MobileEvent, MobileNode, MobileNotice, MobileOutput};
 pub use registration::{Phase, UnboundReason};
 pub use seed::Seed;

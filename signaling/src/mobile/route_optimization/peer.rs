@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use mtun_policy::Bid;
 
+use super::super::pace::{PACE_WINDOW, Pace};
 use super::plan::Request;
 use super::routability::RoutabilityTest;
 use super::update::Sent;
 use super::{FIRST_REST, MAX_REST, MAX_RO_FAILURE, REFRESH_GUARD};
-use crate::mobile::pace::{PACE_WINDOW, Pace};
 use crate::return_routability::MAX_NONCE_LIFETIME;
 use crate::wire::Status;
 
