@@ -53,6 +53,7 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 say "each role alone"
 for role in mobile agent correspondent; do
     cargo clippy -q -p mtun-signaling --no-default-features --features "$role" --locked -- -D warnings
+    cargo clippy -q -p mtun --no-default-features --features "$role" --locked -- -D warnings
 done
 say "documentation"
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked

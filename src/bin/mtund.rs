@@ -64,7 +64,7 @@ async fn main() -> ExitCode {
         Err(error) => {
             eprintln!("mtund: {error}");
             ExitCode::from(match error {
-                StartError::Policy(_) | StartError::Tests(_) => 2,
+                StartError::Policy(_) | StartError::Tests(_) | StartError::NotBuilt(_) => 2,
                 _ => 4,
             })
         }

@@ -28,6 +28,7 @@ mod optimization;
 mod owner;
 mod preview;
 mod report;
+mod roles;
 mod routes;
 mod served;
 mod signaling;
@@ -41,6 +42,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use owner::Owner;
+pub use roles::NotBuilt;
 pub use start::StartError;
 
 /// What the daemon is started with.

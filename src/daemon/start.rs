@@ -29,6 +29,7 @@ use super::key_store::{KeyError, KeyStore};
 use super::ledger::{self, LedgerKeeper, Ledgers};
 use super::optimization::Optimization;
 use super::owner::{Owner, SignalingCounts};
+use super::roles::{Built, NotBuilt};
 use super::served::AgentHome;
 use super::tunnel::{Plan, Tunnel};
 use crate::control::server::{EVENTS_WAITING, Limits, Server, Settings};
@@ -69,6 +70,9 @@ pub enum StartError {
     /// Its rules look at something that no packet path here can tell.
     #[error("{0}")]
     Fields(String),
+    /// A role that this program was built without.
+    #[error(transparent)]
+    NotBuilt(#[from] NotBuilt),
     /// A key file cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -98,6 +102,7 @@ impl Owner {
         let chosen = Chosen::at_start(&options.policy, &history)?;
         let policy = &*chosen.policy;
         super::answers::file_tests(policy).map_err(StartError::Tests)?;
+        Built::HERE.carries(policy)?;
         fields_can_be_told(policy).map_err(|error| StartError::Fields(error.message))?;
         let keys = KeyStore::read(policy)?;
         std::fs::create_dir_all(&options.state)
