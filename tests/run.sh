@@ -73,6 +73,9 @@ PY
 if [ "$all" = yes ]; then
     say "twenty thousand simulated lives"
     MTUN_SEEDS=20000 cargo test -p mtun-simulation --test seeds --locked
+    say "a thousand deaths of an agent, ten thousand power cuts of its disk"
+    MTUN_KILLS=1000 cargo test --test lab --locked -- kills --nocapture
+    MTUN_CRASHES=10000 cargo test --lib --locked -- store::database
     say "benchmarks"
     cargo bench --locked
 fi
