@@ -16,6 +16,7 @@ mod nested;
 mod optimization;
 mod quota;
 mod restart;
+mod routability;
 mod routers;
 mod scripted;
 mod security;

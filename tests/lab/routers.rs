@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::fixture::{PATIENCE, ipv6};
 use crate::ground::{Ground, KEY, converse, inject, udp};
 use crate::need_lab;
-use crate::scripted::{self, Peer};
+use crate::scripted::{self, Peer, need_scapy};
 use crate::texts::{agent, mobile, networks};
 
 const CN: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9);
@@ -90,16 +90,6 @@ fn twelve_networks_by_name() {
 fn twelve_networks_without_a_name() {
     need_lab!();
     every_network_talks("mode=implicit");
-}
-
-/// Ends the calling test with a message when scripted peers cannot run here.
-macro_rules! need_scapy {
-    () => {
-        if let Err(reason) = scripted::able() {
-            crate::skip::skip(&reason);
-            return;
-        }
-    };
 }
 
 /// What a router says of its prefixes, read by another codec, and that the answers of another

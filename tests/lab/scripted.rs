@@ -89,3 +89,14 @@ pub fn agent(address: Ipv6Addr, key: &[u8], answers: &Value) -> Value {
         "answers": answers,
     })
 }
+
+/// Ends the calling test with a message when scripted peers cannot run here.
+macro_rules! need_scapy {
+    () => {
+        if let Err(reason) = crate::scripted::able() {
+            crate::skip::skip(&reason);
+            return;
+        }
+    };
+}
+pub(crate) use need_scapy;

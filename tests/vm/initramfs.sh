@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Makes the root file system of a test boot.
 #
-# usage: initramfs.sh IMAGE VERSION MODULE MTUNCTL GUEST OUT
+# usage: initramfs.sh IMAGE VERSION GUEST OUT [PROGRAM|MODULE.ko]...
 set -euo pipefail
-image="$1" version="$2" module="$3" mtunctl="$4" guest="$5" out="$6"
+image="$1" version="$2" guest="$3" out="$4"
+shift 4
 tree="$(mktemp -d)"
 trap 'rm -rf "$tree"' EXIT
 mkdir -p "$tree"/{bin,sbin,proc,sys,dev,run,tmp,etc,root,lib/x86_64-linux-gnu,lib64}
@@ -15,13 +16,15 @@ for applet in awk cat cut date dd dmesg env grep head kill ls mkdir mount powero
     sort stat tail timeout touch tr true uname wc; do
     ln -s busybox "$tree/bin/$applet"
 done
-for program in bash ip ping iperf3 ethtool tcpdump kmod setpriv; do
-    path="$(PATH="$PATH:/sbin:/usr/sbin" command -v "$program")"
-    cp -L "$path" "$tree/bin/$program"
-    ldd "$path" | grep -o '/[^ ]*' | while read -r library; do
+program() { # program PATH: with the libraries it needs
+    cp -L "$1" "$tree/bin/$(basename "$1")"
+    { ldd "$1" || true; } | grep -o '/[^ ]*' | while read -r library; do
         mkdir -p "$tree/$(dirname "$library")"
         cp -Ln "$library" "$tree/$library"
     done
+}
+for name in bash ip ping iperf3 ethtool tcpdump kmod setpriv; do
+    program "$(PATH="$PATH:/sbin:/usr/sbin" command -v "$name")"
 done
 # Loaded by name when a thread ends; no dependency shows it.
 cp -L /lib/x86_64-linux-gnu/libgcc_s.so.1 "$tree/lib/x86_64-linux-gnu/"
@@ -29,13 +32,12 @@ for link in modprobe insmod rmmod lsmod modinfo; do
     ln -s kmod "$tree/bin/$link"
 done
 ln -s ../bin/kmod "$tree/sbin/modprobe"
-cp "$mtunctl" "$tree/bin/mtunctl"
 cp "$guest" "$tree/guest.sh"
 
 if [ ! -e "$image/$modules/modules.dep" ]; then
     depmod -b "$image" "$version"
 fi
-for name in veth dummy ip6_tunnel xfrm_user; do
+for name in veth dummy tun ip6_tunnel xfrm_user; do
     modprobe -d "$image" -S "$version" -D "$name" | awk '$1 == "insmod" { print $2 }'
 done | sort -u | while read -r file; do
     target="$tree/$modules/extra/$(basename "${file%.xz}")"
@@ -44,8 +46,18 @@ done | sort -u | while read -r file; do
     *) cp "$file" "$target" ;;
     esac
 done
-cp "$module" "$tree/$modules/extra/"
-strip -g "$tree/$modules/extra/mtun.ko"
+for extra in "$@"; do
+    case "$extra" in
+    *.ko)
+        cp "$extra" "$tree/$modules/extra/"
+        strip -g "$tree/$modules/extra/$(basename "$extra")"
+        ;;
+    *)
+        program "$extra"
+        strip "$tree/bin/$(basename "$extra")"
+        ;;
+    esac
+done
 cp "$image/$modules"/modules.{order,builtin,builtin.modinfo} "$tree/$modules/"
 depmod -b "$tree" "$version"
 
@@ -61,6 +73,7 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mkdir -p /run/netns
+modprobe tun
 ip link set lo up
 echo "note booted $(uname -r) after $(cut -d' ' -f1 /proc/uptime) s"
 bash /guest.sh

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Builds kmod-mtun for Debian's kernels, boots each under emulation and tries the module there.
+# Boots Debian's kernels under emulation: kmod-mtun is built for each of them and tried there, and
+# the packet path of the daemon meets the kernel's own Mobile IPv6.
 #
-#   tests/vm/run.sh              6.1 and 6.12
-#   tests/vm/run.sh 6.1          one of them
+#   tests/vm/run.sh              all of it
+#   tests/vm/run.sh 6.1          the module on one kernel; 6.12 is the other
+#   tests/vm/run.sh straight     route optimization with the kernel as the other end
 #
 # Needs Debian 12 (amd64) and root for apt; what is missing is installed, kernels are downloaded
 # into the target directory and never installed. No KVM: emulation only, so that the outcome does
@@ -12,7 +14,7 @@ here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
 work="${MTUN_VM_DIR:-${CARGO_TARGET_DIR:-$root/target}/vm}"
 limit="${VM_LIMIT:-600}"
-[ $# -gt 0 ] || set -- 6.1 6.12
+[ $# -gt 0 ] || set -- straight 6.1 6.12
 mkdir -p "$work"
 
 say() { printf '== %s\n' "$*"; }
@@ -77,30 +79,56 @@ build() { # build VERSION HEADERS -> mtun.ko
     echo "$tree/mtun.ko"
 }
 
-say "the pure parts, in user space under sanitizers"
-make -s -C "$root/kmod-mtun/selftest" OUT="$work" check
+image_of() { # image_of VERSION -> directory with the kernel, unpacked
+    local image="$work/image-$1"
+    fetch "linux-image-$1" "$image" >&2
+    [ -e "$image/vmlinux" ] ||
+        python3 "$here/vmlinux.py" "$image/boot/vmlinuz-$1" "$image/vmlinux"
+    echo "$image"
+}
 
+module_boot() { # module_boot SERIES: what the module needs to be tried on this kernel
+    local module
+    if [ ! -e "$work/pure" ]; then
+        say "the pure parts, in user space under sanitizers"
+        make -s -C "$root/kmod-mtun/selftest" OUT="$work" check
+        touch "$work/pure"
+    fi
+    module="$(build "$version" "$(headers "$version" "$1")")"
+    make -s -C "$root/kmod-mtun/selftest" OUT="$work" "$work/mtunctl"
+    "$here/initramfs.sh" "$image" "$version" "$here/guest.sh" "$initramfs" "$module" \
+        "$work/mtunctl"
+}
+
+straight_boot() { # what the two ends of an optimized route need
+    local target="${CARGO_TARGET_DIR:-$root/target}"
+    (cd "$root" && cargo build -q --locked --example straight)
+    "$here/initramfs.sh" "$image" "$version" "$here/straight.sh" "$initramfs" \
+        "$target/debug/examples/straight"
+}
+
+rm -f "$work/pure"
 failures=0
-for series in "$@"; do
+for stage in "$@"; do
+    series="$stage"
+    [ "$stage" != straight ] || series=6.1
     version="$(version_of "$series")"
     [ -n "$version" ] || { echo "no kernel $series in the package sources" >&2; exit 1; }
     began=$(date +%s)
-    say "kernel $version"
-    image="$work/image-$version"
-    fetch "linux-image-$version" "$image"
-    module="$(build "$version" "$(headers "$version" "$series")")"
-    make -s -C "$root/kmod-mtun/selftest" OUT="$work" "$work/mtunctl"
-    [ -e "$image/vmlinux" ] || python3 "$here/vmlinux.py" "$image/boot/vmlinuz-$version" \
-        "$image/vmlinux"
-    "$here/initramfs.sh" "$image" "$version" "$module" "$work/mtunctl" "$here/guest.sh" \
-        "$work/initramfs-$series.zst"
+    say "$stage: kernel $version"
+    image="$(image_of "$version")"
+    initramfs="$work/initramfs-$stage.zst"
+    case "$stage" in
+    straight) straight_boot ;;
+    *) module_boot "$series" ;;
+    esac
     built=$(date +%s)
 
-    console="$work/console-$series.log"
+    console="$work/console-$stage.log"
     timeout --foreground -k 5 "$limit" qemu-system-x86_64 \
         -M q35 -accel tcg,thread=multi,tb-size=512 -cpu max,-la57 -smp 2 -m 1024 \
         -display none -serial stdio -monitor none -no-reboot -nic none -vga none \
-        -kernel "$image/vmlinux" -initrd "$work/initramfs-$series.zst" \
+        -kernel "$image/vmlinux" -initrd "$initramfs" \
         -append "console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off audit=0 tsc=reliable" \
         </dev/null >"$console" 2>&1 || true
     grep -aE '^(ok|not ok|goal|note) ' "$console" || true
@@ -114,7 +142,8 @@ for series in "$@"; do
         failures=$((failures + 1))
         tail -n 60 "$console" >&2
     fi
-    say "kernel $version $verdict: build $((built - began)) s, run $(($(date +%s) - built)) s," \
-        "$(grep -ac '^ok ' "$console") ok, $(grep -ac '^not ok ' "$console") not ok"
+    say "$stage, kernel $version $verdict: build $((built - began)) s," \
+        "run $(($(date +%s) - built)) s, $(grep -ac '^ok ' "$console") ok," \
+        "$(grep -ac '^not ok ' "$console") not ok"
 done
 [ "$failures" = 0 ]

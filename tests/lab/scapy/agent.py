@@ -94,7 +94,7 @@ def run(settings):
         if packet[24:40] != octets(settings["address"]):
             continue
         update = Received(packet)
-        if not isinstance(update.header, MIP6MH_BU):
+        if not update.is_a(MIP6MH_BU):
             continue
         bu = update.header
         say(

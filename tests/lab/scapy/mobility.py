@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 import sys
+import time
 
 from scapy.layers import inet6
 from scapy.packet import Raw
@@ -46,6 +47,18 @@ class Wire:
             if kind != socket.PACKET_OUTGOING:
                 yield packet
 
+    def within(self, seconds):
+        """What arrives until so long nothing of interest has come."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.arrivals.settimeout(left)
+            try:
+                packet, (_, _, kind, _, _) = self.arrivals.recvfrom(65536)
+            except TimeoutError:
+                return
+            if kind != socket.PACKET_OUTGOING:
+                yield packet
+
     def send(self, packet):
         self.out.sendto(packet, (text(packet[24:40]), 0))
 
@@ -77,6 +90,10 @@ class Received:
     @property
     def destination(self):
         return self.routed or self.ip.dst
+
+    def is_a(self, kind):
+        """Whether it is of this class of scapy's, and not of one derived from it."""
+        return type(self.header) is kind
 
     def sound(self):
         """Whether the checksum is right."""
