@@ -91,7 +91,7 @@ fn main() -> anyhow::Result<()> {
     let tun = Tun::open(device, usize::from(Ingress::FIRST_NAMED))?;
     let engine = Engine::new(Arc::new(ArcSwap::from_pointee(snapshot)), Settings::default());
     let queue = tun.queues()[0].clone();
-    let lane = Lane { engine: Arc::new(engine), queue, agent: Ipv6Addr::UNSPECIFIED };
+    let lane = Lane { engine: Arc::new(engine), queue, agent: None };
     let lane = Arc::new(lane);
     // Nobody is there to take signaling: it is dropped.
     let (arrivals, _) = mpsc::channel(1);
