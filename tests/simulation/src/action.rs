@@ -4,13 +4,14 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use mtun_policy::{Bid, Ingress};
-use mtun_signaling::{AgentEvent, MobileEvent};
+use mtun_signaling::{AgentEvent, CorrespondentEvent, MobileEvent};
 
 use crate::attacker::host_in;
 use crate::forward::Passed;
 use crate::mobile::{Access, Attachment, Birth};
 use crate::network::{Door, Origin, Quality};
 use crate::packet::{self, Flow, Label};
+use crate::straight::Who;
 use crate::text::{RULES, UPLINKS};
 use crate::world::{EPOCH, World};
 
@@ -18,7 +19,7 @@ use crate::world::{EPOCH, World};
 type Action = fn(&mut World);
 
 /// How often each thing happens, out of the sum.
-const ACTIONS: [(usize, Action); 17] = [
+const ACTIONS: [(usize, Action); 21] = [
     (26, World::wait_a_little),
     (5, World::wait_long),
     (12, World::uplink_appears),
@@ -35,6 +36,10 @@ const ACTIONS: [(usize, Action); 17] = [
     (3, World::clock_jumps),
     (8, World::mobile_nests),
     (16, World::traffic),
+    (6, World::conversation),
+    (3, World::headers_are_eaten),
+    (2, World::correspondent_restarts),
+    (2, World::correspondent_is_reconfigured),
     (18, World::attack),
 ];
 
@@ -117,6 +122,7 @@ impl World {
         let priority = (bid.get() * 10) as u8;
         self.mobile_event(mobile, MobileEvent::CareOfUp { bid, priority, care_of });
         self.mobiles[mobile].publish(self.now);
+        self.follow(mobile);
         self.witness_mobile(mobile);
     }
 
@@ -126,6 +132,7 @@ impl World {
         if uplink.attached.take().is_some() {
             self.mobile_event(mobile, MobileEvent::CareOfDown { bid });
             self.mobiles[mobile].publish(self.now);
+            self.follow(mobile);
             self.witness_mobile(mobile);
         }
     }
@@ -200,6 +207,12 @@ impl World {
 
     fn restart_mobile(&mut self, mobile: usize, birth: &Birth) {
         self.mobiles[mobile].restart(birth);
+        self.mobiles[mobile].begin_straight(self.now, &mut self.random);
+        // A number that was too old for a correspondent may be new after those of the next life;
+        // what it refused then is no replay.
+        let responders = self.correspondents.iter_mut().filter_map(|it| it.responder.as_mut());
+        let answering = self.mobiles.iter_mut().filter_map(|it| it.responder.as_mut());
+        responders.chain(answering).for_each(|it| it.seen.clear());
         // The kernel's addresses are still there.
         let bids: Vec<Bid> = self.mobiles[mobile].uplinks.keys().copied().collect();
         for bid in bids {
@@ -304,12 +317,11 @@ impl World {
                 0 => {
                     let number = self.random.below(self.correspondents.len());
                     let destination = self.address_of(mobile, inside);
-                    let correspondent = &self.correspondents[number];
-                    let (source, link) = (correspondent.address, correspondent.link);
+                    let source = self.correspondents[number].address;
                     let flow = Flow { source, destination, tcp, ports };
                     let packet = packet::data(flow, self.label(), filler);
                     self.coverage.count("traffic: to a mobile");
-                    self.route(link, false, packet, Passed::FRESH);
+                    self.host_sends(number, packet, Passed::FRESH);
                 }
                 1 => {
                     let peer = self.random.below(self.mobiles.len());
@@ -325,6 +337,56 @@ impl World {
                 }
             }
         }
+    }
+
+    /// A mobile and another node talk for a while, so that the route becomes worth optimizing.
+    fn conversation(&mut self) {
+        self.coverage.count("event: conversation");
+        let mobile = self.random.below(self.mobiles.len());
+        let peer = self.random.below(self.mobiles.len());
+        let destination = match self.random.below(4) {
+            0 => self.mobiles[peer].home_address(),
+            it => self.correspondents[it / 3].address,
+        };
+        let port = self.random.pick(&[22, 443, 443]);
+        for _ in 0..6 + self.random.below(10) {
+            self.ask(mobile, false, destination, true, (41_000, port), 0);
+            let pause = self.random.milliseconds(1_200);
+            self.run_until(self.now + Duration::from_millis(pause));
+        }
+    }
+
+    /// A firewall appears on an uplink, or goes.
+    fn headers_are_eaten(&mut self) {
+        let (mobile, bid) = self.any_uplink();
+        self.coverage.count("event: headers eaten");
+        let uplink = self.mobiles[mobile].uplinks.get_mut(&bid).expect("every BID has an uplink");
+        uplink.eats = !uplink.eats;
+        let eats = uplink.eats;
+        self.tell(|| format!("mobile {mobile}: uplink {bid} eats headers: {eats}"));
+    }
+
+    fn correspondent_restarts(&mut self) {
+        self.coverage.count("event: correspondent restarts");
+        let number = self.random.below(self.correspondents.len());
+        self.tell(|| format!("correspondent {number} restarts"));
+        let base = self.base();
+        self.correspondents[number].restart(self.now, base, &mut self.random);
+        self.witness_correspondent(Who::Host(number));
+    }
+
+    fn correspondent_is_reconfigured(&mut self) {
+        self.coverage.count("event: correspondent reconfigured");
+        let number = self.random.below(self.correspondents.len());
+        let (multiple_coa, max_bindings) = (self.random.chance(700), self.random.pick(&[1, 2, 4]));
+        let now = self.now;
+        let Some(responder) = &mut self.correspondents[number].responder else { return };
+        (responder.config.multiple_coa, responder.config.max_bindings) =
+            (multiple_coa, max_bindings);
+        responder.shaken = now;
+        let event = CorrespondentEvent::Reconfigure(responder.config.clone());
+        self.correspondent_event(Who::Host(number), event);
+        self.witness_correspondent(Who::Host(number));
     }
 
     /// The home address, or a host behind a router.
@@ -376,6 +438,7 @@ impl World {
             for uplink in mobile.uplinks.values_mut() {
                 (uplink.up, uplink.down, uplink.cut) =
                     (Quality::GOOD, Quality::GOOD, (false, false));
+                uplink.eats = false;
             }
         }
         self.untangle();

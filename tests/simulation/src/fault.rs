@@ -34,13 +34,17 @@ pub enum Fault {
     MobileBelievesAnybody,
     /// The mobile tells the agent of nothing that ends.
     MobileLeavesSilently,
+    /// The mobile goes on sending straight by bindings that ended at a correspondent.
+    RoutePublishesNoEnd,
+    /// The correspondent goes on sending straight to bindings that ended.
+    CorrespondentPublishesNoEnd,
     /// Routers remove the limit of further encapsulations.
     RouterWithoutLimit,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::AgentForgetsSequence,
         Self::AgentBelievesAnybody,
         Self::AgentForgetsBindings,
@@ -54,6 +58,8 @@ impl Fault {
         Self::MobileRepeatsSequence,
         Self::MobileBelievesAnybody,
         Self::MobileLeavesSilently,
+        Self::RoutePublishesNoEnd,
+        Self::CorrespondentPublishesNoEnd,
         Self::RouterWithoutLimit,
     ];
 }

@@ -3,14 +3,15 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use mtun_dataplane::{PathId, Verdict, wire};
+use mtun_dataplane::{IgnoreReason, PathId, Verdict, wire};
 use mtun_policy::{Bid, Ingress};
-use mtun_signaling::Envelope;
+use mtun_signaling::{CorrespondentEvent, Envelope};
 
 use crate::fault::Fault;
 use crate::mobile::Access;
 use crate::network::{Door, Flying, Origin, Passage, Quality, flip, said};
 use crate::packet::{self, Layer};
+use crate::straight::Who;
 use crate::world::World;
 
 /// Who complains about packets that lead nowhere.
@@ -54,7 +55,7 @@ impl World {
         let Some(attachment) = uplink.attached else {
             return self.coverage.count("packet: for an uplink that is down");
         };
-        let cut = uplink.cut.0;
+        let cut = uplink.cut.0 || uplink.eats && self.is_eaten(mobile, &packet);
         match attachment.access {
             Access::Internet => self.route(uplink.up, cut, packet, passed),
             Access::Behind(router) => {
@@ -95,6 +96,12 @@ impl World {
     fn carry(&mut self, passage: Passage, door: Door, mut packet: Vec<u8>, passed: Passed) {
         let hops = passed.hops.saturating_add(1);
         self.witness_hops(hops, &packet);
+        if let Door::Uplink(mobile, bid) = door
+            && self.mobiles[mobile].uplinks[&bid].eats
+            && self.is_eaten(mobile, &packet)
+        {
+            return self.coverage.count("link: headers eaten");
+        }
         if self.network.len() >= MOST_FLYING {
             return self.coverage.count("link: overflow");
         }
@@ -117,6 +124,17 @@ impl World {
         for delay in fate {
             self.network.launch(self.now + delay, door, packet.clone(), hops, origin);
         }
+    }
+
+    /// Whether a firewall that knows nothing of mobility would lose this packet of a mobile; what it
+    /// has with its agent passes.
+    fn is_eaten(&self, mobile: usize, packet: &[u8]) -> bool {
+        let agent = self.mobiles[mobile].home.agent.0;
+        packet::layers(packet).first().is_some_and(|it| {
+            (it.home_address.is_some() || it.routing_header.is_some())
+                && it.source != agent
+                && it.destination != agent
+        })
     }
 
     /// A router says that there is no way on, now and then.
@@ -148,7 +166,7 @@ impl World {
         if let Some(agent) = self.agents.iter().position(|it| it.address() == destination) {
             return Some(Door::Agent(agent));
         }
-        let known = |it: &crate::world::Host| it.address == destination;
+        let known = |it: &crate::correspondent::Host| it.address == destination;
         if let Some(number) = self.correspondents.iter().position(known) {
             return Some(Door::Correspondent(number));
         }
@@ -187,23 +205,34 @@ impl World {
                 self.witness_delivered_to_mobile(mobile, packet, &out, passed);
                 self.mobile_delivers(mobile, out, passed);
             }
-            Verdict::Signalling { source, destination, home_address, routing_header, .. } => {
+            Verdict::Signalling {
+                source,
+                destination,
+                home_address,
+                routing_header,
+                tunnelled,
+            } => {
                 let envelope = envelope(source, destination, home_address, routing_header);
-                self.mobile_reads(mobile, envelope, out, passed);
+                self.mobile_reads(mobile, tunnelled, envelope, out, passed);
             }
-            Verdict::SignallingFailed { source, destination, .. } => {
+            Verdict::SignallingFailed { source, destination, kind, code } => {
                 self.coverage.count("mobile: signalling failed");
-                self.mobile_unreachable(mobile, source, destination);
+                let unknown_header = (kind, code) == (4, 1);
+                self.mobile_unreachable(mobile, source, destination, unknown_header);
             }
             Verdict::Ignore(reason) => self.coverage.count(format!("mobile ignores: {reason}")),
             Verdict::Drop(reason) => self.coverage.count(format!("mobile drops: {reason}")),
-            Verdict::UnknownBinding { .. } => self.coverage.count("mobile: unknown binding"),
+            Verdict::UnknownBinding { source, home_address, destination } => {
+                self.coverage.count("mobile: unknown binding");
+                self.unknown_binding(Who::Mobile(mobile), source, destination, home_address);
+            }
             Verdict::Reject { reason, .. } => {
                 self.coverage.count(format!("mobile rejects: {reason}"));
                 self.leave(mobile, bid, out, passed);
             }
             other => panic!("inbound never says {other:?}"),
         }
+        self.mobile_notes(mobile);
     }
 
     /// What was unwrapped goes to the mobile itself or into its network.
@@ -288,6 +317,7 @@ impl World {
             }
             other => panic!("outbound never says {other:?} under these rules"),
         }
+        self.mobile_notes(mobile);
     }
 
     fn leave_by(&mut self, mobile: usize, path: PathId, out: &[u8], passed: Passed) {
@@ -392,17 +422,122 @@ impl World {
     }
 
     fn correspondent_receives(&mut self, number: usize, packet: &[u8], passed: Passed) {
+        let who = Who::Host(number);
+        let it = &self.correspondents[number];
+        if it.responder.is_none() {
+            return self.host_without_mobility(number, packet, passed);
+        }
+        let mut out = Vec::new();
+        let verdict = it.engine.inbound(PathId::ROUTED, packet, it.base + self.now, &mut out);
+        match verdict {
+            Verdict::Deliver => {
+                self.coverage.count("correspondent: taken straight");
+                self.witness_straight_in(who, packet, &out);
+                self.host_answers(number, &out, passed);
+            }
+            Verdict::Signalling { source, destination, home_address, routing_header, .. } => {
+                let envelope = envelope(source, destination, home_address, routing_header);
+                self.correspondent_reads(who, envelope, out, passed);
+            }
+            Verdict::UnknownBinding { source, home_address, destination } => {
+                self.coverage.count("correspondent: unknown binding");
+                self.unknown_binding(who, source, destination, home_address);
+            }
+            Verdict::Ignore(IgnoreReason::NotTunnelled) => {
+                self.host_answers(number, packet, passed)
+            }
+            Verdict::Reject { reason, .. } => {
+                self.coverage.count(format!("correspondent rejects: {reason}"));
+                let link = self.correspondents[number].link;
+                self.route(link, false, out, passed);
+            }
+            Verdict::Ignore(reason) => {
+                self.coverage.count(format!("correspondent ignores: {reason}"));
+            }
+            Verdict::Drop(reason) => {
+                self.coverage.count(format!("correspondent drops: {reason}"));
+            }
+            Verdict::SignallingFailed { .. } => {
+                self.coverage.count("correspondent: signalling failed");
+            }
+            other => panic!("a correspondent never says {other:?}"),
+        }
+        self.host_notes(number);
+    }
+
+    /// A node that knows no Mobility Header says so, and takes no Home Address option.
+    fn host_without_mobility(&mut self, number: usize, packet: &[u8], passed: Passed) {
+        let link = self.correspondents[number].link;
+        let layers = packet::layers(packet);
+        let Some(layer) = layers.first() else { return };
+        if layer.is_signalling() || layer.home_address.is_some() {
+            self.coverage.count("host: knows no mobility");
+            let code = if layer.home_address.is_some() { 2 } else { 1 };
+            let error = packet::icmp_error(layer.destination, 4, code, 6, packet);
+            return self.route(
+                link,
+                false,
+                error,
+                Passed { hops: passed.hops, origin: Origin::Honest },
+            );
+        }
+        self.host_answers(number, packet, passed);
+    }
+
+    /// A correspondent answers a question, straight if it can.
+    fn host_answers(&mut self, number: usize, packet: &[u8], passed: Passed) {
         self.host_receives(None, packet, passed);
         let layers = packet::layers(packet);
-        let Some(layer) = layers.first().filter(|it| it.home_address.is_none()) else { return };
+        let Some(layer) = layers.first() else { return };
         let Some((flow, label)) = packet::labelled(packet, layer) else { return };
         if label.echo || flow.destination != self.correspondents[number].address {
             return;
         }
         self.coverage.count("correspondent: answers");
         let answer = packet::data(flow.mirrored(), packet::Label { echo: true, ..label }, 0);
-        let link = self.correspondents[number].link;
-        self.route(link, false, answer, Passed { origin: Origin::Honest, ..passed });
+        self.host_sends(number, answer, Passed::FRESH);
+    }
+
+    /// A correspondent sends; to mobiles that are bound, by its packet loop.
+    pub fn host_sends(&mut self, number: usize, packet: Vec<u8>, passed: Passed) {
+        let it = &self.correspondents[number];
+        let link = it.link;
+        let Some(destination) = packet::address(&packet, 24) else { return };
+        let pair = mtun_dataplane::Pair {
+            home_address: mtun_policy::HomeAddress(destination),
+            correspondent: it.address,
+        };
+        if it.published.load().correspondents.get(&pair).is_none() {
+            return self.route(link, false, packet, passed);
+        }
+        let mut out = Vec::new();
+        match it.engine.outbound(Ingress::LOCAL, &packet, it.base + self.now, &mut out) {
+            Verdict::Send { .. } => {
+                self.coverage.count("correspondent: sent straight");
+                let sent: Vec<Vec<u8>> = wire::packets(&out).map(<[u8]>::to_vec).collect();
+                for packet in sent {
+                    self.witness_straight_out(Who::Host(number), &packet);
+                    self.route(link, false, packet, passed);
+                }
+            }
+            Verdict::Answer(reason) | Verdict::Drop(reason) => {
+                self.coverage.count(format!("correspondent refuses: {reason}"));
+            }
+            other => panic!("a correspondent never says {other:?}"),
+        }
+        self.host_notes(number);
+    }
+
+    fn unknown_binding(
+        &mut self,
+        who: Who,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        home_address: Ipv6Addr,
+    ) {
+        let home_address = mtun_policy::HomeAddress(home_address);
+        let event = CorrespondentEvent::UnknownBinding { source, destination, home_address };
+        self.correspondent_event(who, event);
     }
 
     /// A host takes a packet: a correspondent, a mobile, or one of the network behind a router.

@@ -10,10 +10,16 @@ use mtun_policy::steering::{Fact, Steering};
 use mtun_policy::{Bid, Effective, Home, MobileNetworkPrefix, Policy};
 use mtun_signaling::auth::SecurityAssociation;
 use mtun_signaling::binding::BindingUpdateList;
-use mtun_signaling::{Machine, MobileConfig, MobileNode, NtpTime, Phase, Timestamp};
+use mtun_signaling::{
+    Machine, MobileConfig, MobileNode, NtpTime, Phase, RouteOptimization, RouteOptimizationConfig,
+    Timestamp,
+};
 
+use crate::correspondent::{Responder, seed};
 use crate::network::Quality;
 use crate::publish::{self, PathFacts, Published};
+use crate::random::Random;
+use crate::straight::Optimizer;
 use crate::text::{MobileText, UPLINKS};
 
 /// Flows that an engine of the simulation remembers.
@@ -43,6 +49,8 @@ pub struct Uplink {
     pub down: Quality,
     /// It loses what leaves, and what arrives, without saying so.
     pub cut: (bool, bool),
+    /// It loses what has a Home Address option or a type 2 routing header, but for the agent's.
+    pub eats: bool,
 }
 
 /// An acknowledged binding, as the mobile knows it.
@@ -93,6 +101,10 @@ pub struct Mobile {
     pub outstanding: Option<(u16, Option<NtpTime>, Ipv6Addr)>,
     /// When updates left, the last second's.
     pub sent: VecDeque<Duration>,
+    /// Route optimization, if its policy has it.
+    pub optimizer: Option<Optimizer>,
+    /// Its answers to mobiles that talk to it, if it is to give any.
+    pub responder: Option<Responder>,
     pub acknowledged: BTreeMap<Option<Bid>, Acknowledged>,
     /// Every address that was ever had under a BID.
     pub owned: BTreeSet<(Bid, Ipv6Addr)>,
@@ -134,8 +146,8 @@ impl Mobile {
     pub fn new(agent: usize, text: MobileText, key: SecurityAssociation, birth: &Birth) -> Self {
         let policy = text.policy();
         let home = policy.homes.first().expect("a mobile has a home").clone();
-        let down =
-            Uplink { attached: None, up: Quality::GOOD, down: Quality::GOOD, cut: (false, false) };
+        let (up, down, cut, eats) = (Quality::GOOD, Quality::GOOD, (false, false), false);
+        let down = Uplink { attached: None, up, down, cut, eats };
         let bids = (1..=UPLINKS).filter_map(Bid::new);
         let parts = Parts::new(&policy, &home, &key, birth);
         Self {
@@ -158,6 +170,8 @@ impl Mobile {
             sequence: None,
             outstanding: None,
             sent: VecDeque::new(),
+            optimizer: None,
+            responder: None,
             acknowledged: BTreeMap::new(),
             owned: BTreeSet::new(),
             seen: HashSet::new(),
@@ -178,6 +192,22 @@ impl Mobile {
         self.sent.clear();
         self.acknowledged.clear();
         self.seen.clear();
+    }
+
+    /// Begins to optimize routes and to answer others, as its text says.
+    pub fn begin_straight(&mut self, now: Duration, random: &mut Random) {
+        self.optimizer = self.home.route_optimization.map(|plan| {
+            let config = RouteOptimizationConfig {
+                home_address: self.home.address,
+                lifetime: plan.lifetime,
+                multiple_coa: self.home.register.multiple_coa,
+                max_correspondents: plan.max_correspondents,
+            };
+            Optimizer::new(RouteOptimization::new(config, seed(random)))
+        });
+        if let Some(responder) = &mut self.responder {
+            responder.restart(now, random);
+        }
     }
 
     /// Goes over to another rule set.
@@ -221,8 +251,10 @@ impl Mobile {
     /// When something is due, on the world's clock.
     pub fn deadline(&self) -> Option<Duration> {
         let node = self.node.deadline();
-        let due = [node, self.steering.deadline(), self.reevaluate].into_iter().flatten().min()?;
-        Some(due.saturating_sub(self.base))
+        let straight = self.optimizer.as_ref().and_then(Optimizer::deadline);
+        let answers = self.responder.as_ref().and_then(|it| it.machine.deadline());
+        let due = [node, self.steering.deadline(), self.reevaluate, straight, answers];
+        Some(due.into_iter().flatten().min()?.saturating_sub(self.base))
     }
 
     /// Whether steering has something to do.

@@ -10,7 +10,8 @@ use mtun_policy::HomeAddress;
 use mtun_signaling::wire::iana::mh;
 use mtun_signaling::wire::{self, Message};
 use mtun_signaling::{
-    AgentEvent, AgentOutput, Envelope, Machine, MobileEvent, MobileNotice, MobileOutput, Transmit,
+    AgentEvent, AgentOutput, Envelope, Machine, MobileEvent, MobileNotice, MobileOutput,
+    RouteOptimizationEvent, Transmit,
 };
 
 use crate::agent::Agent;
@@ -18,6 +19,7 @@ use crate::fault::Fault;
 use crate::forward::Passed;
 use crate::mobile::{Acknowledged, v6};
 use crate::network::Origin;
+use crate::straight::Who;
 use crate::world::World;
 
 /// How old a message may be that a node without memory believes: the tolerance of its timestamps,
@@ -46,6 +48,8 @@ impl World {
         } else if it.reevaluate.is_some_and(|at| at <= now.monotonic) {
             it.reevaluate = it.engine.reevaluate(now.monotonic);
         }
+        self.optimizer_timer(mobile);
+        self.correspondent_timer(Who::Mobile(mobile));
         self.witness_mobile(mobile);
     }
 
@@ -92,6 +96,7 @@ impl World {
         }
         if changed {
             self.mobiles[mobile].publish(self.now);
+            self.follow(mobile);
         }
     }
 
@@ -124,10 +129,15 @@ impl World {
     pub fn mobile_reads(
         &mut self,
         mobile: usize,
+        tunnelled: bool,
         envelope: Envelope,
-        mut message: Vec<u8>,
+        message: Vec<u8>,
         passed: Passed,
     ) {
+        let Some(message) = self.straight_to(mobile, tunnelled, envelope, message, passed) else {
+            return;
+        };
+        let mut message = message;
         self.count_message("mobile", &envelope, &message, passed.origin);
         self.tell(|| {
             format!("mobile {mobile} <- {} {}", passed.origin.word(), text(&envelope, &message))
@@ -149,8 +159,41 @@ impl World {
         self.witness_mobile(mobile);
     }
 
-    /// An ICMPv6 error quotes an update.
-    pub fn mobile_unreachable(&mut self, mobile: usize, source: Ipv6Addr, destination: Ipv6Addr) {
+    /// Gives a message of route optimization to whom it is for; any other comes back.
+    fn straight_to(
+        &mut self,
+        mobile: usize,
+        tunnelled: bool,
+        envelope: Envelope,
+        message: Vec<u8>,
+        passed: Passed,
+    ) -> Option<Vec<u8>> {
+        match message.get(2) {
+            Some(&(mh::HOME_TEST_INIT | mh::CARE_OF_TEST_INIT | mh::BINDING_UPDATE)) => {
+                self.correspondent_reads(Who::Mobile(mobile), envelope, message, passed);
+                None
+            }
+            _ if envelope.source == self.mobiles[mobile].home.agent.0 => Some(message),
+            _ => {
+                self.optimizer_reads(mobile, tunnelled, envelope, message, passed);
+                None
+            }
+        }
+    }
+
+    /// An ICMPv6 error quotes a message of ours.
+    pub fn mobile_unreachable(
+        &mut self,
+        mobile: usize,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        unknown_header: bool,
+    ) {
+        if unknown_header {
+            self.coverage.count("route: unsupported");
+            let event = RouteOptimizationEvent::Unsupported { correspondent: destination };
+            self.optimizer_event(mobile, event);
+        }
         let it = &self.mobiles[mobile];
         let mut uplinks = it.uplinks.iter();
         let with =
@@ -266,7 +309,14 @@ impl World {
         self.witness_agent(agent);
     }
 
-    fn count_message(&mut self, who: &str, envelope: &Envelope, message: &[u8], origin: Origin) {
+    /// Counts who read what, and with which status.
+    pub fn count_message(
+        &mut self,
+        who: &str,
+        envelope: &Envelope,
+        message: &[u8],
+        origin: Origin,
+    ) {
         let kind = match wire::receive(envelope, message) {
             Ok(Message::BindingAcknowledgement(acknowledgement)) => {
                 for bid in acknowledgement.options.bids() {
@@ -347,7 +397,7 @@ impl World {
 
 /// Whether a message must change nothing: forged, altered, or read before; or from a time of which
 /// this life of the node can know nothing.
-fn is_powerless(origin: Origin, known: bool, born: Duration, believable: Duration) -> bool {
+pub fn is_powerless(origin: Origin, known: bool, born: Duration, believable: Duration) -> bool {
     match origin {
         Origin::Forged | Origin::Altered => true,
         Origin::Replayed(at) => known || at + believable < born,
@@ -378,7 +428,7 @@ pub fn packet_of(envelope: &Envelope, message: &[u8]) -> Vec<u8> {
     )
 }
 
-fn digest(envelope: &Envelope, message: &[u8]) -> u64 {
+pub fn digest(envelope: &Envelope, message: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     (envelope.source, envelope.destination).hash(&mut hasher);
     (envelope.upper_source(), envelope.upper_destination()).hash(&mut hasher);
@@ -406,7 +456,7 @@ fn self_cache(agent: &Agent, home_address: HomeAddress) -> String {
 }
 
 /// A message for people.
-fn text(envelope: &Envelope, message: &[u8]) -> String {
+pub fn text(envelope: &Envelope, message: &[u8]) -> String {
     let Envelope { source, destination, .. } = envelope;
     let what = match wire::receive(envelope, message) {
         Ok(Message::BindingUpdate(update)) => {

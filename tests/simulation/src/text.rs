@@ -18,6 +18,8 @@ pub struct MobileText {
     pub explicit: bool,
     /// Lifetime to ask for, in seconds.
     pub lifetime: u32,
+    /// Whether routes are optimized, for this many correspondents.
+    pub optimize: Option<u16>,
     /// Which of the rule sets.
     pub rules: usize,
 }
@@ -52,6 +54,9 @@ impl MobileText {
         // The reader refuses bulk without several care-of addresses.
         let bulk = *bulk && *multiple_coa;
         let mode = if self.explicit { "explicit" } else { "implicit" };
+        let optimize = self.optimize.map_or(String::new(), |most| {
+            format!("route-optimization traffic lifetime=\"60s\" correspondents={most}")
+        });
         let links: String = (1..=UPLINKS)
             .map(|bid| format!("interface \"u{bid}\" {{ bid {bid}; priority {} }}\n", bid * 10))
             .collect();
@@ -66,6 +71,7 @@ home "home" {{
     address "{home_address}/64"
     {network}
     register lifetime="{lifetime}s" multiple-coa=#{multiple_coa} bulk=#{bulk} mode={mode}
+    {optimize}
     security "sa"
 }}
 security "sa" {{ auth-option spi=0x1001 algorithm=hmac-sha256 key-file="key" }}
@@ -154,6 +160,7 @@ mod tests {
                     bulk: router,
                     explicit: router,
                     lifetime: 60,
+                    optimize: router.then_some(4),
                 };
                 assert_eq!(mobile.policy().homes.len(), 1);
                 let agent = AgentText {

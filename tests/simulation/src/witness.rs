@@ -18,6 +18,7 @@ use crate::forward::Passed;
 use crate::mobile::{FLOWS, is_bound, v6};
 use crate::network::{LONGEST_FLIGHT, Origin};
 use crate::packet::{self, Layer};
+use crate::straight::Who;
 use crate::text::UPLINKS;
 use crate::world::World;
 
@@ -115,6 +116,16 @@ impl World {
             }
             return;
         }
+        if let Some(home) = outer.home_address.filter(|_| !outer.is_tunnel()) {
+            let correspondent = outer.routing_header.unwrap_or(outer.destination);
+            let bound = it.optimizer.as_ref().is_some_and(|optimizer| {
+                optimizer.bindings().contains(&(correspondent, bid, outer.source))
+            });
+            if !bound || home != it.home_address() || care_of.is_some_and(|it| it != outer.source) {
+                self.astray(format!("mobile {mobile} sends {outer:?} straight by {bid}"));
+            }
+            return;
+        }
         let Some(inner) = layers.get(1) else {
             return self.astray(format!("mobile {mobile} sends {outer:?} in the plain"));
         };
@@ -174,6 +185,7 @@ impl World {
         out: &[u8],
         _: Passed,
     ) {
+        self.witness_straight_in(Who::Mobile(mobile), packet, out);
         let it = &self.mobiles[mobile];
         let entries = it.node.update_list().entries;
         for (outer, inner) in peeled(packet, out) {
@@ -181,6 +193,49 @@ impl World {
             if !ours || outer.source != it.home.agent.0 || !it.owns(inner.destination) {
                 return self.astray(format!("mobile {mobile} unwraps {outer:?} around {inner:?}"));
             }
+        }
+    }
+
+    /// I1 for what comes straight, with a Home Address option: bound to this care-of address.
+    pub fn witness_straight_in(&mut self, who: Who, packet: &[u8], out: &[u8]) {
+        let layers = packet::layers(packet);
+        let taken = layers.len().saturating_sub(packet::layers(out).len());
+        for layer in layers.into_iter().take(taken + 1) {
+            let at = match who {
+                Who::Host(number) => self.correspondents[number].address,
+                Who::Mobile(number) => self.mobiles[number].home_address(),
+            };
+            // What a router passes on is not its own.
+            if let Who::Mobile(number) = who
+                && layer.destination != at
+                && !self.mobiles[number].own().contains(&layer.destination)
+            {
+                continue;
+            }
+            if let Some(home) = layer.home_address
+                && !self.is_bound_at(who, home, at, layer.source)
+            {
+                self.astray(format!("{who:?} believes {layer:?}"));
+            }
+            if let (Some(named), Who::Mobile(number)) = (layer.routing_header, who) {
+                let entries = self.mobiles[number].node.update_list().entries;
+                let ours = entries.iter().any(|it| v6(it.care_of) == Some(layer.destination));
+                if named != at || !ours && layer.destination != at {
+                    self.astray(format!("{who:?} follows {layer:?}"));
+                }
+            }
+        }
+    }
+
+    /// I1 for what leaves straight with a routing header: to a care-of address that is bound.
+    pub fn witness_straight_out(&mut self, who: Who, packet: &[u8]) {
+        let layers = packet::layers(packet);
+        let Some(layer) = layers.first() else { return };
+        let right = layer
+            .routing_header
+            .is_some_and(|home| self.is_bound_at(who, home, layer.source, layer.destination));
+        if !right {
+            self.astray(format!("{who:?} sends {layer:?} straight"));
         }
     }
 

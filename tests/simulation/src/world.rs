@@ -9,23 +9,18 @@ use mtun_signaling::auth::{Algorithm, Secret, SecurityAssociation};
 
 use crate::agent::Agent;
 use crate::attacker::Attacker;
+use crate::correspondent::{Host, Responder};
 use crate::coverage::Coverage;
 use crate::fault::Fault;
 use crate::mobile::{Birth, Mobile};
 use crate::network::{Network, Quality};
 use crate::random::Random;
+use crate::straight::Who;
 use crate::text::{AgentText, MobileText, RULES};
 use crate::witness::Violation;
 
 /// Time of day when every world begins, in seconds of the Unix clock.
 pub const EPOCH: u64 = 1_790_000_000;
-
-/// A node that answers what it is asked, and no more.
-#[derive(Debug)]
-pub struct Host {
-    pub address: Ipv6Addr,
-    pub link: Quality,
-}
 
 /// Everything.
 #[derive(Debug)]
@@ -114,12 +109,19 @@ impl World {
         }
         for (number, (agent, text)) in texts.into_iter().enumerate() {
             let birth = world.birth();
-            world.mobiles.push(Mobile::new(agent, text, key(1 + number as u8), &birth));
+            let mut mobile = Mobile::new(agent, text, key(1 + number as u8), &birth);
+            let home = mobile.home_address();
+            let random = &mut world.random;
+            mobile.responder = random.chance(500).then(|| Responder::new(home, random));
+            mobile.begin_straight(Duration::ZERO, random);
+            world.mobiles.push(mobile);
         }
         for number in 0..2 {
             let address = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9 + number);
-            let link = Quality::any(&mut world.random);
-            world.correspondents.push(Host { address, link });
+            let base = world.base();
+            let responds = number == 0;
+            let host = Host::new(address, base, responds, &mut world.random);
+            world.correspondents.push(host);
         }
         world
     }
@@ -135,6 +137,7 @@ impl World {
             bulk: random.chance(750),
             explicit: random.chance(500),
             lifetime: random.pick(&[20, 60, 120]),
+            optimize: random.chance(700).then(|| random.pick(&[1, 4])),
             rules: random.below(RULES.len()),
         };
         (agent, text)
@@ -183,7 +186,11 @@ impl World {
             let arrival = self.network.next();
             let mobiles = self.mobiles.iter().map(Mobile::deadline);
             let agents = self.agents.iter().map(Agent::deadline);
-            let timer = mobiles.chain(agents).flatten().min();
+            let hosts = self.correspondents.iter().map(|it| {
+                let deadline = it.responder.as_ref()?.machine.deadline()?;
+                Some(deadline.saturating_sub(it.base))
+            });
+            let timer = mobiles.chain(agents).chain(hosts).flatten().min();
             let Some(next) = [arrival, timer].into_iter().flatten().min() else { break };
             if next > end {
                 break;
@@ -213,6 +220,9 @@ impl World {
                     self.stuck(format!("mobile {mobile}"));
                 }
             }
+        }
+        for number in 0..self.correspondents.len() {
+            self.correspondent_timer(Who::Host(number));
         }
         for agent in 0..self.agents.len() {
             if self.agents[agent].deadline().is_some_and(|at| at <= self.now) {

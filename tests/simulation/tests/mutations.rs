@@ -8,7 +8,7 @@ use mtun_simulation::{Fault, Invariant, live};
 const PATIENCE: u64 = 500;
 
 /// The fault and the invariants that are about it.
-const CAUGHT: [(Fault, &[Invariant]); 14] = [
+const CAUGHT: [(Fault, &[Invariant]); 16] = [
     (Fault::AgentForgetsSequence, &[OnlyAuthentic, AcknowledgedSurvives]),
     (Fault::AgentBelievesAnybody, &[OnlyAuthentic, OneOwner]),
     (Fault::AgentForgetsBindings, &[AcknowledgedSurvives, TablesAgree]),
@@ -22,6 +22,8 @@ const CAUGHT: [(Fault, &[Invariant]); 14] = [
     (Fault::MobileRepeatsSequence, &[SequenceRises]),
     (Fault::MobileBelievesAnybody, &[OnlyAuthentic]),
     (Fault::MobileLeavesSilently, &[TablesAgree]),
+    (Fault::RoutePublishesNoEnd, &[TablesAgree]),
+    (Fault::CorrespondentPublishesNoEnd, &[TablesAgree]),
     (Fault::RouterWithoutLimit, &[NoLoop]),
 ];
 
