@@ -127,7 +127,7 @@ impl RouteOptimization {
             peer.single = true;
             self.notice(RouteOptimizationNotice::OneCareOfOnly { correspondent });
         }
-        if peer.single || peer.overwrite {
+        if peer.single || sent.replaces {
             for other in peer.bids().into_iter().filter(|&other| other != bid) {
                 self.unbind(correspondent, peer, other, Unoptimized::Superseded);
                 peer.entries.entry(other).and_modify(Entry::ended);
@@ -144,7 +144,10 @@ impl RouteOptimization {
         entry.unanswered = 0;
         entry.rest = Rest::default();
         entry.held_until = Some(expires);
-        if expires <= now {
+        // One that left later and replaces everything may have ended this binding before its
+        // acknowledgement is read. It is asked for again.
+        let replaced = |later: &Sent| later.replaces && is_newer(later.sequence, sent.sequence);
+        if expires <= now || peer.outstanding.iter().any(replaced) {
             return;
         }
         let care_of = sent.care_of;

@@ -22,6 +22,8 @@ pub(super) const HEAD_START: Duration = Duration::from_secs(1);
 pub(super) struct Sent {
     pub request: Request,
     pub sequence: u16,
+    /// Whether it replaces all bindings that the correspondent holds.
+    pub replaces: bool,
     pub lifetime: Lifetime,
     /// When it left: lifetimes count from here (RFC 6275 §11.7.3).
     pub at: Duration,
@@ -100,6 +102,8 @@ impl RouteOptimization {
         peer.outstanding.push(Sent {
             request,
             sequence,
+            replaces: peer.overwrite && matches!(request, Request::Register { .. })
+                || matches!(request, Request::Plain { .. }),
             lifetime,
             at: now,
             timer,
