@@ -286,13 +286,15 @@ impl World {
     /// An uplink is plugged into the network behind a mobile router.
     fn mobile_nests(&mut self) {
         let (mobile, bid) = self.any_uplink();
-        let router = self.random.below(self.mobiles.len());
-        if router == mobile || self.mobiles[router].prefix().is_none() {
+        let others = (0..self.mobiles.len()).filter(|&it| it != mobile);
+        let routers: Vec<_> = others.filter(|&it| self.mobiles[it].prefix().is_some()).collect();
+        if routers.is_empty() {
             return;
         }
+        let router = self.random.pick(&routers);
         self.coverage.count("event: nested");
         self.attach(mobile, bid, Access::Behind(router));
-        if self.mobiles[mobile].prefix().is_some() && self.random.chance(300) {
+        if self.mobiles[mobile].prefix().is_some() && self.random.chance(400) {
             // Each behind the other as soon as both are registered: nothing may go round.
             self.run_until(self.now + Duration::from_secs(2));
             self.coverage.count("event: nested in a circle");

@@ -320,7 +320,8 @@ impl World {
         self.mobile_notes(mobile);
     }
 
-    fn leave_by(&mut self, mobile: usize, path: PathId, out: &[u8], passed: Passed) {
+    /// What a packet loop wrote leaves by one path.
+    pub fn leave_by(&mut self, mobile: usize, path: PathId, out: &[u8], passed: Passed) {
         let bid = Bid::new(path.0).expect("a mobile's paths are its BIDs");
         for packet in wire::packets(out) {
             self.leave(mobile, bid, packet.to_vec(), passed);

@@ -26,7 +26,6 @@ mod correspondent;
 mod coverage;
 mod fault;
 mod forward;
-mod held;
 mod mobile;
 mod network;
 mod packet;

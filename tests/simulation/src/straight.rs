@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use mtun_dataplane::{Held, HeldBinding, RouteNote};
-use mtun_policy::{Bid, Ingress};
+use mtun_policy::Bid;
 use mtun_signaling::correspondent::Pair;
 use mtun_signaling::wire::{self, Message};
 use mtun_signaling::{
@@ -17,11 +17,9 @@ use mtun_signaling::{
 use crate::correspondent::Responder;
 use crate::fault::Fault;
 use crate::forward::Passed;
-use crate::held;
 use crate::mobile::{is_bound, v6};
 use crate::network::LONGEST_FLIGHT;
-use crate::packet;
-use crate::publish::Published;
+use crate::publish::{self, Published};
 use crate::signalling::{digest, is_powerless, packet_of, text};
 use crate::witness::Invariant;
 use crate::world::World;
@@ -141,7 +139,7 @@ impl World {
                             self.route(link, false, packet, Passed::FRESH);
                         }
                         Who::Mobile(mobile) => {
-                            self.mobile_sends(mobile, Ingress::LOCAL, &packet, Passed::FRESH);
+                            self.mobile_signals(mobile, None, &packet);
                         }
                     }
                 }
@@ -178,7 +176,7 @@ impl World {
         if registration.is_none() && self.fault == Fault::CorrespondentPublishesNoEnd {
             return;
         }
-        held::publish_correspondent(&published, pair, registration);
+        publish::publish_correspondent(&published, pair, registration);
     }
 
     /// A Mobility Header for a correspondent's machine.
@@ -340,18 +338,20 @@ impl World {
     }
 
     fn optimizer_transmits(&mut self, mobile: usize, route: Route, packet: Vec<u8>) {
-        let it = &self.mobiles[mobile];
         match route {
             Route::Path(bid) => self.leave(mobile, bid, packet, Passed::FRESH),
-            Route::Tunnel(bid) => {
-                let attached = it.uplinks[&bid].attached;
-                let Some(care_of) = attached.map(|at| at.care_of) else {
-                    return self.stuck(format!("mobile {mobile}: a test by no uplink"));
-                };
-                let wrapped = packet::wrapped(care_of, it.home.agent.0, &packet);
-                self.leave(mobile, bid, wrapped, Passed::FRESH);
-            }
-            Route::Home => self.stuck(format!("mobile {mobile} is not at home")),
+            Route::Tunnel(bid) => self.mobile_signals(mobile, Some(bid), &packet),
+            Route::Home => self.mobile_signals(mobile, None, &packet),
+        }
+    }
+
+    /// A message from the home address goes through the tunnel without asking the rules.
+    fn mobile_signals(&mut self, mobile: usize, bid: Option<Bid>, packet: &[u8]) {
+        let it = &self.mobiles[mobile];
+        let mut out = Vec::new();
+        match it.engine.outbound_signalling(it.home.address, bid, packet, &mut out) {
+            Ok(path) => self.leave_by(mobile, path, &out, Passed::FRESH),
+            Err(reason) => self.coverage.count(format!("route: signalling dropped, {reason}")),
         }
     }
 
@@ -359,7 +359,7 @@ impl World {
         let it = &self.mobiles[mobile];
         let Some(optimizer) = &it.optimizer else { return };
         let held = optimizer.held(correspondent);
-        held::publish_held(&it.published, it.home.address, correspondent, held);
+        publish::publish_held(&it.published, it.home.address, correspondent, held);
     }
 
     /// A message of a correspondent for a mobile's route optimization.
@@ -431,10 +431,11 @@ impl World {
                     let last = optimizer.and_then(|it| it.wanted.get_mut(&pair.correspondent));
                     last.into_iter().for_each(|last| *last = now);
                 } else {
-                    let pair = held::pair_here(pair);
+                    let pair = publish::pair_here(pair);
                     let entry = self.responder(who).and_then(|it| it.machine.get(pair));
-                    let bids = entry.map(|it| it.bindings.iter().map(|it| it.bid).collect());
-                    for bid in bids.unwrap_or(Vec::new()) {
+                    let bids: Option<Vec<_>> =
+                        entry.map(|it| it.bindings.iter().map(|it| it.bid).collect());
+                    for bid in bids.unwrap_or_default() {
                         self.correspondent_event(who, CorrespondentEvent::Used { pair, bid });
                     }
                 }
@@ -449,7 +450,7 @@ impl World {
             }
             RouteNote::Unreachable { pair, care_of, .. } => {
                 self.coverage.count("route: unreachable");
-                let (pair, care_of) = (held::pair_here(pair), care_of.into());
+                let (pair, care_of) = (publish::pair_here(pair), care_of.into());
                 self.correspondent_event(who, CorrespondentEvent::Unreachable { pair, care_of });
             }
             RouteNote::Refused(pair) => {
@@ -584,7 +585,7 @@ fn bound(
     pair: Pair,
     entry: &mtun_signaling::binding::BindingCacheEntry,
 ) -> mtun_dataplane::Registration {
-    held::bound(pair, entry, mtun_policy::Effective::reflecting(), 1500)
+    publish::bound(pair, entry, mtun_policy::Effective::reflecting(), |_| 1500)
 }
 
 fn held_by(responder: &Responder) -> Vec<(Pair, mtun_signaling::binding::BindingCacheEntry)> {
