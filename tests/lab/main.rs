@@ -16,6 +16,7 @@ mod nested;
 mod optimization;
 mod quota;
 mod restart;
+mod roles;
 mod routability;
 mod routers;
 mod scripted;
