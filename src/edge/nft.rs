@@ -20,6 +20,7 @@
 //!         meta l4proto { 41, 135 }        drop    tunnelled packets, Mobility Header
 //!         rt type 2                       drop    type 2 routing header
 //!         ip6 nexthdr 60 @nh,368,8 0xc9   drop    Home Address option in its usual place
+//!         ip6 nexthdr 0 exthdr dst exists drop    the option behind hop-by-hop options
 //!         frag nexthdr { 41, 43, 60, 135 } drop   fragments of these
 //!     }
 //!     chain passing {                     forward
@@ -279,6 +280,11 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         take(vec![
             is(header("nexthdr"), json!(60)),
             is(json!({ "payload": { "base": "nh", "offset": 368, "len": 8 } }), json!(0xc9)),
+        ]),
+        // Where it stands behind hop-by-hop options nobody can say; few packets have both headers.
+        take(vec![
+            is(header("nexthdr"), json!(0)),
+            is(json!({ "exthdr": { "name": "dst" } }), json!(true)),
         ]),
         take(vec![is(extension("frag", "nexthdr"), of(&[41, 43, 60, 135]))]),
         // req MR-13 (RFC 3963 §9).

@@ -40,6 +40,9 @@ fn kinds(destination: &str) -> Vec<(&'static str, Vec<u8>)> {
             of(60, &[options(135, 0xc9), vec![59, 0, 6, 0, 0, 0, 0, 0]].concat())
         }),
         ("type 2 routing header", of(43, &type_2_routing())),
+        ("home address option behind hop-by-hop options", {
+            of(0, &[vec![60, 0, 1, 4, 0, 0, 0, 0], options(59, 0xc9)].concat())
+        }),
         ("first fragment of a tunnelled packet", of(44, &fragment)),
         ("last fragment of a tunnelled packet", of(44, &later_fragment)),
     ]
