@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::hash::Hash;
 use std::net::Ipv6Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -52,8 +52,8 @@ const KEPT: usize = 1024;
 /// same place the later one counts.
 const PLACES: usize = 1024;
 
-/// How often the same is said.
-const EVERY: Duration = Duration::from_secs(1);
+/// The part of a word that tells the second: twelve days.
+const SECONDS: u64 = (1 << 20) - 1;
 
 /// TCP packets without an answer, and for how long, until they count as eaten.
 const EATEN_PACKETS: u32 = 5;
@@ -62,16 +62,15 @@ const EATEN_AFTER: Duration = Duration::from_secs(2);
 /// A binding that nobody used for so long is watched anew.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
-/// The last note of one place, and when it was said.
-type Said = Option<(RouteNote, Duration)>;
-
 /// What traffic told and nobody has read yet.
 #[derive(Debug)]
 pub(crate) struct Notes {
     ring: Mutex<VecDeque<RouteNote>>,
     /// Whether the ring holds anything.
     fresh: AtomicBool,
-    said: Box<[Mutex<Said>]>,
+    /// For each place the last note's hash and the second in which it was said: packets of a pair
+    /// that goes on read one word.
+    said: Box<[AtomicU64]>,
     watched: Box<[Mutex<Option<Watched>>]>,
     hasher: ahash::RandomState,
 }
@@ -93,7 +92,7 @@ impl Notes {
         Self {
             ring: Mutex::default(),
             fresh: AtomicBool::new(false),
-            said: (0..PLACES).map(|_| Mutex::default()).collect(),
+            said: (0..PLACES).map(|_| AtomicU64::new(0)).collect(),
             watched: (0..PLACES).map(|_| Mutex::default()).collect(),
             hasher,
         }
@@ -112,18 +111,16 @@ impl Notes {
 
     /// Whether it would be said now.
     pub fn is_due(&self, note: &RouteNote, now: Duration) -> bool {
-        let place = self.said[self.place(note)].lock().unwrap_or_else(PoisonError::into_inner);
-        place.is_none_or(|(same, at)| same != *note || now.saturating_sub(at) >= EVERY)
+        let (place, word) = self.word(note, now);
+        place.load(Ordering::Relaxed) != word
     }
 
-    /// Says it, unless it was said a moment ago.
+    /// Says it, unless it was said in this second.
     pub fn say(&self, note: RouteNote, now: Duration) {
-        let mut place = self.said[self.place(&note)].lock().unwrap_or_else(PoisonError::into_inner);
-        match *place {
-            Some((same, at)) if same == note && now.saturating_sub(at) < EVERY => return,
-            _ => *place = Some((note, now)),
+        let (place, word) = self.word(&note, now);
+        if place.load(Ordering::Relaxed) == word || place.swap(word, Ordering::Relaxed) == word {
+            return;
         }
-        drop(place);
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         if ring.len() < KEPT {
             ring.push_back(note);
@@ -163,6 +160,13 @@ impl Notes {
         if let Some(watched) = place.as_mut().filter(|it| it.of == of) {
             watched.settled = true;
         }
+    }
+
+    /// Where a note is remembered, and as what.
+    fn word(&self, note: &RouteNote, now: Duration) -> (&AtomicU64, u64) {
+        let hash = self.hasher.hash_one(note);
+        let second = (now.as_secs() + 1) & SECONDS;
+        (&self.said[hash as usize % PLACES], hash & !SECONDS | second)
     }
 
     fn place(&self, of: &impl Hash) -> usize {

@@ -2,6 +2,10 @@
 
 mod support;
 
+use mtun_dataplane::wire::packets;
+use mtun_policy::HomeAddress;
+use proptest::prelude::*;
+
 use mtun_dataplane::{Direction, DropReason, Form, IgnoreReason, PathId, RouteNote, Verdict};
 use support::*;
 
@@ -116,5 +120,65 @@ fn a_routing_header_leads_home_from_a_care_of_address_or_nowhere() {
     for (what, packet, want) in cases {
         assert_eq!(mobile.inbound(&packet), want, "{what}");
         assert!(mobile.out.is_empty(), "{what}");
+    }
+}
+
+/// The same world with this MTU on every link of both.
+fn narrowed(mtu: u16) -> (Node, Node) {
+    let (mut near, mut far) = (optimizing(), correspondent());
+    let mut home = near.updates.get(HomeAddress(v6(HOME))).unwrap().clone();
+    home.bindings.iter_mut().for_each(|binding| binding.mtu = mtu);
+    near.updates = near.updates.with(home);
+    let mut bound = far.correspondents.get(&pair(HOME, PEER)).unwrap().clone();
+    bound.bindings.iter_mut().for_each(|binding| binding.mtu = mtu);
+    far.correspondents = far.correspondents.with(pair(HOME, PEER), bound);
+    (Node::new(near), Node::new(far))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever headers a packet has and however narrow the way is: what the other end delivers is
+    /// what was sent, and on the way nothing is larger than the way.
+    #[test]
+    fn every_packet_arrives_as_it_was(
+        up in any::<bool>(),
+        mtu in 1280..1400u16,
+        headers in prop::sample::subsequence(vec![0u8, 60], 0..=2),
+        padding in prop::collection::vec(0..8u8, 2),
+        length in 8..1400usize,
+        marks in any::<[u8; 3]>(),
+        backwards in any::<bool>(),
+    ) {
+        let (source, destination) = if up { (HOME, PEER) } else { (PEER, HOME) };
+        let mut payload = Vec::new();
+        for (place, &units) in headers.iter().enumerate().map(|(at, _)| (at, &padding[at])) {
+            let next = headers.get(place + 1).copied().unwrap_or(17);
+            payload.extend_from_slice(&[next, units, 1, 4 + units * 8]);
+            payload.resize(payload.len() + 4 + usize::from(units) * 8, 0);
+        }
+        payload.extend_from_slice(&[0x13, 0x88, 0, 53]);
+        payload.resize(payload.len() + length - 4, 0xa5);
+        let first = headers.first().copied().unwrap_or(17);
+        let mut packet = raw(v6(source), v6(destination), first, &payload);
+        packet[1..4].copy_from_slice(&marks);
+        let (mut near, mut far) = narrowed(mtu);
+        let (from, to) = if up { (&mut near, &mut far) } else { (&mut far, &mut near) };
+        let room = usize::from(mtu) - 24;
+        let verdict = from.outbound(&packet);
+        if packet.len() > room.max(1280) {
+            prop_assert_eq!(verdict, Verdict::Answer(DropReason::TooBig));
+            return Ok(());
+        }
+        prop_assert!(matches!(verdict, Verdict::Send { .. }), "{:?}", verdict);
+        let mut pieces: Vec<_> = packets(&from.out).map(<[u8]>::to_vec).collect();
+        prop_assert_eq!(pieces.len() > 1, packet.len() > room);
+        prop_assert!(pieces.iter().all(|piece| piece.len() <= usize::from(mtu)));
+        if backwards {
+            pieces.reverse();
+        }
+        let verdicts: Vec<_> = pieces.iter().map(|piece| to.inbound(piece)).collect();
+        prop_assert_eq!(*verdicts.last().expect("it was sent"), Verdict::Deliver);
+        prop_assert_eq!(&to.out, &packet);
     }
 }

@@ -107,7 +107,8 @@ fn packet_sockets_see_what_the_firewall_keeps_from_the_kernel() {
         assert_eq!(ready, [0], "only {} packets seen", seen.len());
         while let Some(received) = socket.recv(&mut buffer).unwrap() {
             let packet = &buffer[received.packet];
-            if packet[6] != 58 {
+            let is_ours = packet[24..40] == kinds[0].1[24..40];
+            if is_ours && packet[6] != 58 {
                 seen.push(packet.to_vec());
             }
         }

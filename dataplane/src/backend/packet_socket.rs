@@ -23,7 +23,8 @@ const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 const PACKET_HOST: u32 = 0;
 
 /// Next headers that can concern us, in the fixed IPv6 header.
-const NEXT_HEADERS: [u32; 6] = [
+const NEXT_HEADERS: [u32; 7] = [
+    0,   // hop-by-hop options in front of any of these
     41,  // IPv6: a tunnelled packet
     43,  // routing header: type 2
     44,  // fragment of any of these
