@@ -79,7 +79,7 @@ pub fn home(
             usable: registered && facts.is_some_and(|facts| facts.attached && facts.usable),
             attached: facts.is_some_and(|facts| facts.attached),
             metered: facts.is_some_and(|facts| facts.metered),
-            home_link: false,
+            home_link: entry.home_link,
             mtu: facts.map_or(1280, |facts| facts.mtu),
             rtt: facts.and_then(|facts| facts.figures.rtt),
             jitter: facts.and_then(|facts| facts.figures.jitter),

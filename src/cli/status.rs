@@ -109,7 +109,10 @@ fn links(document: &StatusDocument, page: &mut Page) {
                 Cell::toned(state, tone),
                 Cell::or(link.bid, "none"),
                 Cell::new(link.priority),
-                Cell::or(link.care_of, "none"),
+                match link.home_link {
+                    true => Cell::new("home link"),
+                    false => Cell::or(link.care_of, "none"),
+                },
                 Cell::or(link.router, "none"),
                 Cell::or(link.reason.as_ref(), "none"),
             ]

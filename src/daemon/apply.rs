@@ -18,11 +18,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtun_policy::{Home, HomeName, Interface, Policy};
-use mtun_signaling::mobile::MobileEvent;
 use tokio::sync::{oneshot, watch};
 
 use super::history::Coming;
-use super::owner::Owner;
+use super::owner::{Attached, Owner};
 use super::texts::PolicyTexts;
 use crate::control::documents::{
     Event, PolicyAppliedDocument, PolicyCause, PolicyConfirmedDocument, PolicyHistoryDocument,
@@ -30,6 +29,7 @@ use crate::control::documents::{
 };
 use crate::control::protocol::PolicySource;
 use crate::control::{ControlError, ErrorCode, Response};
+use mtun_signaling::mobile::MobileEvent;
 
 /// The longest trial.
 const TRIAL_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -395,28 +395,22 @@ impl Owner {
         self.watch_octets();
         self.publish_homes();
         self.want_named();
-        for event in reordered {
-            self.tell_homes(event);
-        }
+        self.attached.extend(reordered);
+        self.tell_attached();
         // Who applies a policy has changed something, here or at an agent.
         self.tell_homes(MobileEvent::AskAgain);
         self.routes_dirty = true;
     }
 
     /// Attached links whose priority differs under this policy, to be registered anew.
-    fn reordered(&self, policy: &Policy) -> Vec<MobileEvent> {
+    fn reordered(&self, policy: &Policy) -> Vec<Attached> {
         let changed = |interface: &&Interface| {
             let known = self.policy.interface(interface.name.as_str());
             known.is_some_and(|known| known.priority != interface.priority)
         };
         let event = |interface: &Interface| {
-            let attachment = self.links.get(&interface.name)?.state.as_ref().ok()?;
-            let care_of = attachment.care_of.into();
-            Some(MobileEvent::CareOfUp {
-                bid: interface.bid?,
-                priority: interface.priority,
-                care_of,
-            })
+            let attachment = self.links.get(&interface.name)?.state.as_ref().ok()?.clone();
+            Some(Attached { bid: interface.bid?, priority: interface.priority, attachment })
         };
         policy.interfaces.iter().filter(changed).filter_map(event).collect()
     }

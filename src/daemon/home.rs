@@ -11,6 +11,7 @@ use mtun_signaling::mobile::{MobileConfig, MobileEvent, MobileNode, MobileOutput
 use mtun_signaling::time::Timestamp;
 
 use super::facts::Told;
+use super::homecoming::Homecoming;
 use super::optimization::Optimization;
 use super::tunnel::Tunnel;
 
@@ -46,6 +47,8 @@ pub struct MobileHome {
     pub granted: BTreeMap<Option<Bid>, Granted>,
     /// The generation last published.
     pub generation: u64,
+    /// How it stands on its home link.
+    pub homecoming: Homecoming,
     /// Whether the machine has said that it stopped.
     pub stopped: bool,
 }
@@ -71,6 +74,7 @@ impl MobileHome {
             reevaluate: None,
             granted: BTreeMap::new(),
             generation: 0,
+            homecoming: Homecoming::default(),
             stopped: false,
         }
     }
@@ -92,11 +96,14 @@ impl MobileHome {
         }
     }
 
-    /// When something is due: for the machines, for steering or for flows without packets.
+    /// When something is due: for the machines, for steering, for flows without packets or on the
+    /// home link.
     pub fn deadline(&self) -> Option<Duration> {
         let optimization = self.optimization.as_ref().and_then(Optimization::deadline);
-        let due = [self.node.deadline(), optimization, self.steering.deadline(), self.reevaluate];
-        due.into_iter().flatten().min()
+        let home_link = self.homecoming.deadline();
+        let steering = [self.steering.deadline(), self.reevaluate];
+        let due = steering.into_iter().chain([self.node.deadline(), optimization, home_link]);
+        due.flatten().min()
     }
 
     /// Whether no correspondent holds a binding that it could be told to end.

@@ -8,7 +8,7 @@ use mtun_dataplane::backend::{BreakoutLink, Uplink};
 use mtun_policy::{CareOfAddress, InterfaceName, Role};
 use mtun_signaling::mobile::MobileEvent;
 
-use super::owner::{ADDRESSES_KEPT, Access, LinkRecord, Owner};
+use super::owner::{ADDRESSES_KEPT, Access, Attached, LinkRecord, Owner};
 use crate::control::documents::Event;
 use crate::edge::movement::{LinkEvent, Movement};
 use crate::metrics::HandoverReason;
@@ -191,30 +191,56 @@ impl Owner {
         match state {
             // Registered once rules, routes and firewall are ready for the answer.
             Ok(attachment) => {
-                let care_of = CareOfAddress::from(attachment.care_of);
                 let priority = interface.priority;
-                self.remember_address(attachment.care_of);
-                self.attached.push(MobileEvent::CareOfUp { bid, priority, care_of });
+                if !attachment.home_links.contains(&attachment.care_of) {
+                    self.remember_address(attachment.care_of);
+                }
+                self.attached.retain(|waiting| waiting.bid != bid);
+                self.attached.push(Attached { bid, priority, attachment });
             }
             Err(_) => {
-                self.attached.retain(|event| {
-                    !matches!(event, MobileEvent::CareOfUp { bid: waiting, .. } if *waiting == bid)
-                });
+                self.attached.retain(|waiting| waiting.bid != bid);
+                self.neighbourhoods.remove(&name);
                 self.tell_homes(MobileEvent::CareOfDown { bid });
                 self.handed_over(cause, now.monotonic);
             }
         }
     }
 
+    /// Registers the uplinks that came up, once the kernel is ready for them; where one is on the
+    /// home link, that is told instead.
+    pub(super) fn tell_attached(&mut self) {
+        for Attached { bid, priority, attachment } in std::mem::take(&mut self.attached) {
+            let link_layer_address = self.listen_at_home(&attachment);
+            for home in 0..self.homes.len() {
+                let is_home = attachment.home_links.contains(&self.homes[home].home.address.0);
+                let event = if is_home {
+                    let link_layer_address = link_layer_address.clone();
+                    MobileEvent::HomeLinkUp { bid, priority, link_layer_address }
+                } else if attachment.home_links.contains(&attachment.care_of) {
+                    // Some other home's link, where it has no address of its own.
+                    MobileEvent::CareOfDown { bid }
+                } else {
+                    MobileEvent::CareOfUp { bid, priority, care_of: attachment.care_of.into() }
+                };
+                self.tell_home(home, event);
+            }
+        }
+    }
+
     /// Hands an event to every home.
     pub(super) fn tell_homes(&mut self, event: MobileEvent) {
-        let now = self.now();
         for home in 0..self.homes.len() {
-            let outputs = self.homes[home].handle(now, event.clone());
-            // The snapshot first: packets leave a dead path before anything else happens.
-            self.publish_home(home);
-            self.mobile_outputs(home, outputs);
+            self.tell_home(home, event.clone());
         }
+    }
+
+    fn tell_home(&mut self, home: usize, event: MobileEvent) {
+        let now = self.now();
+        let outputs = self.homes[home].handle(now, event);
+        // The snapshot first: packets leave a dead path before anything else happens.
+        self.publish_home(home);
+        self.mobile_outputs(home, outputs);
     }
 
     /// Keeps an address among those that take outer packets, also when its uplink is lost for a

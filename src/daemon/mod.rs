@@ -20,6 +20,7 @@ mod facts;
 mod figures;
 mod history;
 mod home;
+mod homecoming;
 mod keeping;
 mod key_store;
 mod ledger;

@@ -1,6 +1,6 @@
 //! The owner loop.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use anyhow::Context;
 use mtun_policy::steering::Steering;
 use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, Policy, RuleId};
 use mtun_signaling::agent::AgentEvent;
-use mtun_signaling::mobile::MobileEvent;
 use mtun_signaling::mobile::route_optimization::RouteOptimizationEvent;
+use mtun_signaling::mobile::{MobileEvent, Stay};
 use mtun_signaling::time::Timestamp;
 use mtun_signaling::wire::iana::mh;
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,6 +33,7 @@ use crate::control::ControlRequest;
 use crate::control::documents::{Event, EventDocument, TakenBack};
 use crate::control::protocol::PolicySource;
 use crate::edge::movement::{Attachment, DownReason};
+use crate::edge::neighbours::{Heard, Neighbours};
 use crate::edge::netlink::Netlink;
 use crate::edge::nft::{Firewall, Guarded};
 use crate::edge::routes::{
@@ -66,6 +67,17 @@ pub struct LinkRecord {
     pub state: Result<Attachment, DownReason>,
     /// When that began, on the monotonic clock.
     pub since: Duration,
+}
+
+/// An uplink that came up.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// Its BID.
+    pub bid: Bid,
+    /// BID-PRI.
+    pub priority: u8,
+    /// Where it is attached.
+    pub attachment: Attachment,
 }
 
 /// Binding Acknowledgements and other countable events of signaling.
@@ -153,7 +165,11 @@ pub struct Owner {
     pub(super) arrivals: mpsc::Receiver<Arrived>,
     pub(super) requests: mpsc::Receiver<ControlRequest>,
     /// Uplinks that came up and wait for the kernel to be ready for them.
-    pub(super) attached: Vec<MobileEvent>,
+    pub(super) attached: Vec<Attached>,
+    /// The uplinks on home links, with what is said and heard there.
+    pub(super) neighbourhoods: BTreeMap<InterfaceName, Neighbours>,
+    /// What neighbours on home links say.
+    pub(super) neighbours_heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
     /// Care-of addresses of late, the latest last.
     pub(super) recent: Vec<Ipv6Addr>,
     /// The rules and routes that the kernel was last given.
@@ -170,6 +186,8 @@ impl Owner {
         self.link_event(&event, movements);
         self.settle().await;
         self.tell_attached();
+        self.settle().await;
+        self.homeward().await;
         Ok(())
     }
 
@@ -190,6 +208,7 @@ impl Owner {
                     }
                 },
                 Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
+                Some(heard) = self.neighbours_heard.1.recv() => self.heard_at_home(&heard),
                 Some(request) = self.requests.recv() => self.answer(request).await,
                 Some(prepared) = self.ready.recv() => self.prepared(prepared).await,
                 Some(preview) = self.previews.recv() => self.previewed(preview),
@@ -209,15 +228,10 @@ impl Owner {
             }
             self.settle().await;
             self.tell_attached();
+            self.settle().await;
+            self.homeward().await;
         }
         self.stop().await;
-    }
-
-    /// Registers the uplinks that came up, once the kernel is ready for them.
-    pub(super) fn tell_attached(&mut self) {
-        for event in std::mem::take(&mut self.attached) {
-            self.tell_homes(event);
-        }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -373,7 +387,21 @@ impl Owner {
 
     fn guarded(&self) -> Guarded {
         let listening = self.access.keys().cloned();
-        super::start::guarded(&self.policy, listening, &self.own_addresses())
+        let mut ours = self.own_addresses();
+        let mut returned = BTreeSet::new();
+        for attachment in self.links.values().filter_map(|record| record.state.as_ref().ok()) {
+            for home in (0..self.homes.len()).filter(|home| self.is_home_link(*home, attachment)) {
+                let home = &self.homes[home].home;
+                // What the agent sends to the home address itself is ours to read.
+                ours.push(home.address.0);
+                let prefixes = home.mobile_networks.iter().map(|network| network.prefix.net());
+                let own = crate::edge::routes::host(home.address.0);
+                let own = (!prefixes.clone().any(|net| net.contains(&own))).then_some(own);
+                let link = &attachment.interface;
+                returned.extend(prefixes.chain(own).map(|net| (link.clone(), net)));
+            }
+        }
+        Guarded { returned, ..super::start::guarded(&self.policy, listening, &ours) }
     }
 
     /// Has the firewall translate what a policy that is about to come wants translated; what the
@@ -426,6 +454,10 @@ impl Owner {
                 addresses: attachment.addresses.clone(),
                 router: attachment.router,
                 on_link: attachment.on_link.clone(),
+                by_router_only: self.homes.iter().any(|home| {
+                    let silent = Stay::Beside { neighbours: false };
+                    home.node.at_home() == Some((bid, silent))
+                }),
             })
         });
         MobileRoutes { homes: homes.collect(), paths: paths.collect() }.desired()
@@ -498,10 +530,12 @@ impl Owner {
                 return false;
             }
             let sleep = self.until_deadline().min(left);
+            self.homeward().await;
             tokio::select! {
                 biased;
                 Ok((event, movements)) = self.watch.report() => self.link_event(&event, movements),
                 Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
+                Some(heard) = self.neighbours_heard.1.recv() => self.heard_at_home(&heard),
                 _ = tokio::time::sleep(sleep) => self.deadlines(),
             }
         }

@@ -105,6 +105,7 @@ impl Owner {
                 priority: interface.priority,
                 state,
                 care_of: attached.map(|it| CareOfAddress::from(it.care_of)),
+                home_link: attached.is_some_and(|it| !it.home_links.is_empty()),
                 router: attached.and_then(|it| it.router).map(IpAddr::V6),
                 reason,
                 since_seconds: since.map(|since| now.saturating_sub(since).as_secs()),

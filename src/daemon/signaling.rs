@@ -54,6 +54,7 @@ impl Owner {
                 let outputs = optimization.handle_deadline(now);
                 self.optimization_outputs(home, outputs);
             }
+            self.home_link_due(home);
             let it = &mut self.homes[home];
             if it.steering.deadline().is_some_and(|at| at <= now.monotonic) {
                 self.publish_home(home);
@@ -82,7 +83,11 @@ impl Owner {
             match output {
                 MobileOutput::Transmit(transmit) => {
                     *self.counts.sent.entry(name.clone()).or_default() += 1;
-                    self.transmit(&transmit);
+                    // From the home address itself, and so from the home link.
+                    match transmit.envelope.source == home_address.0 {
+                        true => self.transmit_from_home(home, transmit),
+                        false => self.transmit(&transmit),
+                    }
                 }
                 MobileOutput::Bound { bid, care_of, expires, first } => {
                     changed = true;
@@ -109,11 +114,10 @@ impl Owner {
                         reason: reason.to_string(),
                     });
                 }
-                MobileOutput::Returning { bid } => {
-                    tracing::debug!(%home_address, %bid, "telling the agent from the home link");
-                }
+                MobileOutput::Returning { bid } => self.returning(home, bid),
                 MobileOutput::AtHome { bid, stay } => {
                     changed = true;
+                    self.came_home(home, bid, stay);
                     if !matches!(stay, Stay::Beside { .. }) {
                         self.optimization_returned(home);
                     }
@@ -126,6 +130,7 @@ impl Owner {
                 }
                 MobileOutput::LeftHome => {
                     changed = true;
+                    self.left_home(home);
                     self.tell(Event::LeftHome { home: name.clone() });
                 }
                 MobileOutput::Notice(notice) => {
@@ -169,6 +174,7 @@ impl Owner {
             MobileNotice::SequenceAdopted { .. }
             | MobileNotice::UnknownBinding { .. }
             | MobileNotice::BulkProhibited
+            | MobileNotice::HomeLinkUnused { .. }
             | MobileNotice::ClockCorrected { .. } => Severity::Info,
             _ => Severity::Warning,
         };
@@ -222,7 +228,7 @@ impl Owner {
         tracing::debug!(%home, "{notice}");
     }
 
-    fn transmit(&self, message: &Transmit) {
+    pub(super) fn transmit(&self, message: &Transmit) {
         transmit(&self.shared, message);
     }
 }

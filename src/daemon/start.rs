@@ -51,6 +51,8 @@ use crate::store::StoreError;
 const ARRIVALS: usize = 1024;
 /// Requests of control clients that wait.
 const REQUESTS: usize = 64;
+/// Messages of neighbours on home links that may wait.
+const NEIGHBOURS_HEARD: usize = 256;
 /// The MTU of a link that does not exist yet.
 const ETHERNET_MTU: u32 = 1500;
 /// What the outer header takes.
@@ -246,6 +248,8 @@ impl Owner {
             tasks: vec![control],
             metrics: None,
             attached: Vec::new(),
+            neighbourhoods: Default::default(),
+            neighbours_heard: mpsc::channel(NEIGHBOURS_HEARD),
             recent: Vec::new(),
             routed: Desired::default(),
             routes_dirty: true,
@@ -282,6 +286,7 @@ pub(super) fn guarded(
         uplinks: policy.interfaces.iter().map(|it| it.name.clone()).chain(listening).collect(),
         ours: ours.iter().copied().collect(),
         home,
+        returned: Default::default(),
         also: policy.homes.iter().flat_map(|it| &it.also).map(|also| also.from.clone()).collect(),
         ingress: policy.homes.iter().flat_map(|it| &it.mobile_networks).filter_map(on).collect(),
         translates: policy.homes.iter().any(translates),

@@ -119,8 +119,11 @@ pub struct Attachment {
     pub interface: InterfaceName,
     /// Its index.
     pub index: u32,
-    /// The address to register.
+    /// The address to register. Where the home link is all there is, the home address, which is
+    /// never registered.
     pub care_of: Ipv6Addr,
+    /// The home addresses whose home link this is.
+    pub home_links: BTreeSet<Ipv6Addr>,
     /// Every global address in use on it, the care-of address among them.
     pub addresses: BTreeSet<Ipv6Addr>,
     /// The default router; none on a link without a link layer.
@@ -211,8 +214,9 @@ pub struct Movements {
 }
 
 impl Movements {
-    /// Watches these uplinks. An address inside `own` (home addresses, mobile network prefixes) is
-    /// never a care-of address.
+    /// Watches these uplinks. An address inside `own` (home addresses as /128, mobile network
+    /// prefixes) is never a care-of address; where a home address is on the link, that is its home
+    /// link (RFC 6275 §11.5.2).
     pub fn new(uplinks: impl IntoIterator<Item = InterfaceName>, own: Vec<Ipv6Net>) -> Self {
         Self { uplinks: uplinks.into_iter().collect(), own, ..Self::default() }
     }
@@ -382,11 +386,16 @@ impl Link {
         if !facts.carrier {
             return Err(DownReason::NoCarrier);
         }
-        let (care_of, addresses) = self.care_of(own, current)?;
+        let home_links = self.home_links(own);
+        let (care_of, addresses) = match (self.care_of(own, current), home_links.first()) {
+            (Err(_), Some(home_address)) => (*home_address, BTreeSet::new()),
+            (care_of, _) => care_of?,
+        };
         Ok(Attachment {
             interface: facts.name.clone(),
             index: facts.index,
             care_of,
+            home_links,
             addresses,
             router: self.router(facts.link_layer)?,
             on_link: self
@@ -397,6 +406,23 @@ impl Link {
                 .collect(),
             mtu: facts.mtu,
         })
+    }
+
+    /// The home addresses among `own` that a prefix of this link holds.
+    fn home_links(&self, own: &[Ipv6Net]) -> BTreeSet<Ipv6Addr> {
+        let on_link = |address: &Ipv6Addr| {
+            self.routes.iter().any(|it| {
+                let length = it.destination.prefix_len();
+                it.router.is_none()
+                    && (1..128).contains(&length)
+                    && it.destination.contains(address)
+            })
+        };
+        own.iter()
+            .filter(|net| net.prefix_len() == 128)
+            .map(Ipv6Net::addr)
+            .filter(on_link)
+            .collect()
     }
 
     /// The address to register and all that may be used.

@@ -28,6 +28,7 @@
 //!         iifname @ingress fib saddr type local drop
 //!     }
 //!     chain leaving {                     postrouting
+//!         oifname . ip6 saddr @returned accept     on their home link
 //!         oifname @uplinks ip6 saddr @home drop
 //!     }
 //! }
@@ -100,6 +101,8 @@ pub struct Guarded {
     pub ours: BTreeSet<Ipv6Addr>,
     /// Home addresses (/128) and mobile network prefixes that must not leave in the plain.
     pub home: BTreeSet<Ipv6Net>,
+    /// Which of these may leave in the plain after all, by their home link.
+    pub returned: BTreeSet<(InterfaceName, Ipv6Net)>,
     /// The interfaces of further sources that rules judge (`also`).
     pub also: BTreeSet<InterfaceName>,
     /// The interfaces of mobile networks: what comes by them has a source at home.
@@ -236,6 +239,7 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
             "family": FAMILY, "table": TABLE, "name": name, "type": kind, "flags": flags,
         }}))
     };
+    let returned = json!({ "concat": [meta("oifname"), header("saddr")] });
     let counter =
         |name: &str| add(json!({ "counter": { "family": FAMILY, "table": TABLE, "name": name } }));
     let extension = |name: &str, field: &str| json!({ "exthdr": { "name": name, "field": field } });
@@ -258,6 +262,10 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         set("home", "ipv6_addr", &["interval"]),
         set("also", "ifname", &[]),
         set("ingress", "ifname", &[]),
+        add(json!({ "set": {
+            "family": FAMILY, "table": TABLE, "name": "returned",
+            "type": ["ifname", "ipv6_addr"], "flags": ["interval"],
+        }})),
         counter("taken"),
         counter("leaks"),
         counter("foreign"),
@@ -302,6 +310,7 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
             "passing",
             vec![from_network(), is(own_source, json!("local")), foreign, drop.clone()],
         ),
+        rule("leaving", vec![is(returned, json!("@returned")), json!({ "accept": null })]),
         rule(
             "leaving",
             vec![
@@ -344,7 +353,7 @@ fn elements(guarded: &Guarded) -> Vec<Value> {
 }
 
 /// Each set with its elements.
-fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 5] {
+fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 6] {
     let prefix = |net: &Ipv6Net| match net.prefix_len() {
         128 => json!(net.addr()),
         length => json!({ "prefix": { "addr": net.network(), "len": length } }),
@@ -359,6 +368,14 @@ fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 5] {
         ("ingress", names(&guarded.ingress)),
         ("ours", guarded.ours.iter().map(|it| json!(it)).collect()),
         ("home", guarded.home.iter().filter(|net| !nested(net)).map(prefix).collect()),
+        (
+            "returned",
+            guarded
+                .returned
+                .iter()
+                .map(|(link, net)| json!({ "concat": [link.as_str(), prefix(net)] }))
+                .collect(),
+        ),
     ]
 }
 

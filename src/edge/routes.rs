@@ -157,6 +157,9 @@ pub struct PathRoutes {
     pub router: Option<Ipv6Addr>,
     /// The prefixes that need no router.
     pub on_link: BTreeSet<Ipv6Net>,
+    /// Whether everything goes by the router all the same: a home link on which the home agent
+    /// answers for the home address (RFC 5648 §5.6.4).
+    pub by_router_only: bool,
 }
 
 /// What a mobile node or router knows of one home.
@@ -283,7 +286,9 @@ impl PathRoutes {
         };
         let send = |router| Action::Send { interface: self.index, router, source: None };
         route(everywhere(), send(self.router));
-        for prefix in self.on_link.iter().filter(|it| it.prefix_len() > 0) {
+        let on_link = self.on_link.iter().filter(|it| it.prefix_len() > 0);
+        let link_local = |it: &&Ipv6Net| it.addr().is_unicast_link_local();
+        for prefix in on_link.filter(|it| !self.by_router_only || link_local(it)) {
             route(*prefix, send(None));
         }
         // Answers from a care-of address to our own network stay at home.
@@ -410,6 +415,7 @@ mod tests {
                     addresses: BTreeSet::from([address.parse().unwrap()]),
                     router: router.map(|it| it.parse().unwrap()),
                     on_link: on_link.iter().map(|it| net(it)).collect(),
+                    by_router_only: false,
                 }
             };
         let mut routes = MobileRoutes {

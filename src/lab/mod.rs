@@ -23,6 +23,7 @@ pub mod advertiser;
 pub mod daemons;
 pub mod demo;
 pub mod flows;
+mod home_link;
 pub mod keeper;
 pub mod namespace;
 pub mod observe;

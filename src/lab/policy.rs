@@ -94,6 +94,19 @@ impl PolicyText {
         self
     }
 
+    /// The mobile's file with an uplink for the home link, `eth0`, BID 3, and what it does there
+    /// (`home`, `both`, `foreign`).
+    #[must_use]
+    pub fn with_home_uplink(mut self, returning: &str) -> Self {
+        let third = "interface \"eth0\" {\n    usable { hold up=\"0s\" }\n    bid 3\n    \
+                     priority 30\n}\n\nhome \"acme\" {";
+        let third = format!("{third}\n    returning-home {returning}");
+        self.mobile = changed(&self.mobile, "home \"acme\" {", &third);
+        let none = "given wwan0=down wlan0=down }";
+        self.mobile = changed(&self.mobile, none, "given wwan0=down wlan0=down eth0=down }");
+        self
+    }
+
     /// Both files with a second home network, `umbrella`, at an agent address of its own; its
     /// mobile prefers W-CDMA.
     #[must_use]

@@ -47,6 +47,10 @@ pub mod address {
     pub const AGENT: Ipv6Addr = db8(0x100, 0, 1);
     /// The router's home address.
     pub const HOME: Ipv6Addr = db8(0x100, 0, 0x42);
+    /// The router's own address when it is at home.
+    pub const AT_HOME: Ipv6Addr = db8(0x100, 0, 0x77);
+    /// The home agent on the home link.
+    pub const AGENT_LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
     /// A host that stays on the home link.
     pub const HOME_HOST: Ipv6Addr = db8(0x100, 0, 0x99);
     /// The router on `lan0`.
@@ -228,7 +232,7 @@ impl World {
     }
 
     /// Joins two namespaces by a veth pair.
-    fn veth(&self, a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
+    pub(super) fn veth(&self, a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<()> {
         a.0.ip(&[&format!("link add {} type veth peer name {} netns {}", a.1, b.1, b.0.name())])
     }
 

@@ -16,6 +16,7 @@ const FAR: &str = "2001:db8:c::9";
 
 fn path(world: &World, path: u16, interface: &str, address: &str, router: &str) -> PathRoutes {
     PathRoutes {
+        by_router_only: false,
         path,
         interface: interface.into(),
         index: world.mobile.index(interface),

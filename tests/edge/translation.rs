@@ -29,6 +29,7 @@ fn router(world: &World) -> Tun {
         name: "mtun0".into(),
     };
     let path = PathRoutes {
+        by_router_only: false,
         path: 1,
         interface: "wlan0".into(),
         index: world.mobile.index("wlan0"),
@@ -48,6 +49,7 @@ fn router(world: &World) -> Tun {
 
 fn guarded(translates: bool) -> Guarded {
     Guarded {
+        returned: Default::default(),
         uplinks: ["wlan0".into()].into(),
         ours: [CARE_OF.parse().unwrap()].into(),
         home: [format!("{HOME}/128"), NETWORK.to_owned()]

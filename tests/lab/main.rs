@@ -10,6 +10,7 @@ mod failback;
 mod fixture;
 mod ground;
 mod handover;
+mod homecoming;
 mod kills;
 mod leftovers;
 mod nested;

@@ -107,6 +107,9 @@ pub struct LinkDocument {
     pub state: LinkState,
     /// Our address on it, after duplicate address detection.
     pub care_of: Option<CareOfAddress>,
+    /// Whether it is on the home link of one of our homes.
+    #[serde(default)]
+    pub home_link: bool,
     /// The next hop of packets that leave by it; `null` without one or on links without routers.
     pub router: Option<IpAddr>,
     /// Why the state is what it is, such as `carrier lost`; `null` if nothing speaks against it.

@@ -115,6 +115,35 @@ fn a_care_of_address_needs_all_of_it() {
     }
 }
 
+/// req MN-13, MN-36: the home link is known by its prefix, and needs no address of its own.
+#[test]
+fn the_prefix_of_a_home_address_makes_the_home_link() {
+    let on_link = |prefix: &str| {
+        let route = route(256, prefix, None);
+        LinkEvent::Route { index: WLAN, route, replaces: false }
+    };
+    let homes = |movements: &Movements| {
+        let at = movements.state(&"wlan0".into()).unwrap();
+        (at.home_links.into_iter().collect::<Vec<_>>(), at.care_of)
+    };
+    let (home, abroad) = (address("2001:db8:100::42"), address("2001:db8:1::7"));
+    let mut movements = attached();
+    for prefix in ["2001:db8:1::/64", "2001:db8:100:4200::/64", "2001:db8:100::42/128", "::/0"] {
+        movements.handle(on_link(prefix));
+        assert_eq!(homes(&movements), (vec![], abroad), "{prefix}");
+    }
+    movements.handle(on_link("2001:db8:100::/64"));
+    assert_eq!(homes(&movements), (vec![home], abroad));
+    // Its own address there is for homes whose home link this is not.
+    movements.handle(LinkEvent::AddressGone { index: WLAN, address: abroad });
+    assert_eq!(homes(&movements), (vec![home], home));
+    movements.handle(has(WLAN, "2001:db8:100::77", GOOD));
+    assert_eq!(homes(&movements), (vec![home], address("2001:db8:100::77")));
+    movements
+        .handle(LinkEvent::RouteGone { index: WLAN, route: route(256, "2001:db8:100::/64", None) });
+    assert_eq!(homes(&movements), (vec![], address("2001:db8:100::77")));
+}
+
 /// req MN-02, MN-36.
 #[test]
 fn an_uplink_comes_up_when_detection_ends() {

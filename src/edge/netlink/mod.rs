@@ -239,6 +239,19 @@ impl Netlink {
         Ok(known.iter().any(|message| events::knows(message, index, address)))
     }
 
+    /// Notes where a neighbour was heard to be, as neighbour discovery would.
+    pub async fn note_neighbour(
+        &self,
+        index: u32,
+        address: Ipv6Addr,
+        link_layer: [u8; 6],
+    ) -> Result<(), NetlinkError> {
+        let request = self.handle.neighbours().add(index, IpAddr::V6(address)).replace();
+        let request = request.state(NeighbourState::Reachable).link_layer_address(&link_layer);
+        let what = || format!("note where {address} was heard on interface {index}");
+        request.execute().await.map_err(|error| NetlinkError::new(what(), error))
+    }
+
     /// Makes neighbour discovery ask a neighbour whether it is there.
     pub async fn probe_neighbour(&self, index: u32, address: Ipv6Addr) -> Result<(), NetlinkError> {
         let request = self.handle.neighbours().add(index, IpAddr::V6(address)).replace();
