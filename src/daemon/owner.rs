@@ -52,6 +52,10 @@ pub(super) const ADDRESSES_KEPT: usize = 32;
 /// Octets of the Tunnel Encapsulation Limit that a tunnel packet is given in another tunnel.
 const NESTED: u32 = mtun_dataplane::wire::tunnel_limit::HEADER as u32;
 
+/// How long packets to and from a care-of address are under way at most: the path across a mobile
+/// network with its queues.
+const UNDER_WAY: Duration = Duration::from_secs(2);
+
 /// An uplink that exists, with the thread that listens to it.
 #[derive(Debug)]
 pub struct Access {
@@ -327,8 +331,31 @@ impl Owner {
         })
     }
 
+    /// Notes that a mobile has ended its bindings by a message from home. What it sent before by
+    /// its care-of addresses may be under way longer than that message was, and so may be what was
+    /// sent to them: for a moment packets go on counting as if nothing had changed, while the
+    /// routes lead home at once.
+    pub(super) fn note_return(&mut self, served: usize, home_address: HomeAddress) {
+        let now = self.now().monotonic;
+        let it = &mut self.served[served];
+        let snapshot = it.tunnel.published.load();
+        let bound =
+            snapshot.cache.get(home_address).is_some_and(|known| !known.bindings.is_empty());
+        if bound && it.agent.cache().get(home_address).is_none() {
+            it.went_home.entry(home_address).or_insert(now + UNDER_WAY);
+        }
+    }
+
     pub(super) fn publish_mobile(&mut self, served: usize, home_address: mtun_policy::HomeAddress) {
         let own = self.own_addresses();
+        let it = &mut self.served[served];
+        let bound = it.agent.cache().get(home_address).is_some();
+        if bound {
+            it.went_home.remove(&home_address);
+        } else if it.went_home.contains_key(&home_address) {
+            self.routes_dirty = true;
+            return;
+        }
         let it = &self.served[served];
         let Some(allowed) = it.allowed(home_address) else { return };
         let entry = it.agent.cache().get(home_address);

@@ -1,5 +1,6 @@
 //! One home network that this node serves: its tunnel and its home agent.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,13 +25,23 @@ pub struct AgentHome {
     pub reflecting: Arc<Effective>,
     /// The highest generation published.
     pub generation: u64,
+    /// Mobiles that went home, and until when packets under way between their last care-of
+    /// addresses and this agent count.
+    pub went_home: BTreeMap<HomeAddress, Duration>,
 }
 
 impl AgentHome {
     /// A home agent without bindings.
     pub fn new(served: ServedHome, tunnel: Tunnel, config: AgentConfig) -> Self {
         let agent = HomeAgent::new(config);
-        Self { served, tunnel, agent, reflecting: Effective::reflecting(), generation: 0 }
+        Self {
+            served,
+            tunnel,
+            agent,
+            reflecting: Effective::reflecting(),
+            generation: 0,
+            went_home: BTreeMap::new(),
+        }
     }
 
     /// Hands an event to the machine and takes what it wants done.
@@ -63,7 +74,15 @@ impl AgentHome {
 
     /// When something is due.
     pub fn deadline(&self) -> Option<Duration> {
-        self.agent.deadline()
+        self.agent.deadline().into_iter().chain(self.went_home.values().copied()).min()
+    }
+
+    /// Mobiles of which nothing is under way any more.
+    pub fn arrived_home(&mut self, now: Duration) -> Vec<HomeAddress> {
+        let arrived: Vec<_> =
+            self.went_home.iter().filter(|(_, until)| **until <= now).map(|(at, _)| *at).collect();
+        self.went_home.retain(|_, until| *until > now);
+        arrived
     }
 
     /// What the policy allows the mobile of this home address.

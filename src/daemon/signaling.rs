@@ -65,6 +65,9 @@ impl Owner {
         for served in 0..self.served.len() {
             let outputs = self.served[served].handle_deadline(now);
             self.agent_outputs(served, outputs);
+            for home_address in self.served[served].arrived_home(now.monotonic) {
+                self.publish_mobile(served, home_address);
+            }
         }
         if let Some(responder) = &mut self.responder {
             let outputs = responder.handle_deadline(now);

@@ -77,8 +77,10 @@ impl Owner {
         } else if of_route && !self.homes.is_empty() {
             self.route_message(tunneled, envelope, message);
         } else if let Some(agent) = agent {
+            let source = HomeAddress(envelope.source);
             let outputs =
                 self.served[agent].handle(now, AgentEvent::Received { envelope, message });
+            self.note_return(agent, source);
             self.agent_outputs(agent, outputs);
         } else {
             self.corresponds(&envelope, message);

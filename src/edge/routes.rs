@@ -463,6 +463,30 @@ mod tests {
     }
 
     #[test]
+    fn where_the_agent_answers_neighbours_everything_goes_by_the_router() {
+        // RFC 5648 §5.6.4.
+        let mut path = PathRoutes {
+            path: 3,
+            interface: "eth0".into(),
+            index: 5,
+            addresses: BTreeSet::new(),
+            router: Some("fe80::1".parse().unwrap()),
+            on_link: ["2001:db8:100::/64", "fe80::/64"].iter().map(|it| net(it)).collect(),
+            by_router_only: true,
+        };
+        let routes = |path: &PathRoutes| {
+            text(&MobileRoutes { homes: vec![], paths: vec![path.clone()] }.desired())
+        };
+        insta::assert_snapshot!(routes(&path), @r"
+        6272: oif eth0 lookup 6300003
+        6300003: ::/0 metric 1 via fe80::1 dev 5
+        6300003: fe80::/64 metric 1 dev 5
+        ");
+        path.by_router_only = false;
+        assert!(routes(&path).contains("6300003: 2001:db8:100::/64 metric 1 dev 5"));
+    }
+
+    #[test]
     fn without_a_tunnel_nothing_of_home_leaves() {
         let home = HomeRoutes {
             tunnel: None,

@@ -180,6 +180,32 @@ fn the_sets_follow_the_addresses() {
 }
 
 /// req MR-14.
+/// req MR-14: on its home link a home source may leave in the plain, and by no other link.
+#[test]
+fn a_home_source_may_leave_by_its_home_link_alone() {
+    let Some(world) = World::new() else { return };
+    let network: ipnet::Ipv6Net = NETWORK.parse().unwrap();
+    let returned = |link: &str| [(link.into(), network)].into();
+    let elsewhere = Guarded { returned: returned("wwan0"), ..guarded() };
+    let mut firewall = world.mobile.run(|| Firewall::install(elsewhere).unwrap());
+    let sniffer = Sniffer::new(&world.access, "a0");
+    let from_lan = world.lan.run(|| Uplink::open(None).unwrap());
+    from_lan.send(&udp(LAN_HOST, ACCESS, 7)).unwrap();
+    eventually("a leak stopped", || world.mobile.run(|| firewall.counters().unwrap()).leaks == 1);
+    let at_home = Guarded { returned: returned("wlan0"), ..guarded() };
+    world.mobile.run(|| firewall.update(at_home).unwrap());
+    from_lan.send(&udp(LAN_HOST, ACCESS, 8)).unwrap();
+    sniffer.wait_for("the packet by its home link", |it| it[6] == 17);
+    // The home address itself is no part of what came home here.
+    let local = world.mobile.run(|| Uplink::open(None).unwrap());
+    assert!(local.send(&udp(HOME, ACCESS, 7)).is_err());
+    world.mobile.run(|| firewall.update(guarded()).unwrap());
+    from_lan.send(&udp(LAN_HOST, ACCESS, 9)).unwrap();
+    eventually("a leak stopped again", || {
+        world.mobile.run(|| firewall.counters().unwrap()).leaks == 3
+    });
+}
+
 #[test]
 fn nothing_with_a_home_source_leaves_in_the_plain() {
     let Some(world) = World::new() else { return };

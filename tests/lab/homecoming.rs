@@ -149,3 +149,52 @@ fn home_alone_and_away_again_without_a_packet_lost_on_the_way_home() {
     assert_eq!((tally.outbound.lost, tally.inbound.lost), (0, 0));
     lab.assert_clean();
 }
+
+#[test]
+fn the_home_link_is_left_unused_where_the_policy_says_so() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default().with_home_uplink("foreign"));
+    lab.registered(&["wlan0", "wwan0"]);
+    let echo = Echo::start(&lab.world.cn).unwrap();
+    let probe = Probe::start(&lab.world.mr, &echo, INTERVAL, &Bound::Nowhere).unwrap();
+    probe.wait_for_echo_after(1, PATIENCE).unwrap();
+    let mark = probe.mark();
+    lab.world.attach_home().unwrap();
+    let mut witness = Witness::new(&lab.world);
+    let is_home = |status: &StatusDocument| status.links.iter().any(|link| link.home_link);
+    lab.mobile().wait_until("the home link to be known", PATIENCE, is_home).unwrap();
+    let_run(&probe, 300);
+    let tally = probe.tally_since(mark);
+    assert_eq!((tally.outbound.lost, tally.inbound.lost), (0, 0));
+    lab.registered(&["wlan0", "wwan0"]);
+    assert_eq!(leaves_by(&lab, probe.port()).as_deref(), Some("wlan0"));
+    let router = link_layer(&lab.world, "eth0");
+    assert_eq!(advertised(&witness.heard(), router).count(), 0, "nobody hears of the router");
+    lab.assert_clean();
+}
+
+#[test]
+fn killed_at_home_and_started_again() {
+    need_lab!();
+    let mut lab = Lab::start(Plan::default(), PolicyText::default().with_home_uplink("home"));
+    lab.registered(&["wlan0", "wwan0"]);
+    lab.world.attach_home().unwrap();
+    at_home(&lab);
+    let echo = Echo::start(&lab.world.cn).unwrap();
+    let probe = Probe::start(&lab.world.mr, &echo, INTERVAL, &Bound::Nowhere).unwrap();
+    probe.wait_for_echo_after(1, PATIENCE).unwrap();
+
+    // Dead, it answers for nothing: on the home link no trace of it is left.
+    lab.mobile.take().unwrap().process.kill().unwrap();
+    assert!(!lab.world.has_address(address::HOME, "eth0"), "it was never there");
+    lab.start_mobile(&[]);
+    let status = at_home(&lab);
+    assert_eq!(phase(&status, "eth0"), Some(BindingPhase::AtHome));
+    let mark = probe.mark();
+    probe.wait_for_echo_after(mark, PATIENCE).unwrap();
+
+    // Stopped, it leaves nothing either, and the agent holds nothing.
+    lab.mobile.take().unwrap().process.stop().unwrap();
+    assert_eq!(cached(&lab.agent().status().unwrap()), Vec::<std::net::IpAddr>::new());
+    lab.assert_clean();
+}

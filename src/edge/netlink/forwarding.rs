@@ -58,7 +58,10 @@ impl Netlink {
         for message in stale.map(|(_, message)| message).chain(present.strange_rules) {
             changes.removed += self.del_rule(message).await?;
         }
-        let stale = present.routes.into_iter().filter(|(route, _)| !desired.routes.contains(route));
+        // The worst first: an unreachable one must not come to answer for a better one that went,
+        // when packets have another way.
+        let stale = present.routes.into_iter().rev();
+        let stale = stale.filter(|(route, _)| !desired.routes.contains(route));
         for message in stale.map(|(_, message)| message).chain(present.strange_routes) {
             changes.removed += self.del_route(message).await?;
         }
@@ -80,7 +83,8 @@ impl Netlink {
         for rule in before.rules.difference(&after.rules) {
             changes.removed += self.del_rule(rule_message(rule)).await?;
         }
-        for route in before.routes.difference(&after.routes) {
+        let stale: Vec<_> = before.routes.difference(&after.routes).collect();
+        for route in stale.into_iter().rev() {
             changes.removed += self.del_route(route_message(route)).await?;
         }
         Ok(changes)
