@@ -25,6 +25,7 @@ use mtun_signaling::wire::{self, BindingUpdate, BindingUpdateFlags, Lifetime, Me
 use crate::fixture::PATIENCE;
 use crate::ground::{Ground, converse, hear_errors, inject, sizes_tried, udp};
 use crate::need_lab;
+use crate::scripted::{Tap, need_scapy};
 use crate::texts::{agent, mobile, networks};
 
 const CN: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9);
@@ -222,11 +223,14 @@ fn registration(care_of: Ipv6Addr, home_address: Ipv6Addr) -> Vec<u8> {
 #[test]
 fn two_levels_under_the_same_agent() {
     need_lab!();
+    need_scapy!();
     let nested = Nested::start(0x100);
+    let tap = Tap::start(&nested.ground, "core", "a0");
     nested.everybody_talks();
     nested.neighbours_talk();
     nested.tunnels_of_1460();
     let n2 = nested.sizes("n2", nested.second(0x4300, 0x10), 7012);
     assert_eq!(n2, [vec![1500, 1460, 1420, 1412], vec![1500, 1460, 1412]]);
     nested.everybody_talks();
+    tap.assert_well_formed(0, 200);
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::fixture::PATIENCE;
 use crate::ground::{Ground, udp};
 use crate::need_lab;
-use crate::scripted::{Peer, need_scapy};
+use crate::scripted::{Peer, Tap, need_scapy};
 use crate::texts::{agent, mobile};
 
 const CN: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9);
@@ -18,6 +18,12 @@ const HOME: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x42);
 const CARE_OF: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 7);
 const STRANGER: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 8);
 const PORT: u16 = 7000;
+
+const CORRESPONDENT: &str = "/- kdl-version 2
+policy \"correspondent\" schema=1
+role \"correspondent\"
+correspondent { tunnel mtun0; address \"2001:db8:c::9\"; lifetime \"7m\"; }
+";
 
 /// req CN-10 to CN-13, R-CN-07 (RFC 6275 §5.2, §9.3, §9.5): a scripted mobile goes through all of it
 /// with our correspondent, and through what must not work.
@@ -34,12 +40,7 @@ fn a_scripted_mobile_meets_our_correspondent() {
     ground.routes("m", &["default via 2001:db8:1::1"]);
     ground.cable(("core", "c0", &["2001:db8:c::1/64"]), ("cn", "eth0", &["2001:db8:c::9/64"]));
     ground.routes("cn", &["default via 2001:db8:c::1"]);
-    let policy = "/- kdl-version 2
-policy \"correspondent\" schema=1
-role \"correspondent\"
-correspondent { tunnel mtun0; address \"2001:db8:c::9\"; lifetime \"7m\"; }
-";
-    ground.start("cn", policy);
+    ground.start("cn", CORRESPONDENT);
     let settings = json!({
         "interface": "eth0",
         "home": HOME,
@@ -133,6 +134,7 @@ fn our_mobile_meets_a_scripted_correspondent() {
     need_lab!();
     need_scapy!();
     let (ground, peer) = world(&json!([0]));
+    let tap = Tap::start(&ground, "core", "a0");
     until_straight(&ground, &peer);
     let said = peer.said();
     let of = |what: &str| said.iter().filter(|line| line["heard"] == what).collect::<Vec<_>>();
@@ -151,6 +153,55 @@ fn our_mobile_meets_a_scripted_correspondent() {
     let status = ground.daemon("mn").status().unwrap();
     let states: Vec<RouteState> = status.routes.iter().map(|route| route.state).collect();
     assert_eq!(states, [RouteState::Straight]);
+    // Both tests with their answers, and the update with its own.
+    tap.assert_well_formed(6, 0);
+}
+
+/// req MH-01, MH-02, MH-03, MH-05 (RFC 6275 §9.2): what nobody can use is answered as the RFC says,
+/// by an agent and by a correspondent.
+#[test]
+fn broken_messages_are_answered_on_the_wire() {
+    need_lab!();
+    need_scapy!();
+    let mut ground = Ground::new();
+    ground.bystanders(&["s"], &["ha", "cn"]);
+    ground.cable(
+        ("s", "eth0", &["2001:db8:9::1/64"]),
+        ("ha", "eth0", &["2001:db8:9::2/64", "2001:db8:100::1/128"]),
+    );
+    ground.cable(("s", "eth1", &["2001:db8:c::1/64"]), ("cn", "eth0", &["2001:db8:c::9/64"]));
+    ground.routes("s", &["2001:db8:100::/48 via 2001:db8:9::2"]);
+    ground.share_key("h.key", &["ha"]);
+    ground.start("ha", &agent::<&str>(0x100, &[(0x42, &[])]));
+    ground.start("cn", CORRESPONDENT);
+    let agents: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1);
+    let [by_ha, by_cn] = [9, 0xc].map(|net| Ipv6Addr::new(0x2001, 0xdb8, net, 0, 0, 0, 0, 1));
+    for (interface, own, target) in [("eth0", by_ha, agents), ("eth1", by_cn, CN)] {
+        let settings =
+            json!({ "interface": interface, "own": own, "home": HOME, "target": target });
+        let peer = Peer::start(&ground, "s", "stranger", &settings);
+        peer.wait_until("the end of the script", |line| line["step"] == "done");
+        let problem = |pointer: u8| json!({ "answer": "problem", "code": 0, "pointer": pointer });
+        let error = |home: &str| json!({ "answer": "error", "status": 2, "home": home });
+        let silence = json!({ "answer": null });
+        let expected = [
+            ("payload proto, plain", problem(40)),
+            ("payload proto, with option", problem(64)),
+            ("header length, plain", problem(41)),
+            ("header length, with option", problem(65)),
+            ("unknown type, plain", error("::")),
+            ("unknown type, with option", error("2001:db8:100::42")),
+            ("checksum, plain", silence.clone()),
+            ("checksum, with option", silence),
+        ];
+        let said = peer.said();
+        for (step, expected) in expected {
+            let line = said.iter().find(|line| line["step"] == step).unwrap();
+            for (key, value) in expected.as_object().unwrap() {
+                assert_eq!(&line[key], value, "{target}, {step}: {key} in {line}");
+            }
+        }
+    }
 }
 
 /// req MN-31 (RFC 6275 §11.7.3): nonces that the correspondent no longer takes are asked for anew,

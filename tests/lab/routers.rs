@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::fixture::{PATIENCE, ipv6};
 use crate::ground::{Ground, KEY, converse, inject, udp};
 use crate::need_lab;
-use crate::scripted::{self, Peer, need_scapy};
+use crate::scripted::{self, Peer, Tap, need_scapy};
 use crate::texts::{agent, mobile, networks};
 
 const CN: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 9);
@@ -102,6 +102,7 @@ fn a_scripted_agent_hears_every_prefix() {
         let mut ground = world();
         let answers = json!([{ "status": 0 }]);
         let peer = Peer::start(&ground, "ha", "agent", &scripted::agent(AGENT, &KEY, &answers));
+        let tap = Tap::start(&ground, "core", "a0");
         ground.start("mr", &router(register));
         ground.registered("mr", &["wlan0"]);
         let update = peer.updates().remove(0);
@@ -109,6 +110,7 @@ fn a_scripted_agent_hears_every_prefix() {
         assert!(update["flags"].as_str().is_some_and(|flags| flags.contains('R')), "{update}");
         assert_eq!((&update["checksum"], &update["authentic"]), (&json!(true), &json!(true)));
         assert_eq!(update["source"], json!(CARE_OF));
+        tap.assert_well_formed(2, 0);
     }
 }
 

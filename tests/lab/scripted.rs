@@ -23,12 +23,15 @@ fn python() -> PathBuf {
     std::env::var_os("MTUN_PYTHON").map_or_else(|| "python3".into(), PathBuf::from)
 }
 
-/// Whether scapy is there.
+/// Whether scapy and tshark are there.
 pub fn able() -> Result<(), String> {
     let mut command = Command::new(python());
     match crate::skip::runs(command.args(["-c", "import scapy"])) {
-        true => Ok(()),
         false => Err("scripted peers: no scapy in MTUN_PYTHON or python3".into()),
+        true if !crate::skip::runs(Command::new("tshark").arg("--version")) => {
+            Err("scripted peers: tshark is not installed".into())
+        }
+        true => Ok(()),
     }
 }
 
@@ -45,6 +48,12 @@ impl Peer {
              meta l4proto { 41, 135 } drop\n    ip6 nexthdr 60 drop\n    rt type 2 drop\n  }\n}\n",
         )
         .unwrap();
+        Self::run(ground, machine, script, settings)
+    }
+
+    /// The same on a machine whose kernel may hear it all.
+    fn run(ground: &Ground, machine: &str, script: &str, settings: &Value) -> Self {
+        let at = ground.at(machine);
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/scapy");
         let mut command = at.command(python());
         command.arg("-u").arg(scripts.join(format!("{script}.py"))).arg(settings.to_string());
@@ -74,6 +83,53 @@ impl Peer {
     /// The messages it has said it received: what has a sequence number.
     pub fn updates(&self) -> Vec<Value> {
         self.said().into_iter().filter(|line| line.get("seq").is_some()).collect()
+    }
+}
+
+/// What passes an interface, kept for tshark.
+pub struct Tap {
+    peer: Peer,
+    file: PathBuf,
+}
+
+impl Tap {
+    /// Listens on an interface of a bystander.
+    pub fn start(ground: &Ground, machine: &str, interface: &str) -> Self {
+        let file = ground.directory(machine).join(format!("{interface}.pcap"));
+        let settings = json!({ "interface": interface, "file": file });
+        Self { peer: Peer::run(ground, machine, "tap", &settings), file }
+    }
+
+    /// tshark finds nothing malformed in what passed, and as many Mobility Headers and as many
+    /// packets in packets as there must have been at least.
+    pub fn assert_well_formed(mut self, mobility: usize, nested: usize) {
+        self.peer.process.stop().unwrap();
+        let mut tshark = Command::new("tshark");
+        tshark.arg("-r").arg(&self.file).args(["-n", "-T", "fields", "-E", "separator=/t"]);
+        let keys = [
+            "frame.number",
+            "_ws.malformed",
+            "mip6.bogus_header_length",
+            "mip6.opt.len.invalid",
+            "mip6.mhtype",
+            "ipv6.src",
+        ];
+        for key in keys {
+            tshark.args(["-e", key]);
+        }
+        let output = tshark.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{complaint}");
+        let (mut headers, mut tunnels) = (0, 0);
+        for line in text.lines() {
+            let fields: Vec<&str> = line.split('\t').collect();
+            assert_eq!(fields[1..4], ["", "", ""], "frame {}: {line}", fields[0]);
+            headers += usize::from(!fields[4].is_empty());
+            tunnels += usize::from(fields[5].split(',').count() > 2);
+        }
+        assert!(headers >= mobility, "{headers} Mobility Headers, at least {mobility} were due");
+        assert!(tunnels >= nested, "{tunnels} tunnels in tunnels, at least {nested} were due");
     }
 }
 
