@@ -171,8 +171,8 @@ fn two_levels_under_different_agents() {
     nested.everybody_talks();
 }
 
-/// Two routers, each of which says that it is behind the other: the agent wraps a packet for them
-/// as often as RFC 2473 allows and then tells its sender.
+/// req TN-05, TN-06 (RFC 2473 §4.1.1): two routers, each of which says that it is behind the other.
+/// The agent wraps a packet for them as often as it may and then tells its sender.
 #[test]
 fn a_loop_of_routers_ends() {
     need_lab!();

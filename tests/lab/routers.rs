@@ -192,7 +192,7 @@ fn foreign_sources_behind_a_router_go_nowhere() {
     assert_eq!(ground.counted("mr", "foreign-source"), 5, "and nothing else");
 }
 
-/// The other side of it: an agent takes from a mobile's care-of address what belongs to this
+/// req TN-02 (RFC 3963 §6.5): the other side of it. An agent takes from a mobile's care-of address what belongs to this
 /// mobile, and nothing of another one that is registered as well.
 #[test]
 fn foreign_sources_are_dropped_at_the_agent() {
