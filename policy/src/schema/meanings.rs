@@ -209,6 +209,14 @@ pub(super) const DECISIONS: &[(&str, &str)] = &[
         "Its links need a `rate`. Flows on a full link stay there; new ones go to the next.",
     ),
     (
+        "`optimize`",
+        "It never says by which link. Packets go straight while the correspondent holds the binding of the very link that their rule chose; else, and until then, they take the tunnel over that link. Only packets of the home address itself go straight, those of mobile networks never. What `mtun steer` steers goes straight unless some rule of the home says `never`.",
+    ),
+    (
+        "Roles together",
+        "One file is one role. A mobile router is a mobile node in each home without `mobile-network`. `correspondent` makes a node of any role a correspondent besides. A home agent and a mobile need a file and a daemon each.",
+    ),
+    (
         "Time",
         "`time` and `days` are local time. A span that ends before it begins goes over midnight, and belongs to the day on which it began.",
     ),
