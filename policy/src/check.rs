@@ -31,7 +31,10 @@ pub(crate) fn check(document: &Document, sources: &Sources, sink: &mut Sink) {
         None => check.role_missing(),
         Some(role) => match role.value {
             Role::MobileNode | Role::MobileRouter => check.mobile(role.value),
-            Role::HomeAgent => check.home_agent(),
+            Role::HomeAgent => {
+                check.home_agent();
+                check.served_homes_are_apart();
+            }
             Role::Correspondent => check.correspondent_only(),
         },
     }
@@ -118,6 +121,9 @@ impl Check<'_> {
         let addresses: Vec<_> =
             addresses.map(|a| (a.value.0, a.value.0.to_string(), a.span)).collect();
         self.unique("home address", addresses);
+        let agents = document.homes.iter().filter_map(|home| home.serve.as_ref()?.agent.as_ref());
+        let agents: Vec<_> = agents.map(|a| (a.value, a.value.to_string(), a.span)).collect();
+        self.unique("agent's address", agents);
         for rules in &document.rule_sets {
             self.unique_names("rule", rules.rules.iter().map(|rule| &rule.name));
         }
@@ -204,6 +210,7 @@ impl Check<'_> {
         for home in &self.document.homes {
             self.mobile_home(home, role);
         }
+        self.networks_are_apart();
         for rules in &self.document.rule_sets {
             if rules.default.is_none() {
                 self.sink.error(
@@ -278,11 +285,7 @@ impl Check<'_> {
                 "give the mobile an address of its own",
             );
         }
-        for (place, (prefix, _)) in home.mobile_networks.iter().enumerate() {
-            self.prefix_is_free(
-                prefix,
-                home.mobile_networks[..place].iter().map(|(earlier, _)| earlier),
-            );
+        for (prefix, _) in &home.mobile_networks {
             let inside = [
                 home.agent.as_ref().map(|agent| agent.value),
                 home.address.as_ref().map(|address| address.value.0),

@@ -192,6 +192,90 @@ fn roles_together() {
     ));
 }
 
+/// A router with two homes, without a fault; in the second it is a mobile node.
+const TWICE: &str = r#"role "mobile-router"
+interface "wlan0" { bid 1; }
+home "a" {
+    tunnel mtun0
+    agent "2001:db8:100::1"
+    address "2001:db8:100::42/64"
+    mobile-network "2001:db8:100:4200::/56"
+    security "sa"
+}
+home "b" {
+    tunnel mtun1
+    agent "2001:db8:200::1"
+    address "2001:db8:200::42/64"
+    security "sa"
+}
+correspondent
+security "sa" {
+    auth-option spi=0x1001 algorithm=hmac-sha256 key-file="acme.key"
+}
+rules home=a { default { prefer wlan0; }; }
+rules home=b { default { prefer wlan0; }; }
+"#;
+
+/// An agent of two home links, without a fault.
+const SERVED_TWICE: &str = r#"role "home-agent"
+home "a" {
+    tunnel mtun0
+    serve "2001:db8:100::/64" agent="2001:db8:100::1"
+    allow "2001:db8:100::43" { security "sa"; }
+}
+home "b" {
+    tunnel mtun1
+    serve "2001:db8:200::/64" agent="2001:db8:200::1"
+    allow "2001:db8:200::43" { security "sa"; }
+}
+security "sa" {
+    auth-option spi=0x1001 algorithm=hmac-sha256 key-file="acme.key"
+}
+"#;
+
+/// What two homes on one node may not share.
+#[test]
+fn homes_that_get_in_each_others_way() {
+    for base in [TWICE, SERVED_TWICE] {
+        let policy = judged(base).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(policy.warnings, []);
+    }
+    let policy = judged(TWICE).unwrap_or_else(|faults| panic!("{faults}"));
+    let correspondent = policy.correspondent.unwrap().addresses;
+    assert_eq!(correspondent, policy.homes.iter().map(|home| home.address.0).collect::<Vec<_>>());
+    insta::assert_snapshot!(seen(
+        TWICE,
+        &[
+            ("tunnel mtun1", "tunnel mtun0"),
+            ("tunnel mtun1", "tunnel wlan0"),
+            ("address \"2001:db8:200::42/64\"", "address \"2001:db8:100::42/64\""),
+            ("address \"2001:db8:200::42/64\"", "address \"2001:db8:100:4242::42/64\""),
+            (
+                "address \"2001:db8:200::42/64\"",
+                "address \"2001:db8:200::42/64\"\n    mobile-network \"2001:db8:100:4210::/64\"",
+            ),
+            (
+                "interface \"wlan0\" { bid 1; }",
+                "interface \"wlan0\" { bid 1; }; interface \"wwan0\" { bid 1; }"
+            ),
+        ]
+    ));
+    insta::assert_snapshot!(seen(
+        SERVED_TWICE,
+        &[
+            ("tunnel mtun1", "tunnel mtun0"),
+            (
+                "\"2001:db8:200::/64\" agent=\"2001:db8:200::1\"",
+                "\"2001:db8::/32\" agent=\"2001:db8:200::1\""
+            ),
+            (
+                "\"2001:db8:200::/64\" agent=\"2001:db8:200::1\"",
+                "\"2001:db8:100::/64\" agent=\"2001:db8:100::1\""
+            ),
+        ]
+    ));
+}
+
 #[test]
 fn a_correspondent_alone() {
     insta::assert_snapshot!(seen(

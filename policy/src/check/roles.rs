@@ -4,10 +4,12 @@
 //! the role, `correspondent { … }` makes the node a correspondent besides. A home agent and a
 //! mobile do not share a daemon.
 
+use ipnet::Ipv6Net;
+
 use super::Check;
 use crate::diagnostic::Code;
 use crate::document::HomeNode;
-use crate::source::Span;
+use crate::source::{Span, Spanned};
 use crate::terms::Role;
 
 impl Check<'_> {
@@ -82,5 +84,41 @@ impl Check<'_> {
             "give the home agent and the mobile a file and an mtund each, apart by network namespaces or machines",
         );
         true
+    }
+
+    /// Mobile networks of all homes overlap neither each other nor a home address, so that the
+    /// source of a packet says whose it is.
+    pub(super) fn networks_are_apart(&mut self) {
+        let homes = &self.document.homes;
+        let mut earlier: Vec<Spanned<Ipv6Net>> = Vec::new();
+        for (prefix, _) in homes.iter().flat_map(|home| &home.mobile_networks) {
+            self.prefix_is_free(prefix, earlier.iter());
+            earlier.push(prefix.clone());
+        }
+        for home in homes {
+            let Some(address) = &home.address else { continue };
+            // That of the same home has a fault of its own.
+            let others = homes.iter().filter(|other| other.name.span != home.name.span);
+            let mut others = others.flat_map(|other| &other.mobile_networks);
+            if let Some((prefix, _)) = others.find(|it| it.0.value.contains(&address.value.0)) {
+                let line = self.sources.line(prefix.span);
+                self.sink.error(
+                    address.span,
+                    Code::Conflict,
+                    format!("the home address lies inside `{}` of line {line}", prefix.value),
+                    "a packet's source says of which home it is: give one of them another prefix",
+                );
+            }
+        }
+    }
+
+    /// Home links that an agent serves do not overlap, so that a home address says whose it is.
+    pub(super) fn served_homes_are_apart(&mut self) {
+        let serves = self.document.homes.iter().filter_map(|home| home.serve.as_ref());
+        let mut earlier: Vec<Spanned<Ipv6Net>> = Vec::new();
+        for prefix in serves.filter_map(|serve| serve.prefix.as_ref()) {
+            self.prefix_is_free(prefix, earlier.iter());
+            earlier.push(prefix.clone());
+        }
     }
 }
