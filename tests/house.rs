@@ -6,10 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates of the house and the crates of the house that each may depend on.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     ("policy", &[]),
     ("signaling", &["mtun-policy"]),
     ("dataplane", &["mtun-policy"]),
+    ("tests/conformance", &[]),
     ("tests/simulation", &["mtun-policy", "mtun-signaling", "mtun-dataplane"]),
     (".", &["mtun-policy", "mtun-signaling", "mtun-dataplane"]),
 ];

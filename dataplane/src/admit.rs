@@ -66,7 +66,8 @@ pub fn admit<'s>(
     }
 }
 
-/// req TN-01, TN-02, MC-17, HA-63, HA-64, HA-67, NH-16, NH-17: at the home agent.
+/// req TN-01, TN-02, MC-17, HA-63, HA-64, HA-67, NH-12, NH-15, NH-16, NH-17, NH-21: at the home
+/// agent.
 fn from_mobile<'s>(
     snapshot: &'s Snapshot,
     registration: &'s Registration,

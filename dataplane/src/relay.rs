@@ -83,7 +83,7 @@ impl Engine {
 
     /// req TN-08, TN-10: translates an error about an outer packet of ours.
     ///
-    /// req CN-66: it is believed only if the quoted packet is one that a live binding would make, of
+    /// req CN-66, HA-62, NH-13: it is believed only if the quoted packet is one that a live binding would make, of
     /// a flow that was sent by this engine a moment ago.
     fn relay(
         &self,

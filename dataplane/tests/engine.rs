@@ -325,6 +325,7 @@ fn too_big_below_1280_means_outer_fragments() {
     assert!(mtun_dataplane::wire::packets(&node.out).all(|packet| packet.len() <= 1280));
 }
 
+/// req HA-62, NH-13.
 #[test]
 fn tn_10_unreachable_is_translated() {
     for (kind, code) in [(1, 0), (1, 1), (1, 3), (3, 0), (4, 0)] {

@@ -3,9 +3,12 @@
 
 #[path = "support/neighbour_discovery.rs"]
 mod oracle;
+#[path = "../../tests/support/skip.rs"]
+mod skip;
 mod support;
 
 use std::net::Ipv6Addr;
+use std::process::Command;
 
 use mtun_signaling::wire::icmpv6::neighbour_discovery::{
     self as neighbour, HomeAgentInformation, LinkLayerAddress, NeighbourAdvertisement,
@@ -253,6 +256,35 @@ fn groups_and_their_link_layer_addresses() {
     let group = neighbour::solicited_node(address("2001:db8::12ab:cdef"));
     assert_eq!(group, address("ff02::1:ffab:cdef"));
     assert_eq!(LinkLayerAddress::of_group(group).to_string(), "33:33:ff:ab:cd:ef");
+}
+
+/// An independent reader finds every message whole and its checksum right.
+#[test]
+fn tshark_reads_every_message() {
+    if !skip::runs(Command::new("tshark").arg("--version")) {
+        return skip::skip("signaling neighbour discovery: tshark is not installed");
+    }
+    let cases = whole();
+    let packets: Vec<Vec<u8>> = cases
+        .iter()
+        .map(|(_, source, destination, message, _)| {
+            let octets = neighbour::emit(message, address(source), address(destination));
+            let mut packet = support::packet_of(&support::plain(source, destination), 58, &octets);
+            packet[7] = neighbour::HOP_LIMIT;
+            packet
+        })
+        .collect();
+    let capture = std::env::temp_dir().join(format!("mtun-neighbours-{}.pcap", std::process::id()));
+    std::fs::write(&capture, support::write_capture(support::RAW_IPV6, &packets)).unwrap();
+    let mut tshark = Command::new("tshark");
+    tshark.arg("-r").arg(&capture).args(["-n", "-T", "fields", "-E", "separator=/t"]);
+    let keys = ["_ws.malformed", "_ws.expert.message", "icmpv6.type", "icmpv6.checksum.status"];
+    keys.iter().for_each(|key| _ = tshark.args(["-e", key]));
+    let output = tshark.output().expect("a program that was there a moment ago");
+    std::fs::remove_file(&capture).unwrap();
+    let text = String::from_utf8(output.stdout).expect("text");
+    let want: Vec<String> = packets.iter().map(|packet| format!("\t\t{}\t1", packet[40])).collect();
+    assert_eq!(text.lines().collect::<Vec<_>>(), want);
 }
 
 #[test]

@@ -90,6 +90,11 @@ impl Owner {
         {
             tracing::warn!(%error, "Router Advertisements on this uplink will not count");
         }
+        if self.policy.role == Role::MobileRouter
+            && let Err(error) = self.sysctls.be_host(name.as_str())
+        {
+            tracing::warn!(%error, "this uplink will look like a router's");
+        }
         if path != PathId::ROUTED
             && let Err(error) = self.sysctls.announce_addresses(name.as_str())
         {

@@ -165,6 +165,14 @@ impl Owner {
                 }
             }
             sysctls.forward().context("cannot switch forwarding on")?;
+            if policy.role == Role::MobileRouter {
+                for interface in policy.interfaces.iter().filter(|it| it.bid.is_some()) {
+                    match sysctls.be_host(interface.name.as_str()) {
+                        Err(error) if error.is_missing() => {}
+                        other => other.context("cannot make the uplinks hosts")?,
+                    }
+                }
+            }
         }
         let mtu = tunnel_mtu(&policy, &netlink).await?;
         let mut ground = Ground {

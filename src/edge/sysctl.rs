@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+/// The setting that makes this machine forward.
+const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+
 /// Why a setting could not be changed.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {error}")]
@@ -98,7 +101,20 @@ impl Sysctls {
 
     /// Forwards packets between interfaces.
     pub fn forward(&mut self) -> Result<(), SysctlError> {
-        self.set("net/ipv6/conf/all/forwarding", "1")
+        self.set(FORWARDING, "1")
+    }
+
+    /// Makes an uplink of a router a host's, which answers no Router Solicitations and is in no
+    /// group of routers (req MR-09, MR-10, R-MR-04; RFC 3963 §5.6, §5.7); packets are forwarded all
+    /// the same. Must come after [`Sysctls::forward`], which makes every interface a router's.
+    pub fn be_host(&mut self, uplink: &str) -> Result<(), SysctlError> {
+        let key = format!("net/ipv6/conf/{uplink}/forwarding");
+        if !self.changed.contains_key(FORWARDING) {
+            return self.set(&key, "0");
+        }
+        // What made it a router's was ours, and putting that back makes it a host's as well.
+        let path = self.root.join(key);
+        std::fs::write(&path, "0").map_err(SysctlError::new(&path))
     }
 
     /// The settings of a tunnel interface: it asks nobody for routers or duplicates and joins no
@@ -194,7 +210,28 @@ mod tests {
     }
 
     const ACCEPT_RA: &str = "net/ipv6/conf/wlan0.5/accept_ra";
-    const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+
+    /// Of one that was a router before, and of one that we made a router.
+    #[test]
+    fn an_uplink_becomes_a_host_and_what_it_was() {
+        let tree = Tree::new("host");
+        let own = "net/ipv6/conf/wlan0.5/forwarding";
+        for before in ["0", "1"] {
+            tree.write(FORWARDING, before);
+            let mut sysctls = tree.open();
+            sysctls.forward().unwrap();
+            // As the kernel does it for every interface.
+            tree.write(own, "1");
+            sysctls.be_host("wlan0.5").unwrap();
+            assert_eq!((tree.read(FORWARDING), tree.read(own)), ("1".into(), "0".into()));
+            sysctls.restore();
+            // The kernel makes every interface follow when forwarding is switched off.
+            let want = if before == "0" { "0" } else { "1" };
+            assert_eq!((tree.read(FORWARDING), tree.read(own)), (before.into(), want.into()));
+        }
+        let missing = tree.open().be_host("wlan7").unwrap_err();
+        assert!(missing.is_missing());
+    }
 
     #[test]
     fn originals_come_back() {

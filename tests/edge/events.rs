@@ -211,6 +211,61 @@ fn a_forwarding_router_still_listens_to_routers() {
     assert_eq!(world.mobile.shell("sysctl -n net.ipv6.conf.wlan0.accept_ra").trim(), "1");
 }
 
+/// req MR-09, MR-10, R-MR-04: on its uplinks a mobile router is a host. It is in no group of routers
+/// there, answers no solicitation of routers nor one for its home address, and forwards.
+#[test]
+fn a_router_is_a_host_on_its_uplinks() {
+    let Some(world) = World::new() else { return };
+    let in_groups = |interface: &str| {
+        let groups = world.mobile.shell("cat /proc/net/igmp6");
+        groups
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>())
+            .any(|it| it[1] == interface && it[2] == "ff020000000000000000000000000002")
+    };
+    world.mobile.shell("sysctl -qw net.ipv6.conf.all.forwarding=0");
+    let mut sysctls = Sysctls::open(None);
+    world.mobile.run(|| {
+        sysctls.forward().unwrap();
+        sysctls.be_host("wlan0").unwrap();
+    });
+    assert!(in_groups("lan0") && in_groups("wwan0") && !in_groups("wlan0"));
+
+    let seen = Sniffer::new(&world.access, "a0");
+    let index = world.access.index("a0");
+    let router = world.access.run(|| Uplink::open(Some(index)).unwrap());
+    let solicit = |target: Option<&str>| {
+        let mut message = vec![if target.is_some() { 135 } else { 133 }, 0, 0, 0, 0, 0, 0, 0];
+        let target = target.map(|it| it.parse::<std::net::Ipv6Addr>().unwrap());
+        message.extend(target.map_or(Vec::new(), |it| it.octets().to_vec()));
+        let mut packet = with_checksum(58, "fe80::1", "fe80::7", 2, message);
+        packet[7] = 255;
+        router.send(&packet).unwrap();
+    };
+    solicit(None);
+    solicit(Some(LAN_ROUTER));
+    // The last one is answered, so those before it were not.
+    solicit(Some(CARE_OF));
+    let kind = |packet: &[u8]| (packet[6] == 58).then(|| packet.get(40).copied()).flatten();
+    let target = |packet: &[u8]| {
+        let octets = packet.get(48..64).and_then(|octets| <[u8; 16]>::try_from(octets).ok());
+        octets.map(|octets| std::net::Ipv6Addr::from(octets).to_string())
+    };
+    let of_mobile = |packet: &[u8]| destination(packet).to_string() == "fe80::1";
+    let last = |packet: &[u8]| kind(packet) == Some(136) && target(packet) == Some(CARE_OF.into());
+    let answers = seen.wait_for("the answer for its own address", last);
+    for answer in answers.iter().filter(|it| of_mobile(it)) {
+        assert_ne!(kind(answer), Some(134), "it advertises nothing");
+        if kind(answer) == Some(136) {
+            assert_ne!(target(answer), Some(LAN_ROUTER.into()), "{answer:02x?}");
+            assert_eq!(answer[44] & 0x80, 0, "it is no router there");
+        }
+    }
+
+    world.mobile.run(|| sysctls.restore());
+    assert_eq!(world.mobile.shell("sysctl -n net.ipv6.conf.wlan0.forwarding").trim(), "0");
+}
+
 #[test]
 fn lost_reports_are_made_good() {
     let Some(world) = World::new() else { return };

@@ -157,6 +157,7 @@ impl Nested {
 
 /// A tunnel packet in a tunnel takes a Tunnel Encapsulation Limit with it, eight octets: 1452 is
 /// what mr1's tunnel takes of mr2's, and 1412 what that one takes of its own network.
+/// req NH-21, TN-05.
 #[test]
 fn two_levels_under_different_agents() {
     need_lab!();
@@ -220,6 +221,7 @@ fn registration(care_of: Ipv6Addr, home_address: Ipv6Addr) -> Vec<u8> {
 }
 /// The same agent for both levels: what it unwraps may be for itself once more, and what it wraps
 /// goes through its own tunnel once more.
+/// req NH-21.
 #[test]
 fn two_levels_under_the_same_agent() {
     need_lab!();

@@ -80,12 +80,14 @@ fn every_network_talks(register: &str) {
     }
 }
 
+/// req NH-12, NH-15, MR-12.
 #[test]
 fn twelve_networks_by_name() {
     need_lab!();
     every_network_talks("mode=explicit");
 }
 
+/// req NH-10, NH-15.
 #[test]
 fn twelve_networks_without_a_name() {
     need_lab!();
@@ -194,6 +196,7 @@ fn foreign_sources_behind_a_router_go_nowhere() {
 
 /// req TN-02 (RFC 3963 §6.5): the other side of it. An agent takes from a mobile's care-of address what belongs to this
 /// mobile, and nothing of another one that is registered as well.
+/// req NH-17, TN-02.
 #[test]
 fn foreign_sources_are_dropped_at_the_agent() {
     need_lab!();

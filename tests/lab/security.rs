@@ -1,6 +1,7 @@
 //! What must not get in: foreign and spoofed packets, wrong keys; and what must, a wrong clock.
 
 use std::net::{Ipv6Addr, UdpSocket};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::{Duration, SystemTime};
 
 use mtun::lab::daemons::{Side, cached, new_key, registered};
@@ -88,6 +89,47 @@ fn the_mobile_takes_tunnelled_packets_from_its_agent_only() {
     });
     assert!(counted.is_ok(), "{:?}", Lab::metrics(lab.mobile()).drops);
     lab.assert_clean();
+}
+
+/// An ICMPv6 socket that hears what comes to the namespace.
+fn errors(namespace: &Namespace) -> UdpSocket {
+    let socket = namespace.run(|| {
+        // SAFETY: socket makes a descriptor or fails.
+        let raw = unsafe { libc::socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6) };
+        assert!(raw >= 0, "{}", std::io::Error::last_os_error());
+        // SAFETY: the descriptor was just made and belongs to nobody else.
+        UdpSocket::from(unsafe { OwnedFd::from_raw_fd(raw) })
+    });
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// req MH-01 (RFC 6275 §9.2): a Mobility Header with something behind it, to either end.
+#[test]
+fn the_sender_of_a_broken_message_is_told_where() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&["wlan0", "wwan0"]);
+    let cn = address::CORRESPONDENT;
+    for ours in [address::AGENT, address::WLAN] {
+        let mut message = vec![6, 1, 5, 0, 0, 0, 0, 1, 0xc0, 0, 0, 105, 1, 2, 0, 0];
+        let sum = mtun_signaling::wire::checksum(cn, ours, &message);
+        message[4..6].copy_from_slice(&sum.to_be_bytes());
+        let packet = ipv6(135, cn, ours, &message);
+        let answers = errors(&lab.world.cn);
+        inject(&lab.world.cn, &packet);
+        let mut answer = [0; 1500];
+        loop {
+            let (length, from) = answers.recv_from(&mut answer).expect("an answer");
+            if answer[0] == 4 {
+                assert_eq!(from.ip(), ours, "{ours}");
+                assert_eq!(answer[1], 0, "{ours}: erroneous header field");
+                assert_eq!(answer[4..8], 40u32.to_be_bytes(), "{ours}: Payload Proto");
+                assert_eq!(answer[48..length], message, "{ours}");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Correspondent {
         let update = &claim.update;
         // req CN-17 (RFC 6275 §9.5.1): L and K mean nothing to a correspondent.
         if update.home {
-            // req CN-21, CN-22 (RFC 6275 §9.5.1, §10.3.1): no home agent here.
+            // req CN-21, CN-22, HA-11 (RFC 6275 §9.5.1, §10.3.1): no home agent here.
             return Err(match (update.indices, self.records.bound(claim.pair)) {
                 (Some(_), _) => Ignored::NonceIndices.into(),
                 (None, Some(_)) => Status::REGISTRATION_TYPE_CHANGE_DISALLOWED.into(),

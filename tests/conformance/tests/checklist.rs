@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mtun_conformance::{Checklist, Tree, faults};
+use mtun_conformance::{Checklist, Level, State, Tree, faults};
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -41,4 +41,19 @@ fn a_table_that_lies_is_found_out() {
     for wrong in ["MC-01 | MUST", "  what of nobody", "MC-01 | MIGHT | agent | - | met"] {
         Checklist::default().parse("wrong", wrong).expect_err(wrong);
     }
+}
+
+/// Sections of the moving side and its peers: nothing that must be is open there.
+#[test]
+fn no_must_is_open() {
+    const OURS: [u32; 7] = [1, 2, 5, 6, 7, 9, 10];
+    let checklist = checklist();
+    let sections = checklist.sections.iter();
+    let ours = sections.filter(|section| section.number().is_some_and(|it| OURS.contains(&it)));
+    let open: Vec<&str> = ours
+        .flat_map(|section| &section.rows)
+        .filter(|row| row.level == Level::Must && row.state == State::Open)
+        .map(|row| row.id.as_str())
+        .collect();
+    assert!(open.is_empty(), "open: {}", open.join(" "));
 }
