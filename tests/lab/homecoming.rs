@@ -99,6 +99,7 @@ fn leaves_by(lab: &Lab, port: u16) -> Option<String> {
     Some(flow.outbound.as_ref()?.link.as_ref()?.to_string())
 }
 
+/// req MN-01, MN-13, MN-14, MR-07.
 #[test]
 fn home_alone_and_away_again_without_a_packet_lost_on_the_way_home() {
     need_lab!();
@@ -150,6 +151,7 @@ fn home_alone_and_away_again_without_a_packet_lost_on_the_way_home() {
     lab.assert_clean();
 }
 
+/// req MN-36: what is not used is not spoken on.
 #[test]
 fn the_home_link_is_left_unused_where_the_policy_says_so() {
     need_lab!();
@@ -173,6 +175,7 @@ fn the_home_link_is_left_unused_where_the_policy_says_so() {
     lab.assert_clean();
 }
 
+/// req MN-14.
 #[test]
 fn killed_at_home_and_started_again() {
     need_lab!();
