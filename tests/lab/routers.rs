@@ -233,3 +233,48 @@ fn foreign_sources_are_dropped_at_the_agent() {
         assert!(counted.is_ok(), "{what}: {:#?}", ground.figures("ha").drops);
     }
 }
+
+/// req MR-09, MR-10 (RFC 3963 §5.6, §5.7): on a foreign link a router is a host among hosts. It
+/// advertises nothing, is in no group of routers, and owns its care-of address alone.
+#[test]
+fn on_a_foreign_link_a_router_is_a_host() {
+    need_lab!();
+    need_scapy!();
+    let mut ground = world();
+    ground.start("ha", &agent(0x100, &[(0x42, &prefixes()[..])]));
+    ground.start("mr", &router("mode=explicit"));
+    ground.registered("mr", &["wlan0"]);
+    let groups = |interface: &str| {
+        let links = ground.at("mr").ip_json(&format!("maddress show dev {interface}")).unwrap();
+        let all = links[0]["maddr"].as_array().unwrap().clone();
+        all.into_iter().any(|it| it["address"] == "ff02::2")
+    };
+    assert_eq!([groups("lan0"), groups("wlan0")], [true, false], "all routers of the link");
+    let addresses = ground.at("mr").ip_json("-6 address show dev wlan0").unwrap();
+    let links = addresses.as_array().unwrap().iter();
+    let infos = links.filter_map(|link| link["addr_info"].as_array()).flatten();
+    let mut locals = infos.filter_map(|info| info["local"].as_str());
+    let link_local = locals.find(|address| address.starts_with("fe80")).expect("on every link");
+    let home = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x42);
+    let settings = json!({
+        "interface": "a0",
+        "own": "2001:db8:1::1",
+        "router": link_local,
+        "targets": [CARE_OF, home, inside(0, 1), inside(0, 0x10)],
+    });
+    // Only a listener: the kernel there is the access router and has to hear all.
+    let peer = Peer::run(&ground, "core", "neighbour", &settings);
+    peer.wait_until("the end of the script", |line| line["step"] == "done");
+    let said = peer.said();
+    let of = |step: &str| said.iter().filter(|line| line["step"] == step).collect::<Vec<_>>();
+    let asked = of("routers");
+    assert!(asked.len() == 3 && asked.iter().all(|line| line["heard"] == 0), "{asked:?}");
+    for line in of("owner") {
+        let own = line["target"] == json!(CARE_OF);
+        assert_eq!(line["answers"] != 0, own, "{line}");
+        assert_eq!(line["router"], false, "{line}");
+    }
+    let there = udp(ground.at("n"), (inside(0, 0x10), 7000), (CN, 7000));
+    let here = udp(ground.at("cn"), (CN, 7000), (inside(0, 0x10), 7000));
+    converse("forwarding all the same", &there, &here, 5);
+}

@@ -52,7 +52,7 @@ impl Peer {
     }
 
     /// The same on a machine whose kernel may hear it all.
-    fn run(ground: &Ground, machine: &str, script: &str, settings: &Value) -> Self {
+    pub fn run(ground: &Ground, machine: &str, script: &str, settings: &Value) -> Self {
         let at = ground.at(machine);
         let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/lab/scapy");
         let mut command = at.command(python());
