@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use mtun_dataplane::Way;
+use mtun_dataplane::{Encapsulation, Engine, Fate, Way};
 use mtun_policy::steering::Fact;
 use mtun_policy::{
     Bid, Filter, FlowKey, InterfaceName, Override, Policy, RuleId, RuleName, TrafficSelector,
@@ -12,6 +12,7 @@ use mtun_policy::{
 use super::apply::{Candidate, Purpose, Wanted};
 use super::home::MobileHome;
 use super::owner::Owner;
+use super::tunnel::Tunnel;
 use super::{explain, report};
 use crate::control::documents::{
     BindingsDocument, Event, FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument, MoveDocument,
@@ -110,9 +111,13 @@ impl Owner {
         let parsed = filter.as_deref().map(|text| self.filter(text)).transpose()?;
         let now = self.now().monotonic;
         let mut flows = Vec::new();
+        fn reflect(_: RuleId) -> RuleName {
+            RuleName::new("reflect")
+        }
         let mut add = |home: &mtun_policy::HomeName,
-                       engine: &mtun_dataplane::Engine,
+                       tunnel: &'_ Tunnel,
                        rule_name: &dyn Fn(RuleId) -> RuleName| {
+            let engine = &tunnel.lane.engine;
             let mut moves = self.move_documents(engine, now);
             for entry in engine.flows() {
                 let rule = entry.rule.map(rule_name);
@@ -132,7 +137,7 @@ impl Owner {
                 if let Some(path) = &mut outbound {
                     path.breakout = matches!(way, Some(Way::Breakout { .. }));
                 }
-                flows.push(FlowDocument {
+                let document = FlowDocument {
                     home: home.clone(),
                     key: FlowKeyDocument::new(&entry.key, ingress),
                     rule,
@@ -145,19 +150,31 @@ impl Owner {
                     idle_seconds: now.saturating_sub(entry.last_seen).as_secs_f64(),
                     bytes_per_second: None,
                     moves: moves.remove(&entry.key).unwrap_or_default(),
-                });
+                };
+                flows.push((document, entry.key, engine.clone()));
             }
         };
         for home in &self.homes {
-            add(&home.home.name, &home.tunnel.lane.engine, &|id| rule_name(home, id));
+            add(&home.home.name, &home.tunnel, &|id| rule_name(home, id));
         }
         for served in &self.served {
-            let name = |_| RuleName::new("reflect");
-            add(&served.served.name, &served.tunnel.lane.engine, &name);
+            add(&served.served.name, &served.tunnel, &reflect);
         }
-        flows.sort_by_key(|flow| std::cmp::Reverse(flow.bytes_out + flow.bytes_in));
+        if let Some(responder) = &self.responder
+            && let Some(tunnel) = &responder.tunnel
+        {
+            add(&responder.name, tunnel, &reflect);
+        }
+        flows.sort_by_key(|(flow, ..)| std::cmp::Reverse(flow.bytes_out + flow.bytes_in));
         let matched = flows.len();
         flows.truncate(limit.unwrap_or(usize::MAX));
+        let flows = flows.into_iter().map(|(mut flow, key, engine)| {
+            if let Some(path) = flow.outbound.as_mut().filter(|path| !path.breakout) {
+                path.straight = goes_straight(&engine, &key, now);
+            }
+            flow
+        });
+        let flows = flows.collect();
         Ok(FlowsDocument { filter, matched, flows })
     }
 
@@ -195,8 +212,12 @@ impl Owner {
             return Ok(explain::home(self, home, &key, origin, &given));
         }
         let owner = self.served.iter().find(|served| served.owns(key.destination));
-        Ok(match owner {
-            Some(served) => explain::served(self, served, &key),
+        let tunnel = owner.map(|served| &served.tunnel).or_else(|| {
+            let bound = self.responder.as_ref().filter(|it| it.knows(&key));
+            bound.and_then(|_| self.tunnels().next())
+        });
+        Ok(match tunnel {
+            Some(tunnel) => explain::far(self, tunnel, &key),
             None => explain::not_ours(self, &key),
         })
     }
@@ -326,6 +347,12 @@ impl Owner {
         let homes = self.homes.iter().map(|home| home.generation);
         homes.chain(self.served.iter().map(|served| served.generation)).max().unwrap_or(0)
     }
+}
+
+/// Whether the packets of a flow go straight at this moment.
+fn goes_straight(engine: &Engine, key: &FlowKey, now: Duration) -> bool {
+    let fate = engine.explain(key, now).fate;
+    matches!(fate, Fate::Forwarded { encapsulation: Encapsulation::Optimized { .. }, .. })
 }
 
 /// The name of a rule of this home, overrides included.

@@ -1,11 +1,11 @@
 //! What this node is to the mobiles that talk to it: a correspondent, or nobody.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mtun_policy::{CorrespondentPlan, Effective, HomeAddress, StrangerAnswer};
+use mtun_policy::{CorrespondentPlan, Effective, FlowKey, HomeAddress, HomeName, StrangerAnswer};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::correspondent::{
     Correspondent, CorrespondentConfig, CorrespondentEvent, CorrespondentOutput, Pair,
@@ -15,6 +15,7 @@ use mtun_signaling::seed::Seed;
 use mtun_signaling::time::Timestamp;
 
 use super::tunnel::Tunnel;
+use crate::publish::CORRESPONDENT;
 
 /// Answers of a node that is no correspondent: at once, and per second in the long run.
 const STRANGERS_AT_ONCE: u32 = 10;
@@ -23,6 +24,8 @@ const STRANGERS_PER_SECOND: u32 = 10;
 /// This node as a correspondent.
 #[derive(Debug)]
 pub struct Responder {
+    /// What stands where a home's name is wanted.
+    pub name: HomeName,
     /// What the policy says of it.
     pub plan: CorrespondentPlan,
     /// The interface that packets to bound mobiles enter, if no home has one.
@@ -38,6 +41,7 @@ impl Responder {
     /// A correspondent without bindings.
     pub fn new(plan: CorrespondentPlan, tunnel: Option<Tunnel>, seed: Seed) -> Self {
         Self {
+            name: HomeName::new(CORRESPONDENT),
             machine: Correspondent::new(config(&plan), seed),
             plan,
             tunnel,
@@ -92,6 +96,15 @@ impl Responder {
     /// What is bound for one pair.
     pub fn get(&self, pair: Pair) -> Option<&BindingCacheEntry> {
         self.machine.get(pair)
+    }
+
+    /// Whether packets with these addresses go to a mobile that is bound here.
+    pub fn knows(&self, key: &FlowKey) -> bool {
+        let (IpAddr::V6(correspondent), IpAddr::V6(home)) = (key.source, key.destination) else {
+            return false;
+        };
+        let home_address = HomeAddress(home);
+        self.machine.get(Pair { correspondent, home_address }).is_some()
     }
 
     /// The home addresses that routes lead to, by our address; without those of `served` homes and

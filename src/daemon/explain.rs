@@ -10,7 +10,7 @@ use mtun_policy::{Bid, CareOfAddress, FlowKey, Given, Origin, Usable};
 
 use super::home::MobileHome;
 use super::owner::Owner;
-use super::served::AgentHome;
+use super::tunnel::Tunnel;
 use crate::control::documents::{
     ExplainDocument, ExplainVerdict, FlowKeyDocument, FlowPath, MoveDocument, RuleReference,
 };
@@ -114,9 +114,9 @@ pub(super) fn not_ours(owner: &Owner, key: &FlowKey) -> ExplainDocument {
     ExplainDocument::not_ours(FlowKeyDocument::new(key, owner.policy.ingresses.name(key.ingress)))
 }
 
-/// A flow to one of an agent's mobiles: what its packet path says.
-pub(super) fn served(owner: &Owner, served: &AgentHome, key: &FlowKey) -> ExplainDocument {
-    let explained = served.tunnel.lane.engine.explain(key, owner.now().monotonic);
+/// A flow to one of an agent's or a correspondent's mobiles: what its packet path says.
+pub(super) fn far(owner: &Owner, tunnel: &Tunnel, key: &FlowKey) -> ExplainDocument {
+    let explained = tunnel.lane.engine.explain(key, owner.now().monotonic);
     let mut document = not_ours(owner, key);
     document.home = explained.registration.as_ref().map(|found| found.home.clone());
     document.generation = explained.registration.as_ref().map(|found| found.generation);

@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mtun_dataplane::{Engine, MoveReason};
+use mtun_dataplane::{Engine, Form, MoveReason};
 use mtun_policy::{Bid, HomeName, RuleId, RuleName};
 
 use super::answers::rule_name;
 use super::owner::Owner;
 use crate::metrics::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
-    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures, RuleFigures,
-    TunnelFigures,
+    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures,
+    RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
 };
 
 /// Moves that are named from the start; of more links only those that happened.
@@ -37,6 +37,7 @@ impl Owner {
         self.link_figures(&mut input);
         self.home_figures(&mut input);
         self.move_figures(&mut input);
+        self.route_figures(&mut input);
         for lane in self.lanes() {
             self.lane_figures(&lane, &mut input);
         }
@@ -92,7 +93,45 @@ impl Owner {
             out: Direction::Down,
             name: Box::new(|_| RuleName::new("reflect")),
         });
-        homes.chain(served).collect()
+        let own = self.responder.iter().filter_map(|it| {
+            let tunnel = it.tunnel.as_ref()?;
+            Some(Lane {
+                home: &it.name,
+                engine: &tunnel.lane.engine,
+                rules: vec![RuleName::new("reflect"), RuleName::new("none")],
+                out: Direction::Down,
+                name: Box::new(|_| RuleName::new("reflect")),
+            })
+        });
+        homes.chain(served).chain(own).collect()
+    }
+
+    /// Routes past home agents, from both ends, with zeros for what may come.
+    fn route_figures(&self, input: &mut MetricsInput) {
+        let mut messages: BTreeMap<(HomeName, &str), u64> = BTreeMap::new();
+        let mut failures: BTreeMap<(HomeName, String), u64> = BTreeMap::new();
+        for home in &self.homes {
+            let Some(optimization) = &home.optimization else { continue };
+            let name = home.home.name.clone();
+            let bindings = optimization.machine().bindings().count() as u64;
+            input.routes.push(RouteFigures { home: name.clone(), bindings });
+            let kinds = ["home-test-init", "care-of-test-init", "binding-update"];
+            messages.extend(kinds.map(|kind| ((name.clone(), kind), 0)));
+            let reasons = ["headers-eaten", "unanswered", "unsupported", "refused", "link-down"];
+            failures.extend(reasons.map(|reason| ((name.clone(), reason.to_owned()), 0)));
+        }
+        messages.extend(self.counts.route_messages.iter().map(|(key, sent)| (key.clone(), *sent)));
+        failures.extend(self.counts.route_failures.clone());
+        for ((home, message), messages) in messages {
+            let message = message.to_owned();
+            input.route_messages.push(RouteMessageFigures { home, message, messages });
+        }
+        for ((home, reason), failures) in failures {
+            input.route_failures.push(RouteFailureFigures { home, reason, failures });
+        }
+        input.correspondent_bindings = self.responder.as_ref().map(|responder| {
+            responder.bindings().map(|(_, entry)| entry.bindings.len() as u64).sum()
+        });
     }
 
     fn link_label(&self, bid: Option<Bid>) -> String {
@@ -206,11 +245,13 @@ impl Owner {
     fn lane_figures(&self, lane: &Lane<'_>, input: &mut MetricsInput) {
         let counters = lane.engine.counters().snapshot();
         let directions = [Direction::Up, Direction::Down];
-        let mut tunnels: BTreeMap<(String, &str), (u64, u64)> = BTreeMap::new();
+        let mut tunnels: BTreeMap<(bool, String, &str), (u64, u64)> = BTreeMap::new();
         let mut rules: BTreeMap<(RuleName, String, &str), u64> = BTreeMap::new();
         for link in self.link_labels() {
             for direction in directions {
-                tunnels.insert((link.clone(), direction.as_str()), (0, 0));
+                for straight in [false, true] {
+                    tunnels.insert((straight, link.clone(), direction.as_str()), (0, 0));
+                }
                 for rule in &lane.rules {
                     rules.insert((rule.clone(), link.clone(), direction.as_str()), 0);
                 }
@@ -227,7 +268,8 @@ impl Owner {
                 Direction::Down => "none".to_owned(),
             };
             let rule = traffic.rule.map_or_else(|| RuleName::new("none"), &lane.name);
-            let tunnel = tunnels.entry((link.clone(), direction.as_str())).or_default();
+            let straight = traffic.form == Form::Optimized;
+            let tunnel = tunnels.entry((straight, link.clone(), direction.as_str())).or_default();
             tunnel.0 += traffic.bytes;
             tunnel.1 += traffic.packets;
             *rules.entry((rule, link, direction.as_str())).or_default() += traffic.bytes;
@@ -236,10 +278,11 @@ impl Owner {
             "up" => Direction::Up,
             _ => Direction::Down,
         };
-        for ((link, word), (bytes, packets)) in tunnels {
+        for ((straight, link, word), (bytes, packets)) in tunnels {
             let home = lane.home.clone();
             let direction = direction(word);
-            input.tunnels.push(TunnelFigures { home, link, direction, bytes, packets });
+            let figures = TunnelFigures { home, link, direction, bytes, packets };
+            if straight { input.straight.push(figures) } else { input.tunnels.push(figures) }
         }
         for ((rule, link, word), bytes) in rules {
             let home = lane.home.clone();

@@ -70,6 +70,36 @@ static TUNNEL_PACKETS: Family = family(
     Kind::Counter,
     "Inner packets through the tunnel, by uplink; up is from the mobile",
 );
+static STRAIGHT_BYTES: Family = family(
+    "mtun_straight_bytes_total",
+    Kind::Counter,
+    "Octets of packets that went straight, past the home agent, by uplink; up is from the mobile",
+);
+static STRAIGHT_PACKETS: Family = family(
+    "mtun_straight_packets_total",
+    Kind::Counter,
+    "Packets that went straight, past the home agent, by uplink; up is from the mobile",
+);
+static STRAIGHT_BINDINGS: Family = family(
+    "mtun_straight_bindings",
+    Kind::Gauge,
+    "Bindings at correspondents, by which packets go straight",
+);
+static ROUTE_MESSAGES: Family = family(
+    "mtun_route_messages_total",
+    Kind::Counter,
+    "Tests and Binding Updates sent to correspondents",
+);
+static ROUTE_FAILURES: Family = family(
+    "mtun_route_failures_total",
+    Kind::Counter,
+    "Tries to go straight that failed and ways back to the tunnel, by reason",
+);
+static CORRESPONDENT_BINDINGS: Family = family(
+    "mtun_correspondent_bindings",
+    Kind::Gauge,
+    "Bindings that mobiles have at this node as their correspondent",
+);
 static RULE_BYTES: Family = Family {
     name: "mtun_rule_bytes_total",
     help: "Octets of inner packets that the rule decided, by uplink; up is from the mobile",
@@ -106,7 +136,7 @@ static HA_BINDINGS: Family =
     family("mtun_ha_bindings", Kind::Gauge, "Bindings in the home agent's cache");
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 16] = [
+pub(super) static ALL: [&Family; 22] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_STATE_CHANGES,
@@ -114,6 +144,12 @@ pub(super) static ALL: [&Family; 16] = [
     &LINK_USED,
     &TUNNEL_BYTES,
     &TUNNEL_PACKETS,
+    &STRAIGHT_BYTES,
+    &STRAIGHT_PACKETS,
+    &STRAIGHT_BINDINGS,
+    &ROUTE_MESSAGES,
+    &ROUTE_FAILURES,
+    &CORRESPONDENT_BINDINGS,
     &RULE_BYTES,
     &DROPS,
     &FLOWS,
@@ -199,6 +235,20 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
         rows(&LINK_USED, &input.quotas, |q| (vec![("link", text(&q.link))], q.used as f64)),
         rows(&TUNNEL_BYTES, &input.tunnels, |t| (tunnel_labels(t), t.bytes as f64)),
         rows(&TUNNEL_PACKETS, &input.tunnels, |t| (tunnel_labels(t), t.packets as f64)),
+        rows(&STRAIGHT_BYTES, &input.straight, |t| (tunnel_labels(t), t.bytes as f64)),
+        rows(&STRAIGHT_PACKETS, &input.straight, |t| (tunnel_labels(t), t.packets as f64)),
+        rows(&STRAIGHT_BINDINGS, &input.routes, |r| {
+            (vec![("home", text(&r.home))], r.bindings as f64)
+        }),
+        rows(&ROUTE_MESSAGES, &input.route_messages, |r| {
+            (vec![("home", text(&r.home)), ("message", r.message.clone())], r.messages as f64)
+        }),
+        rows(&ROUTE_FAILURES, &input.route_failures, |r| {
+            (vec![("home", text(&r.home)), ("reason", r.reason.clone())], r.failures as f64)
+        }),
+        rows(&CORRESPONDENT_BINDINGS, input.correspondent_bindings.as_slice(), |bindings| {
+            (Vec::new(), *bindings as f64)
+        }),
         rows(&RULE_BYTES, &input.rules, |r| {
             let labels = vec![
                 ("home", text(&r.home)),

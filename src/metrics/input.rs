@@ -25,6 +25,21 @@ pub struct MetricsInput {
     pub binding_updates: Vec<BindingUpdateFigures>,
     /// Every (home, link, direction).
     pub tunnels: Vec<TunnelFigures>,
+    /// The same of packets that went straight, past the home agent.
+    #[serde(default)]
+    pub straight: Vec<TunnelFigures>,
+    /// Every home that optimizes routes.
+    #[serde(default)]
+    pub routes: Vec<RouteFigures>,
+    /// Every (home, message) to correspondents.
+    #[serde(default)]
+    pub route_messages: Vec<RouteMessageFigures>,
+    /// Every (home, reason).
+    #[serde(default)]
+    pub route_failures: Vec<RouteFailureFigures>,
+    /// Bindings that mobiles have at this node as their correspondent; `None` if it is none.
+    #[serde(default)]
+    pub correspondent_bindings: Option<u64>,
     /// Every (home, rule, link, direction).
     pub rules: Vec<RuleFigures>,
     /// Every (home, reason).
@@ -140,6 +155,37 @@ pub struct TunnelFigures {
     pub bytes: u64,
     /// Packets.
     pub packets: u64,
+}
+
+/// What correspondents hold of one home.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// Bindings at correspondents by which packets go straight.
+    pub bindings: u64,
+}
+
+/// Messages to correspondents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteMessageFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// Their kind, such as `care-of-test-init`.
+    pub message: String,
+    /// How many were sent.
+    pub messages: u64,
+}
+
+/// Tries to go straight that failed, and ways back to the tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteFailureFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// The reason, one word.
+    pub reason: String,
+    /// How often.
+    pub failures: u64,
 }
 
 /// Inner packets that a rule decided.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use mtun::control::documents::StatusDocument;
 use mtun::lab::daemons::cached;
 use mtun::lab::namespace::{Namespace, wait_for};
 use mtun::lab::policy::PolicyText;
@@ -142,6 +143,55 @@ fn the_agents_stop_leaves_its_kernel_as_it_was() {
     let status = agent.process.stop().unwrap();
     assert!(status.success(), "{status}\n{}", agent.story());
     assert_same(&before, &kernel_state(&world.ha, AGENT), "the agent after its stop");
+}
+
+#[test]
+fn a_correspondents_stop_and_its_death_leave_its_kernel_as_it_was() {
+    need_lab!();
+    const CORRESPONDENT: &[&str] = &["all", "default", "eth0"];
+    let text = PolicyText::default().with_optimization("traffic");
+    let mut lab = Lab::with_agent(Plan::default(), text);
+    let before = kernel_state(&lab.world.cn, CORRESPONDENT);
+    lab.start_correspondent();
+    lab.start_mobile(&[]);
+    lab.registered(&["wlan0", "wwan0"]);
+    let traffic = lab.traffic();
+    let bound = |lab: &Lab| {
+        let two = |status: &StatusDocument| {
+            status.correspondent.as_ref().is_some_and(|it| it.mobiles.len() == 2)
+        };
+        lab.correspondent().wait_until("two bindings", PATIENCE, two).unwrap();
+        // Rules and routes follow what packets know.
+        wait_for("a route to the mobile", PATIENCE, || {
+            let rules = lab.world.cn.exec("ip -6 rule show").unwrap();
+            rules.contains("lookup 6280000").then_some(())
+        })
+        .unwrap();
+    };
+    bound(&lab);
+    let bound_before = kernel_state(&lab.world.cn, CORRESPONDENT);
+    assert_ne!(bound_before, before, "the daemon does change something");
+
+    let mut daemon = lab.correspondent.take().unwrap();
+    daemon.process.kill().unwrap();
+    drop(daemon);
+    lab.start_correspondent();
+    bound(&lab);
+    assert_same(
+        &bound_before,
+        &kernel_state(&lab.world.cn, CORRESPONDENT),
+        "the correspondent after kill -9 and restart",
+    );
+    assert_alive(&traffic);
+    drop(traffic);
+    let mut daemon = lab.correspondent.take().unwrap();
+    let status = daemon.process.stop().unwrap();
+    assert!(status.success(), "{status}\n{}", daemon.story());
+    assert_same(
+        &before,
+        &kernel_state(&lab.world.cn, CORRESPONDENT),
+        "the correspondent after its stop",
+    );
 }
 
 /// A correspondent that goes on sending, whatever happens: its packets reach a router without a

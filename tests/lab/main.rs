@@ -4,6 +4,7 @@
 //! run side by side. Without root they are skipped, loudly.
 
 mod breakout;
+mod correspondents;
 mod demo;
 mod errors;
 mod failback;

@@ -5,7 +5,8 @@ use std::net::Ipv6Addr;
 use mtun::control::documents::*;
 use mtun::metrics::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
-    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RuleFigures, TunnelFigures,
+    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RouteFailureFigures, RouteFigures,
+    RouteMessageFigures, RuleFigures, TunnelFigures,
 };
 use mtun_policy::{
     Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix, ReturningHome, Role,
@@ -440,6 +441,12 @@ pub fn first_figures() -> MetricsInput {
     let mut input = MetricsInput { policy_last_reload_success: true, ..MetricsInput::default() };
     let home = || "acme".into();
     input.homes.push(HomeFigures { home: home(), generation: 0, agent_bindings: 0 });
+    input.routes.push(RouteFigures { home: home(), bindings: 0 });
+    let message = "home-test-init".to_owned();
+    input.route_messages.push(RouteMessageFigures { home: home(), message, messages: 0 });
+    let reason = "headers-eaten".to_owned();
+    input.route_failures.push(RouteFailureFigures { home: home(), reason, failures: 0 });
+    input.correspondent_bindings = Some(0);
     for reason in ["no-usable-binding", "not-ours"] {
         let (home, reason) = ("acme".to_owned(), reason.to_owned());
         input.drops.push(DropFigures { home, reason, packets: 0 });
@@ -477,6 +484,7 @@ pub fn first_figures() -> MetricsInput {
                 bytes: 0,
                 packets: 0,
             });
+            input.straight.push(input.tunnels[input.tunnels.len() - 1].clone());
             let rule = "ssh".into();
             input.rules.push(RuleFigures { home: home(), rule, link, direction, bytes: 0 });
         }

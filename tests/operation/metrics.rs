@@ -15,9 +15,10 @@ use super::documents::{first_figures, status};
 use super::owner;
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 15] = [
+const FAMILIES: [(&str, &str); 21] = [
     ("mtun_binding_expires_timestamp_seconds", "gauge"),
     ("mtun_binding_updates_total", "counter"),
+    ("mtun_correspondent_bindings", "gauge"),
     ("mtun_drops_total", "counter"),
     ("mtun_flow_moves_total", "counter"),
     ("mtun_flows", "gauge"),
@@ -28,7 +29,12 @@ const FAMILIES: [(&str, &str); 15] = [
     ("mtun_link_usable", "gauge"),
     ("mtun_policy_generation", "gauge"),
     ("mtun_policy_last_reload_success", "gauge"),
+    ("mtun_route_failures_total", "counter"),
+    ("mtun_route_messages_total", "counter"),
     ("mtun_rule_bytes_total", "counter"),
+    ("mtun_straight_bindings", "gauge"),
+    ("mtun_straight_bytes_total", "counter"),
+    ("mtun_straight_packets_total", "counter"),
     ("mtun_tunnel_bytes_total", "counter"),
     ("mtun_tunnel_packets_total", "counter"),
 ];
@@ -123,6 +129,7 @@ fn every_series_exists_at_the_start_with_zero() {
         assert_eq!(name.ends_with("_total"), family.kind == "counter", "{name}");
     }
     assert_eq!(families["mtun_tunnel_bytes_total"].samples.len(), 4);
+    assert_eq!(families["mtun_straight_bytes_total"].samples.len(), 4);
     let reasons = HandoverReason::ALL.len();
     // 14 buckets and +Inf, sum and count, for each reason.
     assert_eq!(families["mtun_handover_duration_seconds"].samples.len(), 17 * reasons);
@@ -133,6 +140,11 @@ fn figures_arrive_and_names_are_escaped() {
     let mut input = first_figures();
     let metrics = Metrics::new(&input);
     input.tunnels[0].bytes = 1_000_000_007;
+    input.straight[0].bytes = 17;
+    input.routes[0].bindings = 2;
+    input.correspondent_bindings = Some(3);
+    input.route_messages[0].messages = 4;
+    input.route_failures[0].failures = 5;
     input.links[1].up = true;
     input.homes[0].generation = 12;
     input.policy_last_reload_success = false;
@@ -144,6 +156,16 @@ fn figures_arrive_and_names_are_escaped() {
     let value = |family: &str, series: &str| families[family].samples[series];
     let tunnel = "mtun_tunnel_bytes_total{home=\"acme\",link=\"wlan0\",direction=\"up\"}";
     assert_eq!(value("mtun_tunnel_bytes_total", tunnel), 1_000_000_007.0);
+    let straight = tunnel.replace("tunnel", "straight");
+    assert_eq!(value("mtun_straight_bytes_total", &straight), 17.0);
+    for (family, labels, wanted) in [
+        ("mtun_straight_bindings", "{home=\"acme\"}", 2.0),
+        ("mtun_correspondent_bindings", "", 3.0),
+        ("mtun_route_messages_total", "{home=\"acme\",message=\"home-test-init\"}", 4.0),
+        ("mtun_route_failures_total", "{home=\"acme\",reason=\"headers-eaten\"}", 5.0),
+    ] {
+        assert_eq!(value(family, &format!("{family}{labels}")), wanted, "{family}");
+    }
     assert_eq!(value("mtun_link_up", "mtun_link_up{link=\"wwan0\"}"), 1.0);
     assert_eq!(value("mtun_policy_generation", "mtun_policy_generation{home=\"acme\"}"), 12.0);
     assert_eq!(value("mtun_policy_last_reload_success", "mtun_policy_last_reload_success"), 0.0);

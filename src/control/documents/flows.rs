@@ -71,12 +71,15 @@ pub struct FlowPath {
     /// Whether it leads outside the tunnel.
     #[serde(default)]
     pub breakout: bool,
+    /// Whether it leads straight to the correspondent at this moment, past the home agent.
+    #[serde(default)]
+    pub straight: bool,
 }
 
 impl FlowPath {
     /// Through the tunnel, by this binding and link.
     pub fn tunnel(bid: Option<Bid>, link: Option<InterfaceName>) -> Self {
-        Self { bid, link, breakout: false }
+        Self { bid, link, breakout: false, straight: false }
     }
 }
 
@@ -84,6 +87,8 @@ impl fmt::Display for FlowPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.link, self.bid) {
             (Some(link), _) if self.breakout => f.pad(&format!("{link} outside")),
+            (Some(link), _) if self.straight => f.pad(&format!("{link} straight")),
+            (None, Some(bid)) if self.straight => f.pad(&format!("BID {bid} straight")),
             (Some(link), _) => f.pad(link.as_str()),
             (None, Some(bid)) => f.pad(&format!("BID {bid}")),
             (None, None) => f.pad("no BID"),
