@@ -20,6 +20,8 @@ pub enum RouteNote {
     /// Packets between these ends go through the tunnel though the rules let them go straight,
     /// and the correspondent holds nothing.
     Wanted(Pair),
+    /// The same of a flow whose rule wants the straight way as soon as there is a packet.
+    WantedAtOnce(Pair),
     /// Packets between these ends go straight, in either direction; said at both ends.
     Used(Pair),
     /// TCP was sent straight by this binding for two seconds, and since it is held nothing came

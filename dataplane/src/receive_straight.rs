@@ -156,14 +156,16 @@ impl Engine {
         rule: Option<RuleId>,
         now: Duration,
     ) {
-        if registration.policy.optimize(rule) == Optimize::Never {
-            return;
-        }
+        let note = match registration.policy.optimize(rule) {
+            Optimize::Never => return,
+            Optimize::Allowed => RouteNote::Wanted,
+            Optimize::Always => RouteNote::WantedAtOnce,
+        };
         let Ok(pair) = pair_of(registration, key) else { return };
         let ours = pair.correspondent == registration.peer
             || snapshot.updates.lookup(key.destination).is_some();
         if !ours && snapshot.optimized.get(&pair).is_none() {
-            self.notes.say(RouteNote::Wanted(pair), now);
+            self.notes.say(note(pair), now);
         }
     }
 
@@ -181,6 +183,7 @@ impl Engine {
         if inner.is_error()
             || snapshot.optimized.get(&pair).is_some()
             || !self.notes.is_due(&RouteNote::Wanted(pair), now)
+            || !self.notes.is_due(&RouteNote::WantedAtOnce(pair), now)
         {
             return;
         }

@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use mtun_dataplane::{Held, HeldBinding};
-use mtun_policy::{
-    Bid, CareOfAddress, Home, Optimize, RouteOptimizationPlan, RouteOptimizationStart,
-};
+use mtun_policy::{Bid, CareOfAddress, Home, Optimize, RouteOptimizationPlan};
 use mtun_signaling::binding::BindingUpdateList;
 use mtun_signaling::machine::Machine;
 use mtun_signaling::mobile::route_optimization::{
@@ -113,11 +111,6 @@ impl Optimization {
         &self.machine
     }
 
-    /// Another policy starts it otherwise.
-    pub fn adopt(&mut self, plan: RouteOptimizationPlan) {
-        self.plan = plan;
-    }
-
     /// The correspondents that are wanted.
     pub fn wanted(&self) -> impl Iterator<Item = Ipv6Addr> {
         self.wanted.keys().copied()
@@ -167,19 +160,27 @@ impl Optimization {
         [self.machine.deadline(), idle].into_iter().flatten().min()
     }
 
-    /// Traffic wants a correspondent: packets take the tunnel that might go straight.
+    /// Traffic speaks of a correspondent: packets take the tunnel that might go straight.
     pub fn want(
         &mut self,
         now: Timestamp,
         correspondent: Ipv6Addr,
     ) -> Vec<RouteOptimizationOutput> {
-        if let Some(wanted) = self.wanted.get_mut(&correspondent) {
-            wanted.last = now.monotonic;
-        } else if self.is_worth_it(now.monotonic, correspondent) {
-            self.wanted.insert(correspondent, Wanted { last: now.monotonic, lasting: false });
-        } else {
-            return Vec::new();
+        let known = self.wanted.contains_key(&correspondent);
+        match known || self.is_worth_it(now.monotonic, correspondent) {
+            true => self.want_at_once(now, correspondent),
+            false => Vec::new(),
         }
+    }
+
+    /// Wants a correspondent, worth it or not.
+    pub fn want_at_once(
+        &mut self,
+        now: Timestamp,
+        correspondent: Ipv6Addr,
+    ) -> Vec<RouteOptimizationOutput> {
+        let new = Wanted { last: now.monotonic, lasting: false };
+        self.wanted.entry(correspondent).or_insert(new).last = now.monotonic;
         self.handle(now, RouteOptimizationEvent::Wanted { correspondent })
     }
 
@@ -241,10 +242,6 @@ impl Optimization {
 
     /// Whether traffic with it lasts.
     fn is_worth_it(&mut self, now: Duration, correspondent: Ipv6Addr) -> bool {
-        if self.plan.start == RouteOptimizationStart::Policy {
-            // Only rules that say `always` let traffic speak.
-            return true;
-        }
         self.noticed.retain(|_, first| now.saturating_sub(*first) < WORTH_BEFORE);
         let room = self.noticed.len() < self.plan.max_correspondents.saturating_mul(16);
         let first = match self.noticed.get(&correspondent) {
@@ -337,4 +334,86 @@ pub fn named(home: &Home) -> BTreeSet<Ipv6Addr> {
             _ => None,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mtun_policy::NoFiles;
+    use mtun_signaling::time::NtpTime;
+
+    const POLICY: &str = include_str!("../../examples/figure-11-optimized.kdl");
+
+    fn home(text: &str) -> Home {
+        mtun_policy::parse("file.kdl", text, &NoFiles).unwrap().homes.remove(0)
+    }
+
+    fn optimization() -> Optimization {
+        let home = home(POLICY);
+        let plan = home.route_optimization.unwrap();
+        Optimization::new(&home, plan, Seed::new([7; 32]))
+    }
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp { monotonic: Duration::from_millis(millis), wall: NtpTime(0) }
+    }
+
+    fn server(number: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, number)
+    }
+
+    #[test]
+    fn one_packet_is_not_worth_it_and_a_second_one_later_is() {
+        let mut optimization = optimization();
+        optimization.want(at(0), server(1));
+        optimization.want(at(500), server(1));
+        assert_eq!(optimization.wanted().count(), 0, "a question and its answer");
+        optimization.want(at(1000), server(1));
+        assert_eq!(optimization.wanted().collect::<Vec<_>>(), [server(1)]);
+        optimization.want(at(1000), server(2));
+        optimization.want(at(60_000), server(2));
+        assert_eq!(optimization.wanted().count(), 1, "nobody remembers the first one");
+        optimization.want_at_once(at(60_000), server(3));
+        assert_eq!(optimization.wanted().count(), 2, "its rule says always");
+    }
+
+    #[test]
+    fn who_holds_nothing_is_forgotten_after_a_minute_without_traffic() {
+        let mut optimization = optimization();
+        optimization.want_at_once(at(0), server(1));
+        optimization.used(Duration::from_secs(30), server(1));
+        optimization.handle_deadline(at(89_000));
+        assert_eq!(optimization.wanted().count(), 1);
+        optimization.handle_deadline(at(90_000));
+        assert_eq!(optimization.wanted().count(), 0);
+        assert_eq!(optimization.held(server(1)), Held::default());
+    }
+
+    #[test]
+    fn rules_that_name_a_host_and_say_always_want_it_without_traffic() {
+        let with = "match proto=tcp dport=22 dst=\"2001:db8:c::9\"";
+        let home = home(&POLICY.replace("match proto=tcp dport=22", with));
+        let named = named(&home);
+        assert_eq!(named, [server(9)].into());
+        let mut optimization = optimization();
+        optimization.want_always(at(0), &named);
+        optimization.handle_deadline(at(3_600_000));
+        assert_eq!(optimization.wanted().collect::<Vec<_>>(), [server(9)]);
+        optimization.want_always(at(3_600_000), &BTreeSet::new());
+        optimization.handle_deadline(at(3_700_000));
+        assert_eq!(optimization.wanted().count(), 0, "another policy names nobody");
+    }
+
+    #[test]
+    fn flooding_with_strangers_costs_bounded_memory() {
+        let mut optimization = optimization();
+        for number in 0..10_000 {
+            optimization.want(at(0), server(number));
+            optimization.want_at_once(at(0), server(number));
+        }
+        let most = optimization.plan.max_correspondents;
+        assert!(optimization.wanted().count() <= most, "{}", optimization.wanted().count());
+        assert!(optimization.noticed.len() <= most * 16);
+        assert!(optimization.reasons.len() <= most * REASONS_EACH);
+    }
 }

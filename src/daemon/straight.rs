@@ -173,6 +173,13 @@ impl Owner {
                     self.optimization_outputs(home, outputs);
                 }
             }
+            RouteNote::WantedAtOnce(pair) => {
+                let Some(home) = self.home_of(pair.home_address) else { return };
+                if let Some(optimization) = &mut self.homes[home].optimization {
+                    let outputs = optimization.want_at_once(now, pair.correspondent);
+                    self.optimization_outputs(home, outputs);
+                }
+            }
             RouteNote::Used(pair) => match self.home_of(pair.home_address) {
                 Some(home) => {
                     if let Some(optimization) = &mut self.homes[home].optimization {
@@ -261,9 +268,6 @@ impl Owner {
         for home in 0..self.homes.len() {
             let MobileHome { optimization, home: it, .. } = &mut self.homes[home];
             let Some(optimization) = optimization else { continue };
-            if let Some(plan) = it.route_optimization {
-                optimization.adopt(plan);
-            }
             let outputs = optimization.want_always(now, &named(it));
             self.optimization_outputs(home, outputs);
         }
