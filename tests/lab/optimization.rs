@@ -259,11 +259,12 @@ fn the_end_of_either_side_leaves_the_other_in_the_tunnel() {
 
     // The mobile's stop ends what it bound.
     straight_by(&lab, &["wlan0", "wwan0"]);
+    lab.assert_clean();
+    drop(traffic);
     let mut mobile = lab.mobile.take().unwrap();
     assert!(mobile.process.stop().unwrap().success(), "{}", mobile.story());
     let ended = lab.correspondent().wait_until("no binding", PATIENCE, |status| {
         status.correspondent.as_ref().is_some_and(|it| it.mobiles.is_empty())
     });
     assert!(ended.is_ok(), "{:#}\n{}", ended.unwrap_err(), mobile.story());
-    lab.assert_clean();
 }
