@@ -36,6 +36,10 @@ impl RouteOptimization {
         };
         let sent = peer.outstanding.swap_remove(found);
         let status = verdict(&sent, acknowledgement);
+        if status.is_accepted() {
+            // Answers that were overtaken speak of what is no more.
+            peer.outstanding.retain(|earlier| !sent.voids(earlier));
+        }
         if let Some(entry) = sent.request.bid().and_then(|bid| peer.entries.get_mut(&bid)) {
             entry.last_status = Some(status);
         }
@@ -144,10 +148,9 @@ impl RouteOptimization {
         entry.unanswered = 0;
         entry.rest = Rest::default();
         entry.held_until = Some(expires);
-        // One that left later and replaces everything may have ended this binding before its
-        // acknowledgement is read. It is asked for again.
-        let replaced = |later: &Sent| later.replaces && is_newer(later.sequence, sent.sequence);
-        if expires <= now || peer.outstanding.iter().any(replaced) {
+        // One that left later may have ended this binding before its acknowledgement is read. It
+        // is asked for again.
+        if expires <= now || peer.outstanding.iter().any(|later| later.voids(sent)) {
             return;
         }
         let care_of = sent.care_of;

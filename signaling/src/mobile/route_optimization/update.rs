@@ -11,6 +11,7 @@ use super::routability::wait;
 use super::{Route, RouteOptimization, RouteOptimizationNotice, RouteOptimizationOutput};
 use crate::machine::Envelope;
 use crate::return_routability::{BindingManagementKey, MAX_RR_BINDING_LIFETIME};
+use crate::sequence::is_newer;
 use crate::wire::option::{BindingIdentifier, NonceIndices};
 use crate::wire::{self, BindingUpdate, BindingUpdateFlags, Lifetime, Message, Options};
 
@@ -36,6 +37,20 @@ pub(super) struct Sent {
     /// The address that entered the authenticator.
     pub care_of: Ipv6Addr,
     pub kbm: BindingManagementKey,
+}
+
+impl Sent {
+    /// Whether this one, once accepted, ends the binding that `earlier` registered.
+    pub(super) fn voids(&self, earlier: &Self) -> bool {
+        let ends = match self.request {
+            Request::DeregisterAll => true,
+            Request::Deregister { bid } => earlier.request.bid() == Some(bid),
+            Request::Register { .. } | Request::Plain { .. } => {
+                self.replaces && self.request.bid() != earlier.request.bid()
+            }
+        };
+        ends && is_newer(self.sequence, earlier.sequence)
+    }
 }
 
 impl RouteOptimization {
