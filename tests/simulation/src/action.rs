@@ -247,7 +247,7 @@ impl World {
         text.max_bindings = self.random.pick(&[1, 2, 3, 4, 4]);
         self.tell(|| format!("agent {agent}: {text:?}"));
         let config = self.agents[agent].adopt(self.now, text, self.fault);
-        self.agent_event(agent, AgentEvent::Reconfigure(config), None, Passed::FRESH);
+        self.agent_event(agent, AgentEvent::Reconfigure(config), None);
         let homes: Vec<_> = self.agents[agent].text.mobiles.iter().map(|(it, _)| *it).collect();
         for home in homes {
             self.agents[agent].publish(mtun_policy::HomeAddress(home));

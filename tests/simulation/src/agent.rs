@@ -1,15 +1,15 @@
 //! A home agent: its machine and its packet loop, as the daemon has them.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mtun_dataplane::Engine;
 use mtun_policy::{Effective, HomeAddress, ServedHome};
-use mtun_signaling::agent::HomeLink;
+use mtun_signaling::agent::{HomeLink, MobileRecord};
 use mtun_signaling::auth::SecurityAssociation;
-use mtun_signaling::{AgentConfig, AgentMobile, HomeAgent, Machine, Timestamp};
+use mtun_signaling::{AgentConfig, AgentMobile, HomeAgent, Machine, Timestamp, Transmit};
 
 use crate::fault::Fault;
 use crate::mobile::{settings, timestamp};
@@ -27,6 +27,8 @@ pub struct Agent {
     pub served: ServedHome,
     /// The keys of its mobiles, in the order of the text.
     pub keys: Vec<SecurityAssociation>,
+    /// Where the home addresses are.
+    pub home_link: HomeLink,
     pub machine: HomeAgent,
     reflecting: Arc<Effective>,
     pub published: Published,
@@ -42,8 +44,29 @@ pub struct Agent {
     pub shaken: Duration,
     /// The last accepted number of every mobile, and since when it may be forgotten.
     pub sequences: BTreeMap<HomeAddress, (u16, Option<Duration>)>,
-    /// The messages that this life has read.
+    /// The messages that were read and not forgotten in a restart.
     pub seen: HashSet<u64>,
+    /// The message that is being read.
+    pub reading: Option<u64>,
+    /// Whether what mobiles left behind outlives a restart.
+    pub keeps: bool,
+    /// What did, and when it was kept.
+    pub disk: BTreeMap<HomeAddress, (Duration, MobileRecord)>,
+    /// What is on its way there, the oldest first.
+    pub writing: VecDeque<Writing>,
+    /// Whether somebody else has these home addresses is known then.
+    pub checks: VecDeque<(Duration, HomeAddress)>,
+}
+
+/// A record on its way to the disk, and the answers that wait for it.
+#[derive(Debug)]
+pub struct Writing {
+    pub safe_at: Duration,
+    pub kept_at: Duration,
+    pub record: MobileRecord,
+    /// The message that made it.
+    pub message: Option<u64>,
+    pub answers: Vec<Transmit>,
 }
 
 impl Agent {
@@ -52,15 +75,18 @@ impl Agent {
         text: AgentText,
         keys: Vec<SecurityAssociation>,
         fault: Fault,
+        home_link: HomeLink,
         (base, epoch): (Duration, u64),
     ) -> Self {
         let served = text.policy().served.into_iter().next().expect("an agent serves a home");
-        let machine = HomeAgent::new(config(&served, &keys, fault));
+        let config = AgentConfig { home_link, ..config(&served, &keys, fault) };
+        let machine = HomeAgent::new(config);
         let (published, engine, reflecting) = packets(&served);
         Self {
             text,
             served,
             keys,
+            home_link,
             machine,
             reflecting,
             published,
@@ -73,17 +99,47 @@ impl Agent {
             shaken: Duration::ZERO,
             sequences: BTreeMap::new(),
             seen: HashSet::new(),
+            reading: None,
+            keeps: false,
+            disk: BTreeMap::new(),
+            writing: VecDeque::new(),
+            checks: VecDeque::new(),
         }
     }
 
-    /// Starts again with nothing but its policy.
+    /// Starts again with its policy and what it kept: what was still being written is lost.
     pub fn restart(&mut self, fault: Fault, now: Duration, (base, epoch): (Duration, u64)) {
-        self.machine = HomeAgent::new(config(&self.served, &self.keys, fault));
+        self.machine = HomeAgent::new(self.config(fault));
         (self.published, self.engine, self.reflecting) = packets(&self.served);
         (self.base, self.epoch) = (base, epoch);
-        (self.born, self.shaken) = (now, now);
         self.sequences.clear();
-        self.seen.clear();
+        self.checks.clear();
+        let lost = std::mem::take(&mut self.writing);
+        if !self.keeps {
+            (self.born, self.shaken) = (now, now);
+            self.seen.clear();
+            return;
+        }
+        self.seen.retain(|seen| lost.iter().all(|it| it.message != Some(*seen)));
+        if fault == Fault::AgentForgetsDisk {
+            return;
+        }
+        let local = self.timestamp(now);
+        for (&home_address, (kept_at, record)) in &self.disk {
+            self.machine.restore(local, record, now - *kept_at);
+            let back = self.machine.record(local, home_address).and_then(|it| it.sequence);
+            if let Some((number, left)) = back {
+                self.sequences.insert(home_address, (number, left.map(|left| now + left)));
+            }
+        }
+        let homes: Vec<HomeAddress> = self.disk.keys().copied().collect();
+        homes.into_iter().for_each(|home_address| self.publish(home_address));
+    }
+
+    /// What its machine is told of its policy.
+    fn config(&self, fault: Fault) -> AgentConfig {
+        let home_link = self.home_link;
+        AgentConfig { home_link, ..config(&self.served, &self.keys, fault) }
     }
 
     /// Goes over to another text; gives what its machine is told.
@@ -91,7 +147,7 @@ impl Agent {
         self.text = text;
         self.served = self.text.policy().served.into_iter().next().expect("it serves a home");
         self.shaken = now;
-        config(&self.served, &self.keys, fault)
+        self.config(fault)
     }
 
     /// Its address.
@@ -106,7 +162,10 @@ impl Agent {
 
     /// When something is due, on the world's clock.
     pub fn deadline(&self) -> Option<Duration> {
-        Some(self.machine.deadline()?.saturating_sub(self.base))
+        let machine = self.machine.deadline().map(|at| at.saturating_sub(self.base));
+        let safe = self.writing.front().map(|it| it.safe_at);
+        let checked = self.checks.front().map(|(at, _)| *at);
+        [machine, safe, checked].into_iter().flatten().min()
     }
 
     /// Publishes what is held for one home address.

@@ -14,6 +14,8 @@ pub enum Fault {
     AgentBelievesAnybody,
     /// The agent loses the bindings it acknowledged, now and then.
     AgentForgetsBindings,
+    /// The agent keeps what it must and does not read it after a restart.
+    AgentForgetsDisk,
     /// The agent gives every router the prefix of another.
     AgentMixesUpPrefixes,
     /// The agent takes any number of bindings.
@@ -44,10 +46,11 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AgentForgetsSequence,
         Self::AgentBelievesAnybody,
         Self::AgentForgetsBindings,
+        Self::AgentForgetsDisk,
         Self::AgentMixesUpPrefixes,
         Self::AgentWithoutCaps,
         Self::AgentPublishesNoEnd,

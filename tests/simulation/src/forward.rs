@@ -95,7 +95,7 @@ impl World {
 
     fn carry(&mut self, passage: Passage, door: Door, mut packet: Vec<u8>, passed: Passed) {
         let hops = passed.hops.saturating_add(1);
-        self.witness_hops(hops, &packet);
+        self.witness_hops(hops, passed.origin, &packet);
         if let Door::Uplink(mobile, bid) = door
             && self.mobiles[mobile].uplinks[&bid].eats
             && self.is_eaten(mobile, &packet)
@@ -113,6 +113,7 @@ impl World {
             if before.is_none() || said(&packet) != before {
                 origin = origin.max(Origin::Altered);
             }
+            self.limits_altered |= packet::layers(&packet).len() > 1;
             self.coverage.count("link: corruption");
         }
         let fate = passage.fate(&mut self.random);
@@ -383,7 +384,7 @@ impl World {
         let Some(destination) = packet::address(&packet, 24) else { return };
         let hops = passed.hops.saturating_add(1);
         let passed = Passed { hops, ..passed };
-        self.witness_hops(hops, &packet);
+        self.witness_hops(hops, passed.origin, &packet);
         match self.door_of(destination) {
             Some(Door::Agent(it)) if it == agent => self.agent_receives(agent, &packet, passed),
             Some(Door::HomeNetwork(it)) if it == agent => {

@@ -5,9 +5,9 @@ use std::collections::BinaryHeap;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use mtun_dataplane::wire::parse_signalling;
 use mtun_policy::Bid;
 
+use crate::packet::{self, Layer};
 use crate::random::Random;
 
 /// Where a packet reaches a node.
@@ -151,9 +151,11 @@ impl Passage {
 /// What a message's authenticator speaks for. A bit that nobody reads may be any, and so may the
 /// source of an update that names its care-of address itself (RFC 6275 §6.2.5, RFC 5648 §4.3).
 pub fn said(packet: &[u8]) -> Option<(Vec<u8>, Option<Ipv6Addr>, bool)> {
-    let it = parse_signalling(packet)?;
-    let home_address = it.home_address.or(it.routing_header);
-    Some((it.message.to_vec(), home_address, it.home_address.is_some()))
+    // In a tunnel or not.
+    let layer = packet::layers(packet).pop().filter(Layer::is_signalling)?;
+    let message = packet.get(layer.payload_at..)?.to_vec();
+    let home_address = layer.home_address.or(layer.routing_header);
+    Some((message, home_address, layer.home_address.is_some()))
 }
 
 /// Flips one bit behind the first four octets.

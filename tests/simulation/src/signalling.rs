@@ -14,7 +14,7 @@ use mtun_signaling::{
     RouteOptimizationEvent, Transmit,
 };
 
-use crate::agent::Agent;
+use crate::agent::{Agent, Writing};
 use crate::fault::Fault;
 use crate::forward::Passed;
 use crate::mobile::{Acknowledged, v6};
@@ -216,34 +216,43 @@ impl World {
     pub fn agent_timer(&mut self, agent: usize) {
         let now = self.agents[agent].timestamp(self.now);
         self.agents[agent].machine.handle_deadline(now);
-        self.agent_outputs(agent, None, Passed::FRESH);
+        self.agent_outputs(agent, None);
+        let (world, it) = (self.now, &mut self.agents[agent]);
+        if let Some((_, home_address)) = it.checks.pop_front_if(|(at, _)| *at <= world) {
+            let event = AgentEvent::DuplicateChecked { home_address, duplicate: false };
+            self.coverage.count("agent: duplicate checked");
+            self.agent_event(agent, event, None);
+        }
+        while let Some(written) = self.agents[agent].writing.pop_front_if(|it| it.safe_at <= world)
+        {
+            let home_address = written.record.home_address;
+            self.coverage.count("agent: kept");
+            self.agents[agent].disk.insert(home_address, (written.kept_at, written.record));
+            written.answers.iter().for_each(|answer| self.agent_transmits(agent, answer));
+        }
         self.witness_agent(agent);
     }
 
     /// Tells an agent's machine; `sequence` is that of the update, if it is one.
-    pub fn agent_event(
-        &mut self,
-        agent: usize,
-        event: AgentEvent,
-        sequence: Option<u16>,
-        passed: Passed,
-    ) {
+    pub fn agent_event(&mut self, agent: usize, event: AgentEvent, sequence: Option<u16>) {
         let now = self.agents[agent].timestamp(self.now);
         self.agents[agent].machine.handle(now, event);
-        self.agent_outputs(agent, sequence, passed);
+        self.agent_outputs(agent, sequence);
     }
 
-    fn agent_outputs(&mut self, agent: usize, sequence: Option<u16>, passed: Passed) {
+    fn agent_transmits(&mut self, agent: usize, transmit: &Transmit) {
+        let Transmit { envelope, message, .. } = transmit;
+        self.tell(|| format!("agent {agent}: {}", text(envelope, message)));
+        let it = &self.agents[agent];
+        let (link, cut) = (it.link, it.cut);
+        self.route(link, cut, packet_of(envelope, message), Passed::FRESH);
+    }
+
+    fn agent_outputs(&mut self, agent: usize, sequence: Option<u16>) {
+        let (mut keep, mut answers) = (None, Vec::new());
         while let Some(output) = self.agents[agent].machine.poll() {
             match output {
-                AgentOutput::Transmit(transmit) => {
-                    let Transmit { envelope, message, .. } = &transmit;
-                    self.tell(|| format!("agent {agent}: {}", text(envelope, message)));
-                    let it = &self.agents[agent];
-                    let (link, cut) = (it.link, it.cut);
-                    let packet = packet_of(envelope, message);
-                    self.route(link, cut, packet, Passed { hops: 0, origin: Origin::Honest });
-                }
+                AgentOutput::Transmit(transmit) => answers.push(transmit),
                 AgentOutput::Changed { home_address, effective } => {
                     self.coverage.count("agent: changed");
                     let told =
@@ -256,9 +265,12 @@ impl World {
                         it.publish(home_address);
                     }
                 }
-                AgentOutput::Keep { .. }
-                | AgentOutput::CheckDuplicate { .. }
-                | AgentOutput::Defend { .. }
+                AgentOutput::Keep { home_address } => keep = Some(home_address),
+                AgentOutput::CheckDuplicate { home_address, .. } => {
+                    let at = self.now + Duration::from_secs(1);
+                    self.agents[agent].checks.push_back((at, home_address));
+                }
+                AgentOutput::Defend { .. }
                 | AgentOutput::Undefend { .. }
                 | AgentOutput::Neighbour { .. } => {}
                 AgentOutput::Notice(notice) => {
@@ -267,7 +279,17 @@ impl World {
                 }
             }
         }
-        let _ = passed;
+        let it = &mut self.agents[agent];
+        let record = keep.filter(|_| it.keeps);
+        let record = record.and_then(|home| it.machine.record(it.timestamp(self.now), home));
+        let Some(record) = record else {
+            return answers.iter().for_each(|answer| self.agent_transmits(agent, answer));
+        };
+        // Answers leave when what they say would outlive the agent.
+        let last = it.writing.back().map_or(self.now, |it| it.safe_at);
+        let safe_at = last.max(self.now) + Duration::from_millis(self.random.milliseconds(20));
+        let (kept_at, message) = (self.now, it.reading);
+        it.writing.push_back(Writing { safe_at, kept_at, record, message, answers });
     }
 
     /// A Mobility Header for an agent's machine.
@@ -283,8 +305,10 @@ impl World {
             format!("agent {agent} <- {} {}", passed.origin.word(), text(&envelope, &message))
         });
         self.agent_timer(agent);
+        let digest = digest(&envelope, &message);
         let it = &mut self.agents[agent];
-        let known = !it.seen.insert(digest(&envelope, &message));
+        it.reading = Some(digest);
+        let known = !it.seen.insert(digest);
         let powerless = is_powerless(passed.origin, known, it.born, BELIEVABLE);
         let before = it.machine.cache().clone();
         match self.fault {
@@ -303,7 +327,8 @@ impl World {
             _ => None,
         };
         let event = AgentEvent::Received { envelope, message };
-        self.agent_event(agent, event, sequence, passed);
+        self.agent_event(agent, event, sequence);
+        self.agents[agent].reading = None;
         let changed = *self.agents[agent].machine.cache() != before;
         self.witness_powerless(powerless && changed, || format!("agent {agent}: its cache"));
         self.witness_agent(agent);

@@ -94,10 +94,14 @@ impl World {
     }
 
     /// I5.
-    pub fn witness_hops(&mut self, hops: u8, packet: &[u8]) {
+    pub fn witness_hops(&mut self, hops: u8, origin: Origin, packet: &[u8]) {
         let headers = packet::layers(packet).len();
-        if hops > HOP_BUDGET || headers > MOST_HEADERS {
-            self.violate(Invariant::NoLoop, format!("{hops} hops, {headers} headers"));
+        // Whoever alters a packet on its way may alter its limit.
+        let altered = origin == Origin::Altered || self.limits_altered;
+        let wrapped = headers > MOST_HEADERS && !altered;
+        if hops > HOP_BUDGET || wrapped {
+            let text = format!("{hops} hops, {headers} headers, {}", origin.word());
+            self.violate(Invariant::NoLoop, text);
         }
     }
 
@@ -293,7 +297,11 @@ impl World {
         let it = &mut self.agents[agent];
         let bound = it.machine.cache().get(home).is_some();
         let forgotten = (!bound).then_some(self.now + MAX_DELETE_BCE_TIMEOUT);
-        let Some(sequence) = sequence else {
+        // One that waited until its home address was looked for is accepted by no message.
+        let local = it.timestamp(self.now);
+        let last = it.machine.record(local, home).and_then(|it| it.sequence).map(|(last, _)| last);
+        let known = it.sequences.get(&home).map(|(known, _)| *known);
+        let Some(sequence) = sequence.or(last.filter(|last| known != Some(*last))) else {
             if let Some(known) = it.sequences.get_mut(&home) {
                 known.1 = forgotten;
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mtun_policy::MobileNetworkPrefix;
 use mtun_signaling::Machine;
+use mtun_signaling::agent::HomeLink;
 use mtun_signaling::auth::{Algorithm, Secret, SecurityAssociation};
 
 use crate::agent::Agent;
@@ -38,6 +39,8 @@ pub struct World {
     pub serial: u64,
     /// Addresses handed out, so that none is used twice.
     pub addresses: u16,
+    /// Whether the headers of some tunnel packet were altered on the way.
+    pub limits_altered: bool,
     pub coverage: Coverage,
     pub violation: Option<Violation>,
     pub trace: Option<Vec<String>>,
@@ -81,6 +84,7 @@ impl World {
             answered: Default::default(),
             serial: 0,
             addresses: 0,
+            limits_altered: false,
             coverage: Coverage::default(),
             violation: None,
             trace: traced.then(Vec::new),
@@ -103,7 +107,13 @@ impl World {
             };
             let keys = mine.iter().map(|&it| key(1 + it as u8)).collect();
             let clocks = (world.base(), EPOCH);
-            let mut agent = Agent::new(text, keys, fault, clocks);
+            let only_router = world.random.chance(500);
+            let home_link = match world.random.chance(400) {
+                true => HomeLink::Real { only_router },
+                false => HomeLink::Virtual,
+            };
+            let mut agent = Agent::new(text, keys, fault, home_link, clocks);
+            agent.keeps = world.random.chance(600);
             agent.link = Quality::any(&mut world.random);
             world.agents.push(agent);
         }

@@ -8,10 +8,11 @@ use mtun_simulation::{Fault, Invariant, live};
 const PATIENCE: u64 = 500;
 
 /// The fault and the invariants that are about it.
-const CAUGHT: [(Fault, &[Invariant]); 16] = [
+const CAUGHT: [(Fault, &[Invariant]); 17] = [
     (Fault::AgentForgetsSequence, &[OnlyAuthentic, AcknowledgedSurvives]),
     (Fault::AgentBelievesAnybody, &[OnlyAuthentic, OneOwner]),
     (Fault::AgentForgetsBindings, &[AcknowledgedSurvives, TablesAgree]),
+    (Fault::AgentForgetsDisk, &[AcknowledgedSurvives, OnlyAuthentic]),
     (Fault::AgentMixesUpPrefixes, &[OneOwner]),
     (Fault::AgentWithoutCaps, &[Bounded]),
     (Fault::AgentPublishesNoEnd, &[TablesAgree]),

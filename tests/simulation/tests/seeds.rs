@@ -22,6 +22,8 @@ const REACHED: &[&str] = &[
     "agent refuses: no-usable-binding",
     "agent refuses: too-big",
     "agent: delivered",
+    "agent: duplicate checked",
+    "agent: kept",
     "agent: signalling through a tunnel",
     "attack: acknowledgement",
     "attack: alter",
