@@ -415,7 +415,7 @@ impl World {
             Who::Host(_) => None,
         };
         match note {
-            RouteNote::Wanted(pair) => {
+            RouteNote::Wanted(pair) | RouteNote::WantedAtOnce(pair) => {
                 let Some(mobile) = near(pair) else { return };
                 let (now, correspondent) = (self.now, pair.correspondent);
                 let Some(optimizer) = &mut self.mobiles[mobile].optimizer else { return };
