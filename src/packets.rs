@@ -64,6 +64,13 @@ pub enum Arrived {
         /// The address of the option.
         home_address: HomeAddress,
     },
+    /// An ICMPv6 message of home agent or prefix discovery.
+    Discovery {
+        /// The addresses around it.
+        envelope: Envelope,
+        /// The message.
+        message: Vec<u8>,
+    },
     /// An ICMPv6 error says that a Mobility Header of ours did not arrive.
     Failed {
         /// Where ours came from.
@@ -555,7 +562,17 @@ fn carry(
             let home_address = HomeAddress(home_address);
             arrived(Arrived::UnknownBinding { source, destination, home_address });
         }
-        Verdict::Discovery { .. } => {}
+        Verdict::Discovery { source, destination, home_address, routing_header } => {
+            arrived(Arrived::Discovery {
+                envelope: Envelope {
+                    source,
+                    destination,
+                    home_address: home_address.map(HomeAddress),
+                    routing_header: routing_header.map(HomeAddress),
+                },
+                message: out.to_vec(),
+            });
+        }
         Verdict::Ignore(_) | Verdict::Drop(_) => {}
     }
 }

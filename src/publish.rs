@@ -96,16 +96,28 @@ pub fn home(
 }
 
 /// The registration of one mobile as its home agent sees it; without bindings while the mobile is
-/// not registered. `mtu` tells what the way to a care-of address takes.
+/// not registered. `mtu` tells what the way to a care-of address takes, `home_path` leads to the
+/// home link, where there is one.
 pub fn mobile(
     served: &ServedHome,
     allowed: &AllowedMobile,
     entry: Option<&BindingCacheEntry>,
     effective: Arc<Effective>,
     mtu: impl Fn(CareOfAddress) -> u16,
+    home_path: Option<PathId>,
 ) -> Registration {
     let bindings = entry.map_or_else(Vec::new, |entry| {
-        entry.bindings.iter().map(|it| far(it, mtu(it.care_of))).collect()
+        let binding = |it: &mtun_signaling::binding::Binding| {
+            let far = far(it, mtu(it.care_of));
+            if it.care_of.0 != entry.home_address.0 {
+                return far;
+            }
+            // A mobile that is at home as well gets its packets there as they are (RFC 5648 §6.3).
+            let reachable = home_path.is_some();
+            let path = home_path.unwrap_or(far.path);
+            Binding { path, usable: reachable, attached: reachable, home_link: true, ..far }
+        };
+        entry.bindings.iter().map(binding).collect()
     });
     Registration::new(
         served.name.clone(),

@@ -256,6 +256,8 @@ impl<'c> Compiler<'c> {
             agent: HomeAgentAddress(serve.agent.as_ref()?.value),
             prefix: serve.prefix.as_ref()?.value,
             on: serve.on.as_ref().map(|on| InterfaceName::new(on.value.as_str())),
+            preference: serve.preference,
+            only_router: serve.only_router.as_ref().is_some_and(|truth| truth.value),
             max_lifetime: serve
                 .lifetime
                 .as_ref()

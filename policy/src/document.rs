@@ -220,6 +220,10 @@ pub struct ServeNode {
     pub agent: Option<Spanned<Ipv6Addr>>,
     /// `on`.
     pub on: Option<Spanned<String>>,
+    /// `preference`.
+    pub preference: Option<u16>,
+    /// `only-router`.
+    pub only_router: Option<Spanned<bool>>,
     /// `lifetime`.
     pub lifetime: Option<Spanned<Duration>>,
     /// `multiple-coa`.

@@ -301,8 +301,12 @@ pub struct ServedHome {
     pub agent: HomeAgentAddress,
     /// The home link's prefix.
     pub prefix: Ipv6Net,
-    /// The home link.
+    /// The home link; `None` for a virtual one.
     pub on: Option<InterfaceName>,
+    /// Which of several home agents mobiles are told to try first, the highest first.
+    pub preference: Option<u16>,
+    /// Whether the agent is that link's only router.
+    pub only_router: bool,
     /// The longest lifetime granted.
     pub max_lifetime: Duration,
     /// Whether several care-of addresses are accepted (RFC 5648).

@@ -289,6 +289,10 @@ impl Reader<'_> {
             prefix: self.argument(node, |v| value::home_prefix(text(v)?)),
             agent: self.property(node, "agent", |v| value::reachable_address(text(v)?)),
             on: self.property(node, "on", interface),
+            only_router: self.property(node, "only-router", truth),
+            preference: self
+                .property(node, "preference", |value| whole(value, 0..=65_535))
+                .and_then(|preference| u16::try_from(preference.value).ok()),
             lifetime: self.property(node, "lifetime", lifetime),
             multiple_coa: self.property(node, "multiple-coa", truth).map(|truth| truth.value),
             bulk: self.property(node, "bulk", truth).map(|truth| truth.value),

@@ -109,7 +109,7 @@ words! {
         properties: &["lifetime", "correspondents"];
     RETURNING_HOME = "returning-home" One("home, both or foreign");
     SERVE = "serve" One("a prefix"),
-        properties: &["agent", "on", "lifetime", "multiple-coa", "bulk"], later: &["flow-bindings", "reflect"];
+        properties: &["agent", "on", "only-router", "preference", "lifetime", "multiple-coa", "bulk"], later: &["flow-bindings", "reflect"];
     ALLOWED_NETWORK = "mobile-network" AtLeastOne("a prefix"), many: true;
     BINDINGS = "bindings" One("a number");
     ALLOW = "allow" One("a home address"), properties: &["name"], many: true,

@@ -4,7 +4,7 @@ use super::daemon::{Daemon, unexpected};
 use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
 use super::{Answer, Exit, bindings, steer};
-use crate::control::documents::{HealthState, LinkState, StatusDocument};
+use crate::control::documents::{HealthState, HomeLinkDocument, LinkState, StatusDocument};
 use crate::control::{ControlError, Request, Response};
 
 pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlError> {
@@ -84,6 +84,16 @@ fn homes(document: &StatusDocument, page: &mut Page) {
         })
         .collect();
     page.table(&heads, &rows, "no home networks");
+    for (home, link) in
+        document.homes.iter().filter_map(|it| Some((&it.name, it.home_link.as_ref()?)))
+    {
+        let HomeLinkDocument { interface, defended, searching, present } = link;
+        let state = match present {
+            true => format!("answers for {defended} addresses and looks for {searching}"),
+            false => "no such interface".to_owned(),
+        };
+        page.line(&format!("home link of {home}: {interface}, {state}"));
+    }
 }
 
 fn links(document: &StatusDocument, page: &mut Page) {

@@ -10,8 +10,8 @@ use super::answers::rule_name;
 use super::owner::Owner;
 use crate::metrics::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
-    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures,
-    RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
+    HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures,
+    RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
 };
 
 /// Moves that are named from the start; of more links only those that happened.
@@ -58,6 +58,14 @@ impl Owner {
                 }
             }
             Err(error) => tracing::debug!(%error, "the firewall's counters cannot be read"),
+        }
+        for served in &self.served {
+            let figures = served.home_link.iter().flat_map(|link| link.figures());
+            input.home_links.extend(figures.map(|(what, count)| HomeLinkFigures {
+                home: served.served.name.clone(),
+                what: what.to_owned(),
+                count,
+            }));
         }
         for ((home, reason), count) in &self.counts.notices {
             input.drops.push(DropFigures {

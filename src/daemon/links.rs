@@ -27,6 +27,7 @@ impl Owner {
         match event {
             LinkEvent::Link(facts) => self.interface_present(&facts.name, facts.index),
             LinkEvent::LinkGone(index) => {
+                self.home_link_gone(*index);
                 let gone = |access: &Access| access.index == *index;
                 let names: Vec<_> = self
                     .access
@@ -56,6 +57,7 @@ impl Owner {
                 for name in gone {
                     self.close_access(&name);
                 }
+                self.home_links_among(&present);
                 for event in events {
                     self.follow_interfaces(event);
                 }
@@ -65,6 +67,7 @@ impl Owner {
     }
 
     fn interface_present(&mut self, name: &InterfaceName, index: u32) {
+        self.home_link_present(name, index);
         // Renamed: what was known under the old name is gone.
         let old: Vec<_> = self
             .access

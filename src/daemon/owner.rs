@@ -24,6 +24,7 @@ use super::correspondent::{Responder, Strangers};
 use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
+use super::home_link::{HomeLinkEdge, home_path};
 use super::keeping::Keeping;
 use super::ledger::LedgerKeeper;
 use super::preview::Preview;
@@ -32,6 +33,8 @@ use super::tunnel::Tunnel;
 use crate::control::ControlRequest;
 use crate::control::documents::{Event, EventDocument, TakenBack};
 use crate::control::protocol::PolicySource;
+use mtun_signaling::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
+
 use crate::edge::movement::{Attachment, DownReason};
 use crate::edge::neighbours::{Heard, Neighbours};
 use crate::edge::netlink::Netlink;
@@ -168,6 +171,8 @@ pub struct Owner {
     pub(super) events: broadcast::Sender<EventDocument>,
     pub(super) arrivals: mpsc::Receiver<Arrived>,
     pub(super) requests: mpsc::Receiver<ControlRequest>,
+    /// What the kernel was told of mobiles that must not be asked, by interface and address.
+    pub(super) neighbours_placed: BTreeMap<(u32, Ipv6Addr), LinkLayerAddress>,
     /// Uplinks that came up and wait for the kernel to be ready for them.
     pub(super) attached: Vec<Attached>,
     /// The uplinks on home links, with what is said and heard there.
@@ -212,7 +217,7 @@ impl Owner {
                     }
                 },
                 Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
-                Some(heard) = self.neighbours_heard.1.recv() => self.heard_at_home(&heard),
+                Some(heard) = self.neighbours_heard.1.recv() => self.heard(&heard),
                 Some(request) = self.requests.recv() => self.answer(request).await,
                 Some(prepared) = self.ready.recv() => self.prepared(prepared).await,
                 Some(preview) = self.previews.recv() => self.previewed(preview),
@@ -275,7 +280,9 @@ impl Owner {
     /// The addresses at which this node takes outer packets.
     fn own_addresses(&self) -> Vec<Ipv6Addr> {
         let mut own = self.recent.clone();
-        own.extend(self.served.iter().map(|served| served.served.agent.0));
+        // Requests for home agents go to an address that the kernel does not have.
+        let agents = self.served.iter();
+        own.extend(agents.flat_map(|it| [it.served.agent.0, it.home_agents.anycast()]));
         // A home address takes what comes through its tunnel and by its care-of addresses.
         let addresses = self.responder.iter().flat_map(|responder| &responder.plan.addresses);
         let further = addresses.filter(|it| self.home_of(HomeAddress(**it)).is_none());
@@ -359,8 +366,11 @@ impl Owner {
         let it = &self.served[served];
         let Some(allowed) = it.allowed(home_address) else { return };
         let entry = it.agent.cache().get(home_address);
+        let open = it.home_link.as_ref().and_then(HomeLinkEdge::index);
+        let home_path = open.map(|_| home_path(served));
         let mtu = |care_of: CareOfAddress| self.mtu_towards(care_of);
-        let registration = publish::mobile(&it.served, allowed, entry, it.reflecting.clone(), mtu);
+        let registration =
+            publish::mobile(&it.served, allowed, entry, it.reflecting.clone(), mtu, home_path);
         let event = Event::MobileChanged {
             home: it.served.name.clone(),
             home_address,
@@ -406,6 +416,7 @@ impl Owner {
                 }
             }
         }
+        self.settle_neighbours().await;
         let guarded = self.guarded();
         if let Err(error) = self.firewall.update(guarded) {
             tracing::error!(%error, "the firewall could not be changed");
@@ -461,6 +472,7 @@ impl Owner {
                 }
                 let prefixes = served.served.mobiles.iter().flat_map(|it| &it.prefixes);
                 routes.reserved.extend(prefixes.map(|prefix| prefix.net()));
+                routes.at_home.extend(served.routed_at_home());
             }
             return routes.desired();
         }
@@ -542,6 +554,7 @@ impl Owner {
         self.homes.clear();
         self.served.clear();
         self.responder = None;
+        self.settle_neighbours().await;
         if let Err(error) = self.firewall.remove() {
             tracing::error!(%error, "the firewall table is left behind");
         }
@@ -562,7 +575,7 @@ impl Owner {
                 biased;
                 Ok((event, movements)) = self.watch.report() => self.link_event(&event, movements),
                 Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
-                Some(heard) = self.neighbours_heard.1.recv() => self.heard_at_home(&heard),
+                Some(heard) = self.neighbours_heard.1.recv() => self.heard(&heard),
                 _ = tokio::time::sleep(sleep) => self.deadlines(),
             }
         }

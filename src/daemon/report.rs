@@ -10,9 +10,9 @@ use mtun_signaling::registration::Phase;
 use super::owner::Owner;
 use super::routes::tunnel_document;
 use crate::control::documents::{
-    BindingDocument, BindingPhase, Health, HealthReason, HomeDocument, LinkDocument, LinkState,
-    MobileDocument, PolicyDocument, PolicyHomeDocument, QuotaDocument, RuleDocument, StatusCode,
-    StatusDocument,
+    BindingDocument, BindingPhase, Health, HealthReason, HomeDocument, HomeLinkDocument,
+    LinkDocument, LinkState, MobileDocument, PolicyDocument, PolicyHomeDocument, QuotaDocument,
+    RuleDocument, StatusCode, StatusDocument,
 };
 
 impl Owner {
@@ -53,6 +53,7 @@ impl Owner {
             tunnel: tunnel_document(&it.tunnel),
             generation: it.generation,
             security: it.home.security.clone(),
+            home_link: None,
         });
         let served = self.served.iter().map(|it| HomeDocument {
             name: it.served.name.clone(),
@@ -63,6 +64,12 @@ impl Owner {
             tunnel: tunnel_document(&it.tunnel),
             generation: it.generation,
             security: it.is_protected().then(|| SecurityName::from("one per mobile")),
+            home_link: it.home_link.as_ref().map(|link| HomeLinkDocument {
+                interface: link.name.clone(),
+                present: link.index().is_some(),
+                defended: link.defended() as u64,
+                searching: link.searching() as u64,
+            }),
         });
         homes.chain(served).collect()
     }

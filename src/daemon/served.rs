@@ -1,15 +1,19 @@
 //! One home network that this node serves: its tunnel and its home agent.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
 use mtun_policy::{AllowedMobile, Effective, HomeAddress, ServedHome};
-use mtun_signaling::agent::{AgentConfig, AgentEvent, AgentOutput, HomeAgent, MobileRecord};
+use mtun_signaling::agent::{
+    AgentConfig, AgentEvent, AgentOutput, HomeAgent, HomeAgents, MobileRecord,
+};
 use mtun_signaling::machine::Machine;
 use mtun_signaling::time::Timestamp;
 
+use super::home_link::HomeLinkEdge;
 use super::tunnel::Tunnel;
 
 /// One home network that this node serves.
@@ -28,12 +32,26 @@ pub struct AgentHome {
     /// Mobiles that went home, and until when packets under way between their last care-of
     /// addresses and this agent count.
     pub went_home: BTreeMap<HomeAddress, Duration>,
+    /// The home agents of its home link.
+    pub home_agents: HomeAgents,
+    /// Its home link, unless that is a virtual one.
+    pub home_link: Option<HomeLinkEdge>,
 }
 
 impl AgentHome {
     /// A home agent without bindings.
-    pub fn new(served: ServedHome, tunnel: Tunnel, config: AgentConfig) -> Self {
+    pub fn new(
+        served: ServedHome,
+        tunnel: Tunnel,
+        config: AgentConfig,
+        home_agents: HomeAgents,
+    ) -> Self {
         let agent = HomeAgent::new(config);
+        let home_link = served.on.clone().map(|on| {
+            HomeLinkEdge::new(on, served.agent.0)
+                .owning(home_agents.anycast())
+                .advertising(super::discovery::advertisement(&served))
+        });
         Self {
             served,
             tunnel,
@@ -41,6 +59,8 @@ impl AgentHome {
             reflecting: Effective::reflecting(),
             generation: 0,
             went_home: BTreeMap::new(),
+            home_agents,
+            home_link,
         }
     }
 
@@ -72,9 +92,11 @@ impl AgentHome {
         }
     }
 
-    /// When something is due.
+    /// When something is due, for the machine or on the home link.
     pub fn deadline(&self) -> Option<Duration> {
-        self.agent.deadline().into_iter().chain(self.went_home.values().copied()).min()
+        let home_link = self.home_link.as_ref().and_then(HomeLinkEdge::deadline);
+        let due = [self.agent.deadline(), self.home_agents.deadline(), home_link];
+        due.into_iter().flatten().chain(self.went_home.values().copied()).min()
     }
 
     /// Mobiles of which nothing is under way any more.
@@ -83,6 +105,11 @@ impl AgentHome {
             self.went_home.iter().filter(|(_, until)| **until <= now).map(|(at, _)| *at).collect();
         self.went_home.retain(|_, until| *until > now);
         arrived
+    }
+
+    /// Whether a request for home agents to this address is for this home.
+    pub fn answers_discovery(&self, destination: Ipv6Addr) -> bool {
+        [self.home_agents.anycast(), self.served.agent.0].contains(&destination)
     }
 
     /// What the policy allows the mobile of this home address.
@@ -97,6 +124,22 @@ impl AgentHome {
             mobile.address.0 == destination
                 || mobile.prefixes.iter().any(|prefix| prefix.contains(destination))
         })
+    }
+
+    /// Where the mobile network prefixes of mobiles go that have no binding: they are at home, if
+    /// anywhere (RFC 3963 §5.8).
+    pub fn routed_at_home(&self) -> Vec<(Ipv6Net, (u32, Ipv6Addr))> {
+        let Some(index) = self.home_link.as_ref().and_then(HomeLinkEdge::index) else {
+            return Vec::new();
+        };
+        let mobiles = self.served.mobiles.iter().filter(|mobile| {
+            let address = mobile.address;
+            self.served.prefix.contains(&address.0) && self.agent.cache().get(address).is_none()
+        });
+        let routes = mobiles.flat_map(|mobile| {
+            mobile.prefixes.iter().map(|prefix| (prefix.net(), (index, mobile.address.0)))
+        });
+        routes.collect()
     }
 
     /// Whether the signaling of every mobile is protected.

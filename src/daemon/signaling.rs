@@ -5,9 +5,10 @@ use std::net::Ipv6Addr;
 use mtun_dataplane::PathId;
 use mtun_policy::{Bid, HomeName};
 use mtun_signaling::agent::{AgentNotice, AgentOutput};
-use mtun_signaling::machine::Transmit;
+use mtun_signaling::machine::{Machine, Transmit};
 use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput, Stay};
 
+use super::discovery::transmit_discovery;
 use super::home::{Granted, MobileHome};
 use super::owner::{LinkRecord, Owner};
 use crate::control::documents::{Event, Severity};
@@ -20,6 +21,7 @@ impl Owner {
             Arrived::Message { tunnelled, envelope, message, .. } => {
                 self.message_arrived(tunnelled, envelope, message);
             }
+            Arrived::Discovery { envelope, message } => self.discovery_arrived(envelope, message),
             Arrived::UnknownBinding { source, destination, home_address } => {
                 self.unknown_binding(source, destination, home_address);
             }
@@ -68,6 +70,9 @@ impl Owner {
             for home_address in self.served[served].arrived_home(now.monotonic) {
                 self.publish_mobile(served, home_address);
             }
+            self.agent_link_due(served);
+            self.served[served].home_agents.handle_deadline(now);
+            self.home_agents_outputs(served);
         }
         if let Some(responder) = &mut self.responder {
             let outputs = responder.handle_deadline(now);
@@ -197,13 +202,15 @@ impl Owner {
         let mut answers = Vec::new();
         for output in outputs {
             match output {
-                AgentOutput::Transmit(transmit) => {
+                AgentOutput::Transmit(mut transmit) => {
                     *self.counts.sent.entry(name.clone()).or_default() += 1;
+                    transmit.path = self.on_home_link(served, &transmit).or(transmit.path);
                     match keep {
                         Some(_) => answers.push(transmit),
                         None => self.transmit(&transmit),
                     }
                 }
+                AgentOutput::Advertise(transmit) => transmit_discovery(&self.shared, &transmit),
                 AgentOutput::Changed { home_address, effective } => {
                     if effective {
                         self.publish_mobile(served, home_address);
@@ -211,11 +218,26 @@ impl Owner {
                 }
                 // Below, with the answers that wait for it.
                 AgentOutput::Keep { .. } => {}
-                // No home link is real yet.
-                AgentOutput::CheckDuplicate { .. }
-                | AgentOutput::Defend { .. }
-                | AgentOutput::Undefend { .. }
-                | AgentOutput::Neighbour { .. } => {}
+                AgentOutput::CheckDuplicate { home_address, link_local } => {
+                    self.check_duplicate(served, home_address, link_local);
+                }
+                AgentOutput::Defend { home_address, defence } => {
+                    let now = self.now().monotonic;
+                    if let Some(home_link) = &mut self.served[served].home_link {
+                        home_link.defend(now, home_address, defence);
+                    }
+                }
+                AgentOutput::Undefend { home_address } => {
+                    if let Some(home_link) = &mut self.served[served].home_link {
+                        home_link.undefend(home_address);
+                    }
+                }
+                AgentOutput::Neighbour { home_address, link_layer } => {
+                    if let Some(home_link) = &mut self.served[served].home_link {
+                        home_link.place(home_address, link_layer);
+                        self.routes_dirty = true;
+                    }
+                }
                 AgentOutput::Notice(notice) => self.agent_notice(&name, &notice),
             }
         }

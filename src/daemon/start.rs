@@ -255,6 +255,7 @@ impl Owner {
             requests,
             tasks: vec![control],
             metrics: None,
+            neighbours_placed: Default::default(),
             attached: Vec::new(),
             neighbourhoods: Default::default(),
             neighbours_heard: mpsc::channel(NEIGHBOURS_HEARD),
@@ -428,17 +429,19 @@ async fn open_served(served: &ServedHome, ground: &mut Ground<'_>) -> anyhow::Re
     let known = served
         .mobiles
         .iter()
-        .map(|allowed| publish::mobile(served, allowed, None, reflecting.clone(), |_| outer));
+        .map(|allowed| publish::mobile(served, allowed, None, reflecting.clone(), |_| outer, None));
     let plan = Plan {
         name: served.tunnel.name.clone(),
         mtu: served.tunnel.mtu.map_or(ground.mtu, u32::from),
         agent: Some(served.agent.0),
         home_address: None,
     };
-    let published = publish::initial(known, false, vec![served.agent.0]);
+    let home_agents = super::discovery::home_agents(served)?;
+    let own = vec![served.agent.0, home_agents.anycast()];
+    let published = publish::initial(known, false, own);
     let tunnel = ground.open(plan, published).await?;
     let config = agent_config(served, ground.keys);
-    Ok(AgentHome::new(served.clone(), tunnel, config))
+    Ok(AgentHome::new(served.clone(), tunnel, config, home_agents))
 }
 
 /// What an agent's machine needs of the policy.
@@ -452,7 +455,10 @@ pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig 
     AgentConfig {
         address: served.agent,
         prefix: served.prefix,
-        home_link: HomeLink::Virtual,
+        home_link: match served.on {
+            Some(_) => HomeLink::Real { only_router: served.only_router },
+            None => HomeLink::Virtual,
+        },
         refresh_advice: None,
         refresh_requests: true,
         max_lifetime: served.max_lifetime,

@@ -106,6 +106,12 @@ impl Neighbours {
         LinkLayerAddress(self.link.socket.link_layer())
     }
 
+    /// The interface's link-local address that may be used, if it has one.
+    pub fn link_local(&self) -> Option<Ipv6Addr> {
+        let addresses = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+        addresses.lines().find_map(|line| link_local_of(line, self.interface()))
+    }
+
     /// What was not handed on.
     pub fn unheard(&self) -> &Unheard {
         &self.link.unheard
@@ -194,6 +200,18 @@ impl Neighbours {
             _ => asked.from,
         };
         self.send(source, asked.source, to, &self.advertisement(target, router, true, true))
+    }
+
+    /// Answers for an address that others on the link have too: who has an answer keeps it
+    /// (RFC 4861 §7.2.7).
+    pub fn answer_anycast(
+        &self,
+        asked: &Heard,
+        source: Ipv6Addr,
+        target: Ipv6Addr,
+    ) -> io::Result<()> {
+        let message = self.advertisement(target, true, true, false);
+        self.send(source, asked.source, asked.from, &message)
     }
 
     /// Sends any message of neighbour discovery.
@@ -292,6 +310,19 @@ impl Link {
     }
 }
 
+/// The link-local address in a line of `/proc/net/if_inet6` that is about this interface; none of
+/// an address that is tentative or a duplicate.
+fn link_local_of(line: &str, interface: u32) -> Option<Ipv6Addr> {
+    const NOT_IN_USE: u8 = 0x40 | 0x08;
+    let mut fields = line.split_whitespace();
+    let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+    let index = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let flags = u8::from_str_radix(fields.nth(2)?, 16).ok()?;
+    let address = Ipv6Addr::from(address);
+    let usable = address.is_unicast_link_local() && flags & NOT_IN_USE == 0;
+    (index == interface && usable).then_some(address)
+}
+
 /// Reads one whole packet, whose ICMPv6 message must follow its header at once.
 fn read(packet: &[u8]) -> Result<(Ipv6Addr, Ipv6Addr, NeighbourMessage), IcmpError> {
     let short = IcmpError::Length(packet.len());
@@ -346,6 +377,22 @@ mod tests {
         let mut hidden = octets(PACKET);
         hidden[6] = 60;
         assert_eq!(read(&hidden), Err(IcmpError::Type(60)));
+    }
+
+    #[test]
+    fn the_link_local_address_is_that_of_the_interface_and_in_use() {
+        let lines = "\
+00000000000000000000000000000001 01 80 10 80       lo
+20010db8010000000000000000000001 0a 40 00 80    home0
+fe80000000000000000000fffe000001 0a 40 20 80    home0
+fe80000000000000000000fffe000002 0b 40 20 c0    core0
+fe80000000000000000000fffe000003 0b 40 20 80    core0
+";
+        let of = |index| lines.lines().find_map(|line| link_local_of(line, index));
+        assert_eq!(of(10), Some("fe80::ff:fe00:1".parse().unwrap()));
+        assert_eq!(of(11), Some("fe80::ff:fe00:3".parse().unwrap()));
+        assert_eq!(of(1), None);
+        assert_eq!(link_local_of("fe80 x", 1), None);
     }
 
     #[test]

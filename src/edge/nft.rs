@@ -283,6 +283,9 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         ),
         take(vec![is(meta("l4proto"), of(&[41, 135]))]),
         take(vec![is(extension("rt", "type"), json!(2))]),
+        // Requests for home agents go to an anycast address, which would be looked for on the
+        // home link.
+        take(vec![is(json!({ "payload": { "protocol": "icmpv6", "field": "type" } }), json!(144))]),
         // The option type at octet 46: a destination options header right after the fixed header,
         // and the option where its alignment of 8n+6 first allows it.
         take(vec![

@@ -191,6 +191,9 @@ pub struct MobileRoutes {
 pub struct AgentRoutes {
     /// Per tunnel interface, the home addresses (/128) and mobile network prefixes with a binding.
     pub bound: BTreeMap<u32, BTreeSet<Ipv6Net>>,
+    /// Mobile network prefixes of mobiles that are not bound, with the home link's interface and
+    /// the home address there: at home a mobile router is a router like others (RFC 3963 §5.8).
+    pub at_home: BTreeMap<Ipv6Net, (u32, Ipv6Addr)>,
     /// Mobile network prefixes of all mobiles it serves: without a binding they are nowhere, and
     /// must not follow the default route back to where they came from.
     pub reserved: BTreeSet<Ipv6Net>,
@@ -311,6 +314,10 @@ impl AgentRoutes {
                 route(*destination, BEST, send);
                 route(*destination, WORST, Action::Unreachable);
             }
+        }
+        for (destination, (interface, home_address)) in &self.at_home {
+            let (interface, router) = (*interface, Some(*home_address));
+            route(*destination, BEST, Action::Send { interface, router, source: None });
         }
         for destination in &self.reserved {
             route(*destination, WORST, Action::Unreachable);
@@ -510,6 +517,10 @@ mod tests {
         let mobile = BTreeSet::from([net("2001:db8:100::42/128"), net("2001:db8:100:4200::/56")]);
         let routes = AgentRoutes {
             bound: BTreeMap::from([(9, mobile)]),
+            at_home: BTreeMap::from([(
+                net("2001:db8:100:4300::/56"),
+                (4, "2001:db8:100::43".parse().unwrap()),
+            )]),
             reserved: BTreeSet::from([
                 net("2001:db8:100:4200::/56"),
                 net("2001:db8:100:4300::/56"),
@@ -520,6 +531,7 @@ mod tests {
         254: 2001:db8:100::42/128 metric 4294967295 unreachable
         254: 2001:db8:100:4200::/56 metric 1 dev 9
         254: 2001:db8:100:4200::/56 metric 4294967295 unreachable
+        254: 2001:db8:100:4300::/56 metric 1 via 2001:db8:100::43 dev 4
         254: 2001:db8:100:4300::/56 metric 4294967295 unreachable
         ");
     }

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,37 @@ impl SysctlError {
     /// Whether the kernel has no such setting, as for an interface that is gone.
     pub fn is_missing(&self) -> bool {
         self.error.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// How the kernel looks for duplicates of its own addresses on a link; who looks for others there
+/// does as it does (RFC 4862 §5.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DuplicateDetection {
+    /// How often it asks; 0 where it is switched off.
+    pub transmits: u8,
+    /// How long it waits for an answer each time.
+    pub interval: Duration,
+}
+
+impl DuplicateDetection {
+    /// The settings of this interface; those of RFC 4862 where they cannot be read.
+    pub fn of(interface: &str) -> Self {
+        let read = |path: String| -> Option<u64> {
+            std::fs::read_to_string(Path::new("/proc/sys/net/ipv6").join(path))
+                .ok()?
+                .trim()
+                .parse()
+                .ok()
+        };
+        let accepts = |of: &str| read(format!("conf/{of}/accept_dad")).unwrap_or(1) > 0;
+        let transmits = read(format!("conf/{interface}/dad_transmits")).unwrap_or(1);
+        let wanted = accepts(interface) || accepts("all");
+        let interval = read(format!("neigh/{interface}/retrans_time_ms")).unwrap_or(1000);
+        Self {
+            transmits: if wanted { u8::try_from(transmits).unwrap_or(u8::MAX) } else { 0 },
+            interval: Duration::from_millis(interval),
+        }
     }
 }
 

@@ -107,6 +107,21 @@ impl PolicyText {
         self
     }
 
+    /// The agent's file without a home link: the home network is a virtual one.
+    #[must_use]
+    pub fn with_virtual_home_link(mut self) -> Self {
+        self.agent = changed(&self.agent, " on=home0", "");
+        self
+    }
+
+    /// The agent's file with a preference, so that it advertises itself on its home link.
+    #[must_use]
+    pub fn with_preference(mut self, preference: u16) -> Self {
+        let with = format!(" on=home0 preference={preference}");
+        self.agent = changed(&self.agent, " on=home0", &with);
+        self
+    }
+
     /// Both files with a second home network, `umbrella`, at an agent address of its own; its
     /// mobile prefers W-CDMA.
     #[must_use]

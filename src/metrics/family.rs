@@ -135,8 +135,14 @@ static POLICY_RELOAD: Family = family(
 static HA_BINDINGS: Family =
     family("mtun_ha_bindings", Kind::Gauge, "Bindings in the home agent's cache");
 
+static HOME_LINK: Family = family(
+    "mtun_home_link_total",
+    Kind::Counter,
+    "What a home agent did on its home link for mobiles that are away, by kind",
+);
+
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 22] = [
+pub(super) static ALL: [&Family; 23] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_STATE_CHANGES,
@@ -159,6 +165,7 @@ pub(super) static ALL: [&Family; 22] = [
     &POLICY_GENERATION,
     &POLICY_RELOAD,
     &HA_BINDINGS,
+    &HOME_LINK,
 ];
 
 type Labels = Vec<(&'static str, String)>;
@@ -287,6 +294,9 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
         (&POLICY_RELOAD, vec![(Vec::new(), flag(input.policy_last_reload_success))]),
         rows(&HA_BINDINGS, &input.homes, |h| {
             (vec![("home", text(&h.home))], h.agent_bindings as f64)
+        }),
+        rows(&HOME_LINK, &input.home_links, |h| {
+            (vec![("home", text(&h.home)), ("what", h.what.clone())], h.count as f64)
         }),
     ]
 }

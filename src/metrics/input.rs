@@ -19,6 +19,8 @@ pub struct MetricsInput {
     pub quotas: Vec<QuotaFigures>,
     /// Every home network.
     pub homes: Vec<HomeFigures>,
+    /// Every (home, what) of agents with a real home link.
+    pub home_links: Vec<HomeLinkFigures>,
     /// Every binding of a mobile, by link.
     pub bindings: Vec<BindingFigures>,
     /// Every (home, link, status) of Binding Acknowledgements.
@@ -116,6 +118,17 @@ pub struct HomeFigures {
     pub generation: u64,
     /// Bindings in a home agent's cache; 0 at a mobile.
     pub agent_bindings: u64,
+}
+
+/// What happened on a home link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeLinkFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// What.
+    pub what: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// One binding of a mobile.

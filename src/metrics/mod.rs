@@ -21,8 +21,8 @@ use metrics_exporter_prometheus::{
 pub use http::{Scrapes, ScrapesError};
 pub use input::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
-    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures,
-    RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
+    HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures,
+    RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
 };
 
 use self::family::{Families, Kind, METADATA};

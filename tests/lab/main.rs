@@ -11,6 +11,7 @@ mod failback;
 mod fixture;
 mod ground;
 mod handover;
+mod home_agent;
 mod homecoming;
 mod kills;
 mod leftovers;

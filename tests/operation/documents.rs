@@ -95,6 +95,7 @@ pub fn links() -> Vec<LinkDocument> {
 
 pub fn homes() -> Vec<HomeDocument> {
     vec![HomeDocument {
+        home_link: None,
         name: "acme".into(),
         agent: HomeAgentAddress("2001:db8:100::1".parse().unwrap()),
         home_address: Some(HomeAddress("2001:db8:100::42".parse().unwrap())),

@@ -14,7 +14,9 @@ pub mod type2;
 
 pub use checksum::pseudo_header_checksum;
 pub use ipv6::{Chain, ChainError, FragmentHeader, Header, MAX_CHAIN, RoutingHeader, packets};
-pub use signalling::{Signalling, parse_signalling, signalling_packet, unknown_header};
+pub use signalling::{
+    Signalling, discovery_packet, parse_signalling, signalling_packet, unknown_header,
+};
 
 /// Hop-by-Hop Options header.
 pub const HOP_BY_HOP: u8 = 0;

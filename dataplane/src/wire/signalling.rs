@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use super::icmpv6::{IcmpError, may_answer};
 use super::ipv6::{Chain, HEADER, Header};
-use super::{MOBILITY_HEADER, home_address, type2};
+use super::{ICMPV6, MOBILITY_HEADER, home_address, type2};
 
 /// Where the fixed header names what follows it.
 const NEXT_HEADER: usize = 6;
@@ -35,9 +35,31 @@ pub fn signalling_packet(
     rh2: Option<Ipv6Addr>,
     message: &[u8],
 ) -> Vec<u8> {
+    whole_packet(MOBILITY_HEADER, source, destination, hao, rh2, message)
+}
+
+/// The same around a finished ICMPv6 message of discovery (RFC 6275 §6.5 to §6.8).
+pub fn discovery_packet(
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    hao: Option<Ipv6Addr>,
+    rh2: Option<Ipv6Addr>,
+    message: &[u8],
+) -> Vec<u8> {
+    whole_packet(ICMPV6, source, destination, hao, rh2, message)
+}
+
+fn whole_packet(
+    upper: u8,
+    source: Ipv6Addr,
+    destination: Ipv6Addr,
+    hao: Option<Ipv6Addr>,
+    rh2: Option<Ipv6Addr>,
+    message: &[u8],
+) -> Vec<u8> {
     let headers = hao.map_or(0, |_| home_address::HEADER) + rh2.map_or(0, |_| type2::HEADER);
     let message = &message[..message.len().min(usize::from(u16::MAX) - headers)];
-    let behind_rh2 = if hao.is_some() { home_address::NEXT_HEADER } else { MOBILITY_HEADER };
+    let behind_rh2 = if hao.is_some() { home_address::NEXT_HEADER } else { upper };
     let first = if rh2.is_some() { type2::NEXT_HEADER } else { behind_rh2 };
     let mut out = Vec::with_capacity(40 + headers + message.len());
     Header {
@@ -54,7 +76,7 @@ pub fn signalling_packet(
         type2::emit(behind_rh2, address, &mut out);
     }
     if let Some(address) = hao {
-        home_address::emit(MOBILITY_HEADER, address, &mut out);
+        home_address::emit(upper, address, &mut out);
     }
     out.extend_from_slice(message);
     out

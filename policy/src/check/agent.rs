@@ -125,6 +125,16 @@ impl Check<'_> {
                 "remove one of the two",
             );
         }
+        if let Some(only_router) = &serve.only_router
+            && serve.on.is_none()
+        {
+            self.sink.error(
+                only_router.span,
+                Code::Conflict,
+                "only-router speaks of a home link, and there is none",
+                "name its interface by on=, or remove it",
+            );
+        }
         for allow in &home.allowed {
             let who = allow
                 .address

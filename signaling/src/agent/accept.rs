@@ -366,7 +366,11 @@ impl HomeAgent {
             Err(error) => {
                 self.ignore(envelope.source, Ignored::Undecodable(error));
                 if error.answer() == Answer::BindingError {
-                    self.send_binding_error(now.monotonic, envelope);
+                    self.send_binding_error(
+                        now.monotonic,
+                        envelope,
+                        binding_error::UNRECOGNIZED_TYPE,
+                    );
                 }
                 return;
             }
@@ -443,19 +447,16 @@ impl HomeAgent {
         self.acknowledge(claim, &accepted, status);
     }
 
-    /// req MH-05, R-ALL-04 (RFC 6275 §9.2, §9.3.3): an MH Type that we do not know.
-    fn send_binding_error(&mut self, now: Duration, to: &Envelope) {
+    /// req MH-05, R-ALL-04 (RFC 6275 §9.2, §9.3.3): an MH Type that we do not know, or a Home
+    /// Address option without a binding.
+    pub(super) fn send_binding_error(&mut self, now: Duration, to: &Envelope, status: u8) {
         let answerable =
             !(to.source.is_multicast() || to.source.is_unspecified() || to.source.is_loopback());
         if !answerable || to.destination != self.address.0 || !self.errors.take(now) {
             return;
         }
         let home_address = to.home_address.map_or(Ipv6Addr::UNSPECIFIED, |home| home.0);
-        let error = BindingError {
-            status: binding_error::UNRECOGNIZED_TYPE,
-            home_address,
-            options: Options::new(),
-        };
+        let error = BindingError { status, home_address, options: Options::new() };
         let envelope = Envelope::plain(self.address.0, to.source);
         match wire::emit(&Message::BindingError(error), &envelope) {
             Ok(message) => {

@@ -15,10 +15,12 @@
 
 mod accept;
 mod acknowledgement;
+mod home_agents;
 mod home_link;
 mod identifiers;
 mod lifetime;
 mod notice;
+mod prefix_advertisement;
 mod prefixes;
 mod record;
 mod replay;
@@ -30,6 +32,9 @@ use std::time::Duration;
 use ipnet::Ipv6Net;
 use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
 
+pub use home_agents::{
+    HomeAgents, HomeAgentsConfig, HomeAgentsEvent, HomeAgentsNotice, HomeAgentsOutput, ListedAgent,
+};
 pub use home_link::{Defence, HomeLink, link_local_of};
 pub use lifetime::PrefixLifetime;
 pub use notice::{AgentNotice, Ignored};
@@ -99,6 +104,13 @@ pub enum AgentEvent {
     /// Whether what mobiles leave behind can be kept over a restart. While it cannot, updates are
     /// refused (status 130) and what is bound stays (req PS-08).
     Keeping(bool),
+    /// An ICMPv6 message of type 146 arrived.
+    Solicited {
+        /// The addresses of its packet.
+        envelope: Envelope,
+        /// The whole message.
+        message: Vec<u8>,
+    },
     /// This mobile may register no more, or may again. What it has bound ends.
     Prohibit {
         /// Its home address.
@@ -124,6 +136,8 @@ pub enum AgentEvent {
 pub enum AgentOutput {
     /// Send this message.
     Transmit(Transmit),
+    /// Send this ICMPv6 message.
+    Advertise(Transmit),
     /// The cache changed for this home address. Precedes the acknowledgement that says so.
     Changed {
         /// The home address.
@@ -175,6 +189,8 @@ struct Served {
     mobile: AgentMobile,
     replay: Replay,
     presence: Presence,
+    /// Mobile Prefix Advertisements.
+    advertisements: Budget,
     /// Refused by the operator.
     prohibited: bool,
     /// When its mobile is asked for bindings that are about to end.
@@ -191,6 +207,7 @@ impl Served {
             mobile,
             replay: Replay::default(),
             presence: Presence::default(),
+            advertisements: Budget::new(1, Duration::from_secs(1)),
             prohibited: false,
             request: None,
             forged: Budget::new(3, Duration::from_secs(1)),
@@ -430,6 +447,12 @@ impl Machine for HomeAgent {
             AgentEvent::Received { envelope, message } => self.received(now, &envelope, &message),
             AgentEvent::Reconfigure(config) => self.reconfigure(now.monotonic, config),
             AgentEvent::Keeping(keeping) => self.keeping = keeping,
+            AgentEvent::Solicited { envelope, .. } if self.stopped => {
+                self.ignore(envelope.source, Ignored::Stopped);
+            }
+            AgentEvent::Solicited { envelope, message } => {
+                self.solicited(now.monotonic, &envelope, &message);
+            }
             AgentEvent::Prohibit { home_address, prohibited } => {
                 self.prohibit(now.monotonic, home_address, prohibited);
             }

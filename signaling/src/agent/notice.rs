@@ -67,6 +67,10 @@ pub enum Ignored {
     NonceIndices,
     /// A care-of address that is no unicast routable address (RFC 6275 §9.5.1).
     CareOfAddress,
+    /// No Mobile Prefix Solicitation, or one from a mobile that is not bound to its source.
+    Solicitation,
+    /// A Mobile Prefix Solicitation within a second of the one before.
+    SolicitationRate,
     /// The agent has stopped.
     Stopped,
 }
@@ -100,6 +104,8 @@ impl Ignored {
             Self::CorrespondentRegistration => "correspondent_registration",
             Self::NonceIndices => "nonce_indices",
             Self::CareOfAddress => "care_of_address",
+            Self::Solicitation => "solicitation",
+            Self::SolicitationRate => "solicitation_rate",
             Self::Stopped => "stopped",
         }
     }
@@ -142,6 +148,8 @@ impl fmt::Display for Ignored {
             Self::CorrespondentRegistration => f.write_str("a correspondent registration"),
             Self::NonceIndices => f.write_str("a home registration with Nonce Indices"),
             Self::CareOfAddress => f.write_str("its care-of address is not unicast routable"),
+            Self::Solicitation => f.write_str("no solicitation of a mobile that is bound there"),
+            Self::SolicitationRate => f.write_str("a solicitation a second is enough"),
             Self::Stopped => f.write_str("stopped"),
         }
     }

@@ -181,6 +181,9 @@ pub fn agent_output(output: &AgentOutput, cache: &BindingCache) -> String {
         AgentOutput::Neighbour { home_address, link_layer: None } => {
             format!("neighbour {home_address} nowhere")
         }
+        AgentOutput::Advertise(transmit) => {
+            format!("advertise to {}", transmit.envelope.destination)
+        }
         AgentOutput::Keep { home_address } => format!("keep {home_address}"),
         AgentOutput::Notice(notice) => format!("agent notice: {notice}"),
     }

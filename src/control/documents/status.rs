@@ -79,6 +79,22 @@ pub struct HomeDocument {
     pub generation: u64,
     /// The security association; `null` is `security none`.
     pub security: Option<SecurityName>,
+    /// The real home link of an agent; left out for a virtual one and at a mobile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub home_link: Option<HomeLinkDocument>,
+}
+
+/// What a home agent does on its home link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeLinkDocument {
+    /// Its interface.
+    pub interface: InterfaceName,
+    /// Whether the interface exists.
+    pub present: bool,
+    /// Addresses that the agent answers for.
+    pub defended: u64,
+    /// Home addresses that it is looking for, before it answers their mobiles.
+    pub searching: u64,
 }
 
 /// The tunnel interface of one home network.

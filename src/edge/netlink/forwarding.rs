@@ -45,10 +45,10 @@ impl Netlink {
     pub async fn reconcile(&self, desired: &Desired) -> Result<Changes, NetlinkError> {
         let present = self.present().await?;
         let mut changes = Changes::default();
+        let mut untold = None;
         // Routes before the rules that lead to them, and the other way round when they go.
         for route in desired.routes.iter().filter(|it| !present.routes.contains_key(it)) {
-            self.add_route(route).await?;
-            changes.added += 1;
+            self.tell_route(route, &mut changes, &mut untold).await;
         }
         for rule in desired.rules.iter().filter(|it| !present.rules.contains_key(it)) {
             self.add_rule(rule).await?;
@@ -65,16 +65,16 @@ impl Netlink {
         for message in stale.map(|(_, message)| message).chain(present.strange_routes) {
             changes.removed += self.del_route(message).await?;
         }
-        Ok(changes)
+        untold.map_or(Ok(changes), Err)
     }
 
     /// The same from what was desired before, without asking the kernel what it holds: for an
     /// agent with many mobiles. What is missing there already is no error.
     pub async fn update(&self, before: &Desired, after: &Desired) -> Result<Changes, NetlinkError> {
         let mut changes = Changes::default();
+        let mut untold = None;
         for route in after.routes.difference(&before.routes) {
-            self.add_route(route).await?;
-            changes.added += 1;
+            self.tell_route(route, &mut changes, &mut untold).await;
         }
         for rule in after.rules.difference(&before.rules) {
             self.add_rule(rule).await?;
@@ -87,7 +87,21 @@ impl Netlink {
         for route in stale.into_iter().rev() {
             changes.removed += self.del_route(route_message(route)).await?;
         }
-        Ok(changes)
+        untold.map_or(Ok(changes), Err)
+    }
+
+    /// Adds a route. One that the kernel refuses, as by an interface that is down, keeps no other
+    /// from its place; the first is told at the end.
+    async fn tell_route(
+        &self,
+        route: &Route,
+        changes: &mut Changes,
+        untold: &mut Option<NetlinkError>,
+    ) {
+        match self.add_route(route).await {
+            Ok(()) => changes.added += 1,
+            Err(error) => drop(untold.get_or_insert(error)),
+        }
     }
 
     /// Removes every rule and route of ours.

@@ -260,6 +260,37 @@ impl Netlink {
         request.execute().await.map_err(|error| NetlinkError::new(what(), error))
     }
 
+    /// Notes where a neighbour is, for as long as nobody says otherwise here: it is not asked.
+    pub async fn set_neighbour(
+        &self,
+        index: u32,
+        address: Ipv6Addr,
+        link_layer: [u8; 6],
+    ) -> Result<(), NetlinkError> {
+        let request = self.handle.neighbours().add(index, IpAddr::V6(address)).replace();
+        let request = request.state(NeighbourState::Permanent).link_layer_address(&link_layer);
+        let what = || format!("note where {address} is on interface {index}");
+        request.execute().await.map_err(|error| NetlinkError::new(what(), error))
+    }
+
+    /// Forgets where a neighbour is; one that is not known is fine.
+    pub async fn forget_neighbour(
+        &self,
+        index: u32,
+        address: Ipv6Addr,
+    ) -> Result<(), NetlinkError> {
+        let mut request = self.handle.neighbours().add(index, IpAddr::V6(address));
+        let message = request.message_mut().clone();
+        let what = || format!("forget where {address} is on interface {index}");
+        match self.handle.neighbours().del(message).execute().await {
+            Ok(()) => Ok(()),
+            Err(error) => match NetlinkError::new(what(), error) {
+                gone if matches!(gone.code(), Some(libc::ENOENT | libc::ENODEV)) => Ok(()),
+                error => Err(error),
+            },
+        }
+    }
+
     /// Starts to listen. The first event is [`super::movement::LinkEvent::Everything`].
     pub fn events(&self) -> std::io::Result<Events> {
         Events::open()

@@ -16,6 +16,7 @@ use crate::seed::Seed;
 use crate::time::Timestamp;
 use crate::wire::icmpv6::{
     self, HomeAgentAddressDiscoveryReply, HomeAgentAddressDiscoveryRequest, IcmpError, IcmpMessage,
+    home_agents_anycast,
 };
 
 /// Requests without a reply before a pause (RFC 6275 §12).
@@ -27,19 +28,6 @@ const FIRST_PAUSE: Duration = Duration::from_secs(60);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
 /// Most agents kept of one reply.
 const MAX_AGENTS: usize = 16;
-
-/// The anycast address of the home agents of a link (RFC 2526 §2).
-///
-/// Interface identifiers of 64 bits leave the universal bit zero, others are all ones; the last
-/// seven bits are the anycast identifier 126.
-pub fn home_agents_anycast(home_prefix: Ipv6Net) -> Ipv6Addr {
-    let host = home_prefix.hostmask().to_bits();
-    let mut identifier = host & !1;
-    if home_prefix.prefix_len() == 64 {
-        identifier &= !(0x0200 << 48);
-    }
-    Ipv6Addr::from(home_prefix.network().to_bits() | identifier)
-}
 
 /// What must be known to look for home agents.
 #[derive(Clone, Debug)]

@@ -14,6 +14,8 @@
 mod agents;
 mod prefixes;
 
+pub use crate::wire::icmpv6::home_agents_anycast;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -22,7 +24,7 @@ use mtun_policy::{Bid, CareOfAddress};
 
 pub use agents::{
     AgentDiscovery, AgentDiscoveryConfig, AgentDiscoveryEvent, AgentDiscoveryNotice,
-    AgentDiscoveryOutput, home_agents_anycast,
+    AgentDiscoveryOutput,
 };
 pub use prefixes::{
     HomePrefix, PrefixDiscovery, PrefixDiscoveryConfig, PrefixDiscoveryEvent,

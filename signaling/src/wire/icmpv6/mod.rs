@@ -21,6 +21,7 @@ mod prefix_information;
 
 use std::net::Ipv6Addr;
 
+use ipnet::Ipv6Net;
 use thiserror::Error;
 
 pub use home_agent_address_discovery::{
@@ -91,6 +92,19 @@ impl IcmpMessage {
             Self::MobilePrefixAdvertisement(_) => icmpv6::MOBILE_PREFIX_ADVERTISEMENT,
         }
     }
+}
+
+/// The anycast address of the home agents of a link (RFC 2526 §2).
+///
+/// Interface identifiers of 64 bits leave the universal bit zero, others are all ones; the last
+/// seven bits are the anycast identifier 126.
+pub fn home_agents_anycast(home_prefix: Ipv6Net) -> Ipv6Addr {
+    let host = home_prefix.hostmask().to_bits();
+    let mut identifier = host & !1;
+    if home_prefix.prefix_len() == 64 {
+        identifier &= !(0x0200 << 48);
+    }
+    Ipv6Addr::from(home_prefix.network().to_bits() | identifier)
 }
 
 /// Reads a received message: the checksum first, then all of [`parse`].
