@@ -180,7 +180,8 @@ pub struct Home {
     pub name: HomeName,
     /// The interface that home-bound packets enter.
     pub tunnel: Tunnel,
-    /// Where the mobile registers.
+    /// Where the mobile registers; the unspecified address where it has to find that out
+    /// (`agent discover`).
     pub agent: HomeAgentAddress,
     /// The address the mobile keeps.
     pub address: HomeAddress,

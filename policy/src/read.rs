@@ -9,6 +9,7 @@ mod suite;
 mod verbs;
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -192,9 +193,7 @@ impl Reader<'_> {
         Some(HomeNode {
             name,
             tunnel,
-            agent: node
-                .child("agent")
-                .and_then(|agent| self.argument(agent, |v| value::reachable_address(text(v)?))),
+            agent: node.child("agent").and_then(|agent| self.argument(agent, agent_or_discover)),
             address: node.child("address").and_then(|address| {
                 self.argument(address, |v| value::address_with_length(text(v)?))
             }),
@@ -390,5 +389,13 @@ impl Reader<'_> {
             }),
             key: file.or(credential),
         }
+    }
+}
+
+/// An agent's address; the unspecified one for `discover`.
+fn agent_or_discover(value: &Value) -> Read<Ipv6Addr> {
+    match text(value)? {
+        "discover" => Ok(Ipv6Addr::UNSPECIFIED),
+        address => value::reachable_address(address),
     }
 }

@@ -96,7 +96,7 @@ words! {
     SLA = "sla" One("a name"), properties: &["rtt", "jitter", "loss"], many: true;
 
     TUNNEL = "tunnel" One("an interface name"), properties: &["mtu"];
-    AGENT = "agent" One("an address");
+    AGENT = "agent" One("an address, or discover");
     ADDRESS = "address" One("an address");
     MOBILE_NETWORK = "mobile-network" One("a prefix"), properties: &["on"], many: true;
     ALSO = "also" Nothing, properties: &["from"], many: true;

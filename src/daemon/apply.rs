@@ -386,7 +386,12 @@ impl Owner {
         // What was carried so far was carried under the quotas so far.
         self.count_octets();
         for (home, new) in self.homes.iter_mut().zip(&coming.policy.homes) {
+            let agent = home.home.agent;
             home.home = new.clone();
+            if home.search.is_some() {
+                // The one that was found.
+                home.home.agent = agent;
+            }
             home.steering.adopt(&coming.policy, new, now);
         }
         self.policy = coming.policy.clone();

@@ -8,7 +8,6 @@ use std::net::Ipv6Addr;
 use anyhow::Context;
 use mtun_dataplane::PathId;
 use mtun_policy::{HomeName, ServedHome};
-use mtun_signaling::Seed;
 use mtun_signaling::agent::{
     AgentEvent, HomeAgents, HomeAgentsConfig, HomeAgentsEvent, HomeAgentsNotice, HomeAgentsOutput,
 };
@@ -31,15 +30,14 @@ const ROUTER_LIFETIME: u16 = 1800;
 
 /// What this node says of itself as one of the home agents of a link.
 pub fn home_agents(served: &ServedHome) -> anyhow::Result<HomeAgents> {
-    let mut octets = [0; 32];
-    random::fill(&mut octets).context("the kernel has no random numbers")?;
     let config = HomeAgentsConfig {
         address: served.agent,
         prefix: served.prefix,
         preference: served.preference.unwrap_or(0),
         mobile_routers: serves_routers(served),
     };
-    Ok(HomeAgents::new(config, Seed::new(octets)))
+    let seed = random::seed().context("the kernel has no random numbers")?;
+    Ok(HomeAgents::new(config, seed))
 }
 
 /// What the agent advertises on its home link (RFC 6275 §7), if the policy wants that.
@@ -114,6 +112,10 @@ impl Owner {
                 let outputs = self.served[served].handle(now, event);
                 self.agent_outputs(served, outputs);
             }
+            Some(&icmpv6::HOME_AGENT_ADDRESS_DISCOVERY_REPLY) => {
+                self.found(envelope, &message, true);
+            }
+            Some(&icmpv6::MOBILE_PREFIX_ADVERTISEMENT) => self.found(envelope, &message, false),
             _ => {}
         }
     }

@@ -7,9 +7,11 @@ use std::time::Duration;
 use mtun_policy::steering::Steering;
 use mtun_policy::{Bid, CareOfAddress, Effective, Home};
 use mtun_signaling::machine::Machine;
+use mtun_signaling::mobile::discovery::PrefixDiscovery;
 use mtun_signaling::mobile::{MobileConfig, MobileEvent, MobileNode, MobileOutput};
 use mtun_signaling::time::Timestamp;
 
+use super::agent_search::AgentSearch;
 use super::facts::Told;
 use super::homecoming::Homecoming;
 use super::optimization::Optimization;
@@ -51,6 +53,10 @@ pub struct MobileHome {
     pub homecoming: Homecoming,
     /// Whether the machine has said that it stopped.
     pub stopped: bool,
+    /// The search for an agent, where the policy names none.
+    pub(super) search: Option<AgentSearch>,
+    /// What is known of the home link's prefixes.
+    pub prefixes: PrefixDiscovery,
 }
 
 impl MobileHome {
@@ -62,8 +68,12 @@ impl MobileHome {
         optimization: Option<Optimization>,
         steering: Steering,
         now: Timestamp,
-    ) -> Self {
-        Self {
+    ) -> anyhow::Result<Self> {
+        let search = AgentSearch::of(&home, &config)?;
+        let prefixes = super::agent_search::prefixes(&home)?;
+        Ok(Self {
+            search,
+            prefixes,
             home,
             tunnel,
             node: MobileNode::new(config, now),
@@ -76,7 +86,7 @@ impl MobileHome {
             generation: 0,
             homecoming: Homecoming::default(),
             stopped: false,
-        }
+        })
     }
 
     /// Hands an event to the machine and takes what it wants done.
@@ -99,11 +109,16 @@ impl MobileHome {
     /// When something is due: for the machines, for steering, for flows without packets or on the
     /// home link.
     pub fn deadline(&self) -> Option<Duration> {
-        let optimization = self.optimization.as_ref().and_then(Optimization::deadline);
-        let home_link = self.homecoming.deadline();
-        let steering = [self.steering.deadline(), self.reevaluate];
-        let due = steering.into_iter().chain([self.node.deadline(), optimization, home_link]);
-        due.flatten().min()
+        let due = [
+            self.node.deadline(),
+            self.optimization.as_ref().and_then(Optimization::deadline),
+            self.steering.deadline(),
+            self.reevaluate,
+            self.homecoming.deadline(),
+            self.search.as_ref().and_then(AgentSearch::deadline),
+            self.prefixes.deadline(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Whether no correspondent holds a binding that it could be told to end.

@@ -245,6 +245,10 @@ impl Owner {
 
     fn tell_home(&mut self, home: usize, event: MobileEvent) {
         let now = self.now();
+        if self.search_uplink(home, &event) {
+            // Registered when there is an agent.
+            return self.publish_home(home);
+        }
         let outputs = self.homes[home].handle(now, event);
         // The snapshot first: packets leave a dead path before anything else happens.
         self.publish_home(home);

@@ -11,6 +11,7 @@
 //! packet; the threads of [`crate::packets`] do, reading what it published. On the death of an
 //! uplink it publishes first and tidies rules and routes afterwards.
 
+mod agent_search;
 mod answers;
 mod apply;
 mod chosen;

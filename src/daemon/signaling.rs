@@ -57,6 +57,7 @@ impl Owner {
                 self.optimization_outputs(home, outputs);
             }
             self.home_link_due(home);
+            self.search_due(home, now);
             let it = &mut self.homes[home];
             if it.steering.deadline().is_some_and(|at| at <= now.monotonic) {
                 self.publish_home(home);
@@ -87,6 +88,7 @@ impl Owner {
         let name = self.homes[home].home.name.clone();
         let home_address = self.homes[home].home.address;
         let mut changed = false;
+        let judged = outputs.clone();
         for output in outputs {
             match output {
                 MobileOutput::Transmit(transmit) => {
@@ -155,6 +157,7 @@ impl Owner {
             self.publish_home(home);
         }
         self.follow_bindings(home);
+        self.judge_agent(home, &judged);
     }
 
     fn acknowledged(&mut self, home: &HomeName, bid: Option<Bid>, status: String) {

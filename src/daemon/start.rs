@@ -374,7 +374,7 @@ async fn open_home(
     let plan = Plan {
         name: home.tunnel.name.clone(),
         mtu: home.tunnel.mtu.map_or(ground.mtu, u32::from),
-        agent: Some(home.agent.0),
+        agent: Some(home.agent.0).filter(|agent| !agent.is_unspecified()),
         home_address: Some(home.address.0),
     };
     let published = publish::initial([known], true, Vec::new());
@@ -400,7 +400,7 @@ async fn open_home(
         Some(plan) => Some(Optimization::new(home, plan, random::seed()?)),
         None => None,
     };
-    Ok(MobileHome::new(home.clone(), tunnel, config, optimization, steering, now))
+    MobileHome::new(home.clone(), tunnel, config, optimization, steering, now)
 }
 
 async fn open_responder(

@@ -3,12 +3,12 @@
 //! The witness is a host that stays at home and has nothing to do with mobility.
 
 use mtun::control::documents::StatusDocument;
-use mtun::lab::daemons::{Daemon, cached};
+use mtun::lab::daemons::{Arguments, Daemon, Place, cached};
 use mtun::lab::namespace::{Namespace, wait_for};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::{Plan, World, address};
 
-use crate::fixture::{Lab, PATIENCE};
+use crate::fixture::{Lab, PATIENCE, programs};
 use crate::need_lab;
 
 /// Duplicates are looked for on the home link, quickly.
@@ -218,4 +218,70 @@ fn a_request_to_all_home_agents_is_answered_and_goes_no_further() {
     // Nobody was looked for on the home link in its stead.
     let anycast = "2001:db8:100:0:fdff:ffff:ffff:fffe".parse().unwrap();
     assert_eq!(entry(&lab.world.ha, anycast), None);
+}
+
+/// A second agent on the home link, in the place of the host there.
+fn second_agent(lab: &Lab, text: &str) -> Daemon {
+    let world = &lab.world;
+    let directory = world.directory().join("second");
+    std::fs::create_dir_all(&directory).unwrap();
+    for key in ["acme.key", "laptop.key"] {
+        std::fs::copy(world.directory().join("agent").join(key), directory.join(key)).unwrap();
+    }
+    world.home.ip(&["address add 2001:db8:100::2/64 dev eth0 nodad"]).unwrap();
+    let place = Place { namespace: &world.home, directory: &directory, file: "agent.kdl" };
+    Daemon::start_at(place, &programs(), text, &Arguments::default()).unwrap()
+}
+
+/// Signaling of a daemon that was noted under this reason.
+fn noted(daemon: &Daemon, reason: &str) -> u64 {
+    Lab::drops(daemon, reason)
+}
+
+#[test]
+fn a_mobile_finds_its_agents_and_takes_the_next_when_one_refuses() {
+    need_lab!();
+    let mut text = PolicyText::default()
+        .with_preference(20)
+        .with("agent \"2001:db8:100::1\"", "agent discover");
+    let second = text.agent.replace(
+        "agent=\"2001:db8:100::1\" on=home0 preference=20",
+        "agent=\"2001:db8:100::2\" on=eth0 preference=10",
+    );
+    assert_ne!(second, text.agent);
+    // The preferred one serves the mobile, but not the network behind it.
+    let granted = "        mobile-network \"2001:db8:100:4200::/64\"\n";
+    assert!(text.agent.contains(granted));
+    text.agent = text.agent.replace(granted, "").replace(
+        "name=\"laptop\" {\n",
+        "name=\"laptop\" {\n        mobile-network \"2001:db8:100:4300::/64\"\n",
+    );
+    let mut lab = Lab::with_agent_prepared(Plan::default(), text, looking);
+    let second = second_agent(&lab, &second);
+    // HA-72: each agent hears of the other on the home link.
+    lab.agent()
+        .wait_until("the other agent", PATIENCE, |_| {
+            noted(lab.agent(), "signaling-home-agent-appeared") == 1
+        })
+        .unwrap();
+    lab.start_mobile(&[]);
+    // MN-27, MR-11: asked for by anycast, the first refuses (142), the second serves.
+    let status = lab.registered(&["wlan0", "wwan0"]);
+    assert_eq!(status.homes[0].agent.0.to_string(), "2001:db8:100::2");
+    assert!(cached(&lab.agent().status().unwrap()).is_empty());
+    assert_eq!(cached(&second.status().unwrap()).len(), 2);
+    assert!(noted(lab.mobile(), "signaling-home-agents-found") > 0);
+    let refused = Lab::metrics(lab.mobile()).binding_updates;
+    assert!(refused.iter().any(|it| it.status.starts_with("142") && it.updates > 0), "{refused:?}");
+    // MN-28, HA-75: what is the home link? Nobody had said.
+    lab.mobile()
+        .wait_until("the home prefix", PATIENCE, |_| {
+            noted(lab.mobile(), "signaling-home-prefixes") == 1
+        })
+        .unwrap();
+    let story = lab.mobile().story();
+    assert!(story.contains("the home link has 2001:db8:100::/64"), "{story}");
+    // And packets find the way.
+    wait_for("an answer", PATIENCE, || echoes(&lab.world.cn, address::HOME).then_some(())).unwrap();
+    lab.assert_clean();
 }

@@ -78,7 +78,7 @@ pub(super) const ALL: &[Entry] = &[
 
     (&w::HOME, "A home network: where a mobile is at home, or whom an agent serves.", &[]),
     (&w::TUNNEL, "The one interface that home-bound packets enter.", &[("mtu", "octets, or `auto`; `auto` if left out")]),
-    (&w::AGENT, "The home agent's address.", &[]),
+    (&w::AGENT, "The home agent's address. `discover` asks the home link's agents by their anycast address, uses the first that accepts and another when that one fails (RFC 6275 §11.4.1).", &[]),
     (&w::ADDRESS, "The home address with the length of the home link's prefix.", &[]),
     (&w::MOBILE_NETWORK, "A prefix that moves with a mobile router (RFC 3963).", &[("on", "the interface it lives on")]),
     (&w::ALSO, "Further sources that the rules judge and that are never tunnelled.", &[("from", "the interface by which they enter; obligatory")]),
