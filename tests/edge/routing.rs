@@ -261,7 +261,7 @@ fn an_agent_routes_to_who_is_bound() {
     let index = tun.index();
     let mobile = ["2001:db8:200::42/128", "2001:db8:200:4200::/56"];
     let mobile = mobile.map(|it| it.parse().unwrap());
-    let idle = AgentRoutes { bound: [].into(), reserved: [mobile[1]].into() };
+    let idle = AgentRoutes { reserved: [mobile[1]].into(), ..AgentRoutes::default() };
     let bound = AgentRoutes { bound: [(index, mobile.into())].into(), ..idle.clone() };
     world.mobile.block_on(async || {
         let netlink = Netlink::open().unwrap();
