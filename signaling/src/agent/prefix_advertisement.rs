@@ -47,7 +47,7 @@ impl HomeAgent {
                 u32::try_from(left).unwrap_or(PrefixInformation::INFINITE - 1)
             })
         };
-        // req HA-75, R-HA-43 (RFC 6275 §6.8, §7.2): with our own address, complete.
+        // req HA-75, NH-19, R-HA-43 (RFC 6275 §6.8, §7.2): with our own address, complete.
         let prefix = PrefixInformation {
             prefix_len: self.home_network.prefix_len(),
             on_link: true,
