@@ -67,6 +67,14 @@ impl Owner {
                 count,
             }));
         }
+        for home in &self.homes {
+            let figures = home.homecoming.counts.named();
+            input.home_links.extend(figures.into_iter().map(|(what, count)| HomeLinkFigures {
+                home: home.home.name.clone(),
+                what: what.to_owned(),
+                count,
+            }));
+        }
         for ((home, reason), count) in &self.counts.notices {
             input.drops.push(DropFigures {
                 home: home.to_string(),

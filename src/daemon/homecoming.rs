@@ -52,6 +52,21 @@ pub struct HomecomingCounts {
     pub unsent: u64,
 }
 
+impl HomecomingCounts {
+    /// The counts with their names.
+    pub fn named(&self) -> [(&'static str, u64); 7] {
+        [
+            ("returns", self.returns),
+            ("agent-asked", self.asked),
+            ("announced", self.announced),
+            ("answered", self.answered),
+            ("left-to-agent", self.silent),
+            ("contested", self.contested),
+            ("unsent", self.unsent),
+        ]
+    }
+}
+
 /// Answering for the home address on one link.
 #[derive(Clone, Debug)]
 struct Answering {

@@ -53,7 +53,14 @@ impl Owner {
             tunnel: tunnel_document(&it.tunnel),
             generation: it.generation,
             security: it.home.security.clone(),
-            home_link: None,
+            home_link: it.node.at_home().and_then(|(bid, _)| {
+                Some(HomeLinkDocument {
+                    interface: self.link_of(Some(bid))?,
+                    present: true,
+                    defended: u64::from(it.homecoming.answers_on().is_some()),
+                    searching: 0,
+                })
+            }),
         });
         let served = self.served.iter().map(|it| HomeDocument {
             name: it.served.name.clone(),

@@ -138,7 +138,7 @@ static HA_BINDINGS: Family =
 static HOME_LINK: Family = family(
     "mtun_home_link_total",
     Kind::Counter,
-    "What a home agent did on its home link for mobiles that are away, by kind",
+    "What was said and heard about home addresses on home links, by kind",
 );
 
 /// Every family but the histogram.

@@ -4,7 +4,8 @@ use std::net::Ipv6Addr;
 
 use mtun::control::documents::{BindingPhase, StatusDocument};
 use mtun::edge::neighbours::{Heard, Neighbours};
-use mtun::lab::daemons::cached;
+use mtun::lab::daemons::{Daemon, cached};
+use mtun::lab::flows::{Kind, Services, TcpFlow};
 use mtun::lab::namespace::wait_for;
 use mtun::lab::policy::PolicyText;
 use mtun::lab::probe::{Bound, Echo, INTERVAL, Probe};
@@ -199,5 +200,67 @@ fn killed_at_home_and_started_again() {
     // Stopped, it leaves nothing either, and the agent holds nothing.
     lab.mobile.take().unwrap().process.stop().unwrap();
     assert_eq!(cached(&lab.agent().status().unwrap()), Vec::<std::net::IpAddr>::new());
+    lab.assert_clean();
+}
+
+/// What a daemon counts of home links.
+fn counted(daemon: &Daemon, what: &str) -> u64 {
+    let figures = Lab::metrics(daemon).home_links;
+    figures.iter().filter(|figure| figure.what == what).map(|figure| figure.count).sum()
+}
+
+/// req MC-20, MC-21.
+#[test]
+fn home_and_foreign_at_once_and_the_rules_choose() {
+    need_lab!();
+    // Datagrams by the home link, SSH by W-CDMA as ever.
+    let text = PolicyText::default()
+        .with_home_uplink("both")
+        .with("        prefer wlan0 wwan0\n", "        prefer eth0 wlan0 wwan0\n")
+        .with("expect rule=default via=wlan0\n", "expect rule=default via=eth0\n")
+        .with(
+            "expect rule=default via=wwan0 { given wlan0=down }",
+            "expect rule=default via=wwan0 { given wlan0=down eth0=down }",
+        );
+    let lab = Lab::start(Plan::default(), text);
+    lab.registered(&["wlan0", "wwan0"]);
+    let echo = Echo::start(&lab.world.cn).unwrap();
+    let probe = Probe::start(&lab.world.mr, &echo, INTERVAL, &Bound::Nowhere).unwrap();
+    probe.wait_for_echo_after(1, PATIENCE).unwrap();
+    let _services = Services::start(&lab.world.cn).unwrap();
+    let ssh = TcpFlow::connect(&lab.world.mr, Kind::Ssh, PATIENCE).unwrap();
+    ssh.wait_for_progress(PATIENCE).unwrap();
+
+    let mark = probe.mark();
+    lab.world.attach_home().unwrap();
+    let mut witness = Witness::new(&lab.world);
+    lab.registered(&["eth0", "wlan0", "wwan0"]);
+    let_run(&probe, 500);
+    let tally = probe.tally_since(mark);
+    assert_eq!((tally.outbound.lost, tally.inbound.lost), (0, 0), "{}", lab.mobile().story());
+    // No flow is moved for a better link without `failback`; a new one takes it.
+    assert_eq!(leaves_by(&lab, probe.port()).as_deref(), Some("wlan0"));
+    let probe = Probe::start(&lab.world.mr, &echo, INTERVAL, &Bound::Nowhere).unwrap();
+    probe.wait_for_echo_after(1, PATIENCE).unwrap();
+    assert_eq!(leaves_by(&lab, probe.port()).as_deref(), Some("eth0"));
+    assert_eq!(leaves_by(&lab, ssh.local().port()).as_deref(), Some("wwan0"));
+    ssh.wait_for_progress(PATIENCE).unwrap();
+    assert!(cached(&lab.agent().status().unwrap()).contains(&address::HOME.into()));
+
+    // Status 5: the agent answers for the home address, before and after; the router never does.
+    let router = link_layer(&lab.world, "eth0");
+    lab.world.home.exec(&format!("ping -q -c 1 -W 5 {}", address::HOME)).unwrap();
+    let heard = witness.heard();
+    assert_eq!(advertised(&heard, router).count(), 0, "{heard:#?}");
+    assert_eq!(counted(lab.mobile(), "announced") + counted(lab.mobile(), "answered"), 0);
+
+    // Leaving: the others stay as they are, and the datagrams follow.
+    lab.world.home_down().unwrap();
+    lab.registered(&["wlan0", "wwan0"]);
+    let gone = |status: &StatusDocument| !cached(status).contains(&address::HOME.into());
+    lab.agent().wait_until("the home binding to end", PATIENCE, gone).unwrap();
+    let mark = probe.mark();
+    probe.wait_for_echo_after(mark, PATIENCE).unwrap();
+    ssh.wait_for_progress(PATIENCE).unwrap();
     lab.assert_clean();
 }

@@ -84,14 +84,14 @@ pub struct HomeDocument {
     pub home_link: Option<HomeLinkDocument>,
 }
 
-/// What a home agent does on its home link.
+/// What a home agent does on its home link, or a mobile that is there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HomeLinkDocument {
     /// Its interface.
     pub interface: InterfaceName,
     /// Whether the interface exists.
     pub present: bool,
-    /// Addresses that the agent answers for.
+    /// Addresses that are answered for.
     pub defended: u64,
     /// Home addresses that it is looking for, before it answers their mobiles.
     pub searching: u64,
