@@ -174,7 +174,7 @@ impl Agent {
         let Some(allowed) = allowed else { return };
         let entry = self.machine.cache().get(home_address);
         let effective = self.reflecting.clone();
-        let registration = publish::mobile(&self.served, allowed, entry, effective, |_| MTU);
+        let registration = publish::mobile(&self.served, allowed, entry, effective, |_| MTU, None);
         publish::publish_mobile(&self.published, registration, vec![self.address()]);
     }
 
@@ -184,7 +184,7 @@ impl Agent {
         let allowed = mobiles.find(|allowed| allowed.address == home_address)?;
         let entry = self.machine.cache().get(home_address);
         let effective = self.reflecting.clone();
-        Some(publish::mobile(&self.served, allowed, entry, effective, |_| MTU))
+        Some(publish::mobile(&self.served, allowed, entry, effective, |_| MTU, None))
     }
 
     /// The key of this home address, whatever it may be.
@@ -197,7 +197,8 @@ impl Agent {
 fn packets(served: &ServedHome) -> (Published, Engine, Arc<Effective>) {
     let reflecting = Effective::reflecting();
     let mobiles = served.mobiles.iter();
-    let known = mobiles.map(|it| publish::mobile(served, it, None, reflecting.clone(), |_| MTU));
+    let known =
+        mobiles.map(|it| publish::mobile(served, it, None, reflecting.clone(), |_| MTU, None));
     let published = publish::initial(known, false, vec![served.agent.0]);
     let engine = Engine::new(published.clone(), settings());
     (published, engine, reflecting)

@@ -270,7 +270,9 @@ impl World {
                     let at = self.now + Duration::from_secs(1);
                     self.agents[agent].checks.push_back((at, home_address));
                 }
-                AgentOutput::Defend { .. }
+                // Nobody in these worlds asks for agents or prefixes, and home links have no hosts.
+                AgentOutput::Advertise(_)
+                | AgentOutput::Defend { .. }
                 | AgentOutput::Undefend { .. }
                 | AgentOutput::Neighbour { .. } => {}
                 AgentOutput::Notice(notice) => {
