@@ -81,10 +81,11 @@ pub struct Registration {
     /// The rules for packets that leave here, as they stand at this moment.
     pub policy: Arc<Effective>,
     /// When it took this shape, on the clock that packets are told the time by. Kept by
-    /// [`BindingTable::with`] while the generation is.
+    /// [`BindingTable::with`](crate::BindingTable::with) while the generation is.
     pub changed_at: Duration,
-    /// Rises when decisions may differ. Stamped by [`BindingTable::with`], like those below; what
-    /// stands here before is overwritten.
+    /// Rises when decisions may differ. Stamped by
+    /// [`BindingTable::with`](crate::BindingTable::with), like those below; what stands here
+    /// before is overwritten.
     pub generation: u64,
     /// Rises when the rules of the file are others, whatever they say at present.
     pub rules: u64,
