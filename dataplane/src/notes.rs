@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use mtun_policy::Bid;
 
+use crate::packet::Segment;
 use crate::pairs::Pair;
 
 /// Something that traffic tells about a pair.
@@ -24,8 +25,8 @@ pub enum RouteNote {
     WantedAtOnce(Pair),
     /// Packets between these ends go straight, in either direction; said at both ends.
     Used(Pair),
-    /// TCP was sent straight by this binding for two seconds, and since it is held nothing came
-    /// back: something on the way eats packets with these headers.
+    /// TCP was sent straight by this binding for two seconds, and the first of it was never
+    /// acknowledged: something on the way eats packets with these headers.
     Eaten {
         /// The ends.
         pair: Pair,
@@ -57,12 +58,17 @@ const PLACES: usize = 1024;
 /// The part of a word that tells the second: twelve days.
 const SECONDS: u64 = (1 << 20) - 1;
 
-/// TCP packets without an answer, and for how long, until they count as eaten.
+/// TCP packets without an acknowledgement, and for how long, until they count as eaten.
 const EATEN_PACKETS: u32 = 5;
 const EATEN_AFTER: Duration = Duration::from_secs(2);
 
 /// A binding that nobody used for so long is watched anew.
 const FORGOTTEN: Duration = Duration::from_secs(60);
+/// And one by which everything was eaten: it is tried again later than that.
+const FORGOTTEN_EATEN: Duration = Duration::from_secs(10);
+
+/// A TCP connection of a pair: our port and the other.
+type Ports = (Option<u16>, Option<u16>);
 
 /// What traffic told and nobody has read yet.
 #[derive(Debug)]
@@ -82,11 +88,15 @@ pub(crate) struct Notes {
 struct Watched {
     of: (Pair, Option<Bid>),
     care_of: Ipv6Addr,
-    since: Duration,
     last: Duration,
+    /// The first segment that takes sequence numbers, and how many came since then: what was under
+    /// way through the tunnel is acknowledged too, and the other end may go on sending.
+    first: Option<(Ports, u32, Duration)>,
     packets: u32,
-    /// Whether anything came back, or it was said that nothing does.
-    settled: bool,
+    /// Whether the first segment arrived.
+    arrived: bool,
+    /// Whether it was said that nothing does.
+    eaten: bool,
 }
 
 impl Notes {
@@ -132,21 +142,38 @@ impl Notes {
     }
 
     /// A TCP packet goes straight by this binding.
-    pub fn sent_straight(&self, pair: Pair, bid: Option<Bid>, care_of: Ipv6Addr, now: Duration) {
+    pub fn sent_straight(
+        &self,
+        pair: Pair,
+        (bid, care_of): (Option<Bid>, Ipv6Addr),
+        ports: Ports,
+        segment: &Segment,
+        now: Duration,
+    ) {
         let of = (pair, bid);
         let mut place =
             self.watched[self.place(&of)].lock().unwrap_or_else(PoisonError::into_inner);
         let known = place.filter(|it| {
-            it.of == of && it.care_of == care_of && now.saturating_sub(it.last) < FORGOTTEN
+            let kept = if it.eaten { FORGOTTEN_EATEN } else { FORGOTTEN };
+            it.of == of && it.care_of == care_of && now.saturating_sub(it.last) < kept
         });
-        let fresh = Watched { of, care_of, since: now, last: now, packets: 0, settled: false };
+        let (arrived, eaten) = (false, false);
+        let fresh = Watched { of, care_of, last: now, first: None, packets: 0, arrived, eaten };
         let mut watched = known.unwrap_or(fresh);
         watched.last = now;
+        if watched.first.is_none() {
+            watched.first = segment.end.map(|end| (ports, end, now));
+        }
+        let Some((_, _, since)) = watched.first else {
+            *place = Some(watched);
+            return;
+        };
         watched.packets = watched.packets.saturating_add(1);
-        let eaten = !watched.settled
+        let eaten = !watched.arrived
+            && !watched.eaten
             && watched.packets >= EATEN_PACKETS
-            && now.saturating_sub(watched.since) >= EATEN_AFTER;
-        watched.settled |= eaten;
+            && now.saturating_sub(since) >= EATEN_AFTER;
+        watched.eaten |= eaten;
         *place = Some(watched);
         drop(place);
         if eaten {
@@ -154,13 +181,15 @@ impl Notes {
         }
     }
 
-    /// Something came back to a flow that goes straight by this binding.
-    pub fn heard(&self, pair: Pair, bid: Option<Bid>) {
+    /// A TCP packet came back to a flow that goes straight by this binding.
+    pub fn heard(&self, pair: Pair, bid: Option<Bid>, ports: Ports, segment: &Segment) {
         let of = (pair, bid);
         let mut place =
             self.watched[self.place(&of)].lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(watched) = place.as_mut().filter(|it| it.of == of) {
-            watched.settled = true;
+        if let Some(watched) = place.as_mut().filter(|it| it.of == of)
+            && let Some((first, end, _)) = watched.first
+        {
+            watched.arrived |= first == ports && segment.answers(end);
         }
     }
 

@@ -38,6 +38,25 @@ pub struct InnerFragment {
     pub first: bool,
 }
 
+/// What a TCP segment says of sequence numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    /// The number behind it, if it takes any.
+    pub end: Option<u32>,
+    /// Up to where everything has arrived at its sender.
+    pub acknowledges: Option<u32>,
+    /// Whether it ends the connection at once.
+    pub resets: bool,
+}
+
+impl Segment {
+    /// Whether its sender has what ends before this number, or wants no more of it.
+    pub fn answers(&self, end: u32) -> bool {
+        let has = |acknowledged: u32| acknowledged.wrapping_sub(end).cast_signed() >= 0;
+        self.resets || self.acknowledges.is_some_and(has)
+    }
+}
+
 impl Inner {
     /// Reads a packet that came by `ingress`.
     ///
@@ -117,6 +136,30 @@ impl Inner {
     /// Whether it is an ICMPv6 error.
     pub(crate) fn is_error(&self) -> bool {
         self.key.icmp_type.is_some_and(|kind| kind < 128)
+    }
+
+    /// Its sequence numbers; `None` if it is no whole TCP segment. `packet` is what it was read from.
+    pub(crate) fn segment(&self, packet: &[u8]) -> Option<Segment> {
+        const FIN: u8 = 1;
+        const SYN: u8 = 2;
+        const RST: u8 = 4;
+        const ACK: u8 = 16;
+        if self.chain.upper != TCP || self.fragment.is_some() {
+            return None;
+        }
+        let segment = packet.get(self.chain.upper_at..)?;
+        let fixed = segment.first_chunk::<20>()?;
+        let word = |at: usize| {
+            u32::from_be_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]])
+        };
+        let has = |flag: u8| fixed[13] & flag != 0;
+        let data = segment.len().checked_sub(usize::from(fixed[12] >> 4) * 4)?;
+        let takes = data as u32 + u32::from(has(SYN)) + u32::from(has(FIN));
+        Some(Segment {
+            end: (takes > 0).then(|| word(4).wrapping_add(takes)),
+            acknowledges: has(ACK).then(|| word(8)),
+            resets: has(RST),
+        })
     }
 
     /// Whether it is itself a tunnel packet, for which depth is counted (RFC 2473 §4.1.1).

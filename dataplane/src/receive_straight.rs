@@ -15,14 +15,14 @@ use crate::engine::{Engine, Verdict};
 use crate::memory::{Answer, Memory};
 use crate::notes::RouteNote;
 use crate::optimized::{Headers, restore};
-use crate::packet::Inner;
+use crate::packet::{Inner, Segment};
 use crate::pairs::Pair;
 use crate::reason::{DropReason, IgnoreReason};
 use crate::receive::{Arrived, Tunnel};
 use crate::registration::Registration;
 use crate::snapshot::Snapshot;
 use crate::straight::pair_of;
-use crate::wire::{ESP, IPV6, TCP, home_address};
+use crate::wire::{ESP, IPV6, home_address};
 
 impl Engine {
     /// Takes a packet with a Home Address option, a type 2 routing header or both.
@@ -104,24 +104,40 @@ impl Engine {
                 self.notes.say(RouteNote::Used(pair), now);
             }
         }
-        self.note_heard(snapshot, &inner.key.mirrored(), answer);
+        self.note_heard(snapshot, &inner, out, answer);
         Ok(Verdict::Deliver)
     }
 
-    /// Something of a flow came in: the binding by which it goes straight, if it does, is heard of.
-    pub(crate) fn note_heard(&self, snapshot: &Snapshot, back: &FlowKey, answer: Option<Answer>) {
+    /// Something of a flow came in: the binding by which it goes straight, if it does, may be heard
+    /// of.
+    fn note_heard(
+        &self,
+        snapshot: &Snapshot,
+        inner: &Inner,
+        packet: &[u8],
+        answer: Option<Answer>,
+    ) {
         if snapshot.optimized.is_empty() {
             return;
         }
+        let Some(segment) = inner.segment(packet) else { return };
+        let back = inner.key.mirrored();
         if let (Some(near), Some(answer)) = (snapshot.updates.lookup(back.source), answer)
-            && let Ok(pair) = pair_of(near, back)
+            && let Ok(pair) = pair_of(near, &back)
         {
-            self.notes.heard(pair, answer.bid);
+            let ports = (back.source_port, back.destination_port);
+            self.notes.heard(pair, answer.bid, ports, &segment);
         }
     }
 
     /// A packet went straight.
-    pub(crate) fn note_straight(&self, route: &Route<'_>, key: &FlowKey, now: Duration) {
+    pub(crate) fn note_straight(
+        &self,
+        route: &Route<'_>,
+        key: &FlowKey,
+        segment: Option<Segment>,
+        now: Duration,
+    ) {
         let Registration { home_address, peer, .. } = *route.registration;
         if route.side == Side::Far {
             self.notes.say(RouteNote::Used(Pair { home_address, correspondent: peer }), now);
@@ -135,8 +151,10 @@ impl Engine {
         let Ok(pair) = pair_of(route.registration, key) else { return };
         if home_address.is_some() {
             self.notes.say(RouteNote::Used(pair), now);
-            if key.protocol == TCP {
-                self.notes.sent_straight(pair, route.binding.bid, source, now);
+            if let Some(segment) = segment {
+                let ports = (key.source_port, key.destination_port);
+                let by = (route.binding.bid, source);
+                self.notes.sent_straight(pair, by, ports, &segment, now);
             }
         }
         if routing_header.is_some() {
@@ -178,7 +196,7 @@ impl Engine {
             return;
         }
         let back = inner.key.mirrored();
-        self.note_heard(snapshot, &back, answer);
+        self.note_heard(snapshot, inner, arrived.payload(), answer);
         let Ok(pair) = pair_of(near, &back) else { return };
         if inner.is_error()
             || snapshot.optimized.get(&pair).is_some()

@@ -56,13 +56,12 @@ impl Engine {
         let flow = self.flows.remembered(&key);
         key.uid = uids::of(self.uids.as_deref(), &snapshot, &inner, &key, flow.as_ref(), now);
         let leaving = Leaving { inner, packet, key, now };
-        let is_new = flow.is_none_or(|flow| flow.answer.is_none());
         let decision = self.decided(&snapshot, &leaving, flow.as_ref());
         let verdict = match &decision {
             Decision::Forward(route) => {
                 let route = fitting(*route, &leaving.inner);
                 self.wrap(&route, &leaving, out)?;
-                self.count(&snapshot, &route, &leaving, is_new);
+                self.count(&snapshot, &route, &leaving);
                 Verdict::Send { path: route.binding.path }
             }
             Decision::Replicate(copies) => {
@@ -72,7 +71,7 @@ impl Engine {
                     self.wrap(&route, &leaving, out)?;
                     sends.push(route.binding.path, out.len());
                 }
-                routes().for_each(|it| self.count(&snapshot, &it, &leaving, is_new));
+                routes().for_each(|it| self.count(&snapshot, &it, &leaving));
                 match sends.first() {
                     Some(path) if sends.len() == 1 => Verdict::Send { path },
                     _ => Verdict::Replicate(sends),
@@ -225,13 +224,13 @@ impl Engine {
         Ok(())
     }
 
-    fn count(&self, snapshot: &Snapshot, route: &Route<'_>, leaving: &Leaving<'_>, is_new: bool) {
+    fn count(&self, snapshot: &Snapshot, route: &Route<'_>, leaving: &Leaving<'_>) {
         let Leaving { inner, packet, key, now } = leaving;
         let form = Form::from(&route.encapsulation);
         self.counters.carry(route.rule, route.binding.bid, Direction::Out, form, packet.len());
         match form {
-            Form::Optimized => self.note_straight(route, key, *now),
-            Form::Tunnel if is_new && route.side == Side::Near && !inner.is_error() => {
+            Form::Optimized => self.note_straight(route, key, inner.segment(packet), *now),
+            Form::Tunnel if route.side == Side::Near && !inner.is_error() => {
                 self.want(snapshot, route.registration, key, route.rule, *now);
             }
             _ => {}

@@ -389,13 +389,17 @@ fn traffic_tells_whom_to_optimize_with() {
 #[test]
 fn what_is_eaten_on_the_way_is_noticed() {
     let eaten = RouteNote::Eaten { pair: pair(HOME, PEER), bid: Some(bid(1)) };
-    let noticed = |replies: usize, packets: u64, each: u64| {
+    let noticed = |acknowledged: u32, packets: u64, each: u64| {
         let mut node = Node::new(optimizing());
-        let (syn, back) = (tcp(HOME, PEER, (4000, 80)), tcp(PEER, HOME, (80, 4000)));
+        let syn = tcp(HOME, PEER, (4000, 80));
+        // Its acknowledgement number is behind the SYN, or not.
+        let mut back = tcp(PEER, HOME, (80, 4000));
+        back[40 + 13] |= 16;
+        back[40 + 8..40 + 12].copy_from_slice(&acknowledged.to_be_bytes());
         for at in 0..packets {
             let now = NOW + Duration::from_millis(at * each);
             node.engine.outbound(mtun_policy::Ingress::LOCAL, &syn, now, &mut node.out);
-            if at == 1 && replies > 0 {
+            if at == 1 {
                 let back = wrapped(AGENT, WLAN, &back);
                 assert_eq!(
                     node.engine.inbound(PathId(1), &back, now, &mut node.out),
@@ -405,9 +409,14 @@ fn what_is_eaten_on_the_way_is_noticed() {
         }
         node.engine.route_notes().iter().filter(|note| **note == eaten).count()
     };
-    assert_eq!(noticed(0, 5, 500), 1, "five in two seconds");
-    assert_eq!(noticed(0, 20, 500), 1, "said once");
-    assert_eq!(noticed(0, 4, 1000), 0, "not enough of them");
-    assert_eq!(noticed(0, 20, 100), 0, "not for long enough");
-    assert_eq!(noticed(1, 20, 500), 0, "something came back, if through the tunnel");
+    assert_eq!(
+        noticed(7, 5, 500),
+        1,
+        "five in two seconds, whatever the other end goes on sending"
+    );
+    assert_eq!(noticed(7, 20, 500), 1, "said once");
+    assert_eq!(noticed(7, 4, 1000), 0, "not enough of them");
+    assert_eq!(noticed(7, 20, 100), 0, "not for long enough");
+    assert_eq!(noticed(8, 20, 500), 0, "it is acknowledged, if through the tunnel");
+    assert_eq!(noticed(9, 20, 500), 0, "and more");
 }

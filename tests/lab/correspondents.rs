@@ -1,4 +1,4 @@
-//! Nodes that are no correspondents, and what they say to mobiles.
+//! Mobiles that talk to mobiles, and to nodes that are no correspondents.
 //!
 //! ```text
 //!   m1  2001:db8:1::7 --- core --- 2001:db8:2::7  m2      2001:db8:100::42 and ::43
@@ -8,20 +8,27 @@
 
 use std::net::Ipv6Addr;
 
+use mtun::control::documents::{RouteState, StatusDocument};
 use mtun::lab::namespace::wait_for;
 
 use crate::fixture::{PATIENCE, ipv6};
-use crate::ground::{Ground, inject};
+use crate::ground::{Ground, converse, inject, udp};
 use crate::need_lab;
-use crate::texts::agent;
+use crate::texts::{agent, mobile};
 
 const AGENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1);
+const FIRST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x42);
+const SECOND: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x43);
 
 /// Counted where everything passes.
 const COUNTERS: &str = "table ip6 count {
+  counter both { }
+  counter tunnelled { }
   counter refused { }
   chain forward {
     type filter hook forward priority 0; policy accept;
+    ip6 nexthdr 43 rt type 2 rt nexthdr 60 meta l4proto udp counter name both
+    meta l4proto 41 counter name tunnelled
     icmpv6 type parameter-problem icmpv6 code 1 counter name refused
   }
 }
@@ -58,6 +65,53 @@ fn passed(ground: &Ground, counter: &str) -> u64 {
     let items = document["nftables"].as_array().unwrap();
     let found = items.iter().find(|item| item["counter"]["name"] == counter).unwrap();
     found["counter"]["packets"].as_u64().unwrap()
+}
+
+/// Whether this end sends straight to the other, and the other to it.
+fn both_ways(status: &StatusDocument) -> bool {
+    let straight = status.routes.iter().any(|route| route.state == RouteState::Straight);
+    let bound = status.correspondent.as_ref().is_some_and(|it| !it.mobiles.is_empty());
+    straight && bound
+}
+
+#[test]
+fn two_mobiles_go_straight_to_each_other_with_both_headers() {
+    need_lab!();
+    let mut ground = world();
+    ground.start("ha", &served());
+    for (name, host) in [("m1", 0x42), ("m2", 0x43)] {
+        let policy = mobile("mobile-node", 0x100, host, "    route-optimization traffic\n");
+        ground.start(name, &format!("{policy}correspondent {{ }}\n"));
+        ground.registered(name, &["wlan0"]);
+    }
+    let one = udp(ground.at("m1"), (FIRST, 4000), (SECOND, 4001));
+    let other = udp(ground.at("m2"), (SECOND, 4001), (FIRST, 4000));
+    wait_for("both ends bound at each other", PATIENCE, || {
+        converse("on the way there", &one, &other, 1);
+        let at = |name| both_ways(&ground.daemon(name).status().unwrap());
+        (at("m1") && at("m2")).then_some(())
+    })
+    .unwrap_or_else(|error| {
+        let [m1, m2] = ["m1", "m2"].map(|name| ground.daemon(name).status());
+        panic!("{error:#}\n{m1:#?}\n{m2:#?}\n{}", ground.daemon("m1").story())
+    });
+    let (both, tunnelled) = (passed(&ground, "both"), passed(&ground, "tunnelled"));
+    converse("straight", &one, &other, 100);
+    assert_eq!(passed(&ground, "both"), both + 200, "each with both headers");
+    assert_eq!(passed(&ground, "tunnelled"), tunnelled, "none by the agent");
+    let question = format!("udp {FIRST} -> {SECOND} sport 4000 dport 4001");
+    let explained = ground.daemon("m1").mtun_ok(&["explain", &question]).unwrap();
+    let verdict = &explained["verdict"];
+    let wrapping = "home-address-option-and-type-2-routing-header";
+    assert_eq!(verdict["encapsulation"], wrapping, "{verdict}");
+    assert_eq!(verdict["peer"], "2001:db8:2::7", "{verdict}");
+
+    // One end stops: it tells the other, and the other's packets take the tunnel again.
+    ground.stop("m2");
+    let status = ground.daemon("m1").wait_until("no binding of m2", PATIENCE, |status| {
+        status.correspondent.as_ref().is_some_and(|it| it.mobiles.is_empty())
+    });
+    status.unwrap();
 }
 
 /// A Home Test Init to the agent.

@@ -238,6 +238,26 @@ fn a_firewall_that_eats_home_address_options_is_noticed_and_said() {
 }
 
 #[test]
+fn a_firewall_that_eats_data_only_costs_two_seconds() {
+    need_lab!();
+    let lab = Lab::optimized(Plan::default(), PolicyText::default().with_optimization("traffic"));
+    // Binding Updates pass; what TCP sends with the same option does not.
+    firewall(&lab, "ip6 nexthdr 60 meta l4proto tcp");
+    lab.registered(&["wlan0", "wwan0"]);
+    let traffic = lab.traffic();
+    rests(&lab, "headers-eaten");
+    // ssh and bulk each on a link of its own: both find out.
+    let both = lab.mobile().wait_until("both links in the tunnel", PATIENCE, |status| {
+        let eaten = |it: &&RouteDocument| it.reason.as_deref() == Some("headers-eaten");
+        status.routes.iter().filter(eaten).count() == 2
+    });
+    both.unwrap();
+    take(&lab, &traffic, Form::Tunnelled, figure_11);
+    assert_alive(&traffic);
+    lab.assert_clean();
+}
+
+#[test]
 fn the_end_of_either_side_leaves_the_other_in_the_tunnel() {
     need_lab!();
     let mut lab =
