@@ -10,7 +10,7 @@ use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::correspondent::{
     Correspondent, CorrespondentConfig, CorrespondentEvent, CorrespondentOutput, Pair,
 };
-use mtun_signaling::machine::{Envelope, Machine};
+use mtun_signaling::machine::{Envelope, Machine, Transmit};
 use mtun_signaling::seed::Seed;
 use mtun_signaling::time::Timestamp;
 
@@ -33,6 +33,8 @@ pub struct Responder {
     /// The rules for each mobile: packets go back the way they came.
     pub reflecting: Arc<Effective>,
     machine: Correspondent,
+    /// Answers about what routes have to follow first.
+    pub held: Vec<Transmit>,
     /// Pairs whose last binding ended: packets know them until no route leads to them.
     pub leaving: BTreeSet<Pair>,
 }
@@ -46,6 +48,7 @@ impl Responder {
             plan,
             tunnel,
             reflecting: Effective::reflecting(),
+            held: Vec::new(),
             leaving: BTreeSet::new(),
         }
     }

@@ -415,7 +415,10 @@ impl Owner {
                     self.routed = Desired::default();
                 }
             }
+        } else {
+            self.forget_left();
         }
+        self.send_held();
         self.settle_neighbours().await;
         let guarded = self.guarded();
         if let Err(error) = self.firewall.update(guarded) {

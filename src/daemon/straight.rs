@@ -366,18 +366,36 @@ impl Owner {
     // ---- the correspondent's end ---------------------------------------------------------------
 
     pub(super) fn correspondent_outputs(&mut self, outputs: Vec<CorrespondentOutput>) {
+        let mut changed = false;
         for output in outputs {
             match output {
-                CorrespondentOutput::Transmit(Transmit { envelope, message, .. }) => {
-                    self.send_from(envelope.source, &packet(&envelope, &message));
-                }
+                CorrespondentOutput::Transmit(transmit) => match &mut self.responder {
+                    // The mobile may speak as soon as it is acknowledged, and has to be answered
+                    // straight.
+                    Some(responder) if changed => responder.held.push(transmit),
+                    _ => self.answer_mobile(&transmit),
+                },
                 CorrespondentOutput::Changed { pair, effective } => {
                     if effective {
+                        changed = true;
                         self.publish_correspondent(pair);
                     }
                 }
                 CorrespondentOutput::Notice(notice) => self.correspondent_notice(&notice),
             }
+        }
+    }
+
+    fn answer_mobile(&self, transmit: &Transmit) {
+        let Transmit { envelope, message, .. } = transmit;
+        self.send_from(envelope.source, &packet(envelope, message));
+    }
+
+    /// Sends what waited for routes.
+    pub(super) fn send_held(&mut self) {
+        let Some(responder) = &mut self.responder else { return };
+        for transmit in std::mem::take(&mut responder.held) {
+            self.answer_mobile(&transmit);
         }
     }
 

@@ -112,6 +112,8 @@ fn two_mobiles_go_straight_to_each_other_with_both_headers() {
         status.correspondent.as_ref().is_some_and(|it| it.mobiles.is_empty())
     });
     status.unwrap();
+    let explained = ground.daemon("m1").mtun_ok(&["explain", &question]).unwrap();
+    assert_eq!(explained["verdict"]["encapsulation"], "home-address-option", "{explained}");
 }
 
 /// A Home Test Init to the agent.
