@@ -13,6 +13,9 @@ use mtun_signaling::correspondent::{
 use mtun_signaling::machine::{Envelope, Machine, Transmit};
 use mtun_signaling::seed::Seed;
 use mtun_signaling::time::Timestamp;
+use mtun_signaling::wire::iana::binding_error;
+use mtun_signaling::wire::{self, BindingError, Message, Options};
+use mtun_signaling::{Answer, DecodeError};
 
 use super::tunnel::Tunnel;
 use crate::publish::CORRESPONDENT;
@@ -156,14 +159,18 @@ impl Strangers {
         Self { answer, left: STRANGERS_AT_ONCE, at: Duration::ZERO }
     }
 
-    /// The ICMPv6 error for a Mobility Header, if there is to be one: as of a node that knows no
-    /// such header (RFC 4443 §3.4), with the packet as far as it is known.
+    /// The answer to a Mobility Header, if there is to be one: to a type that nobody knows a Binding
+    /// Error, whatever the policy says (req MH-05; RFC 6275 §9.2); to any other the ICMPv6 error of a
+    /// node that knows no such header (RFC 4443 §3.4), with the packet as far as it is known.
     pub fn answer(
         &mut self,
         now: Duration,
         envelope: &Envelope,
         message: &[u8],
     ) -> Option<Vec<u8>> {
+        if is_unknown_type(envelope, message) {
+            return self.may_answer(now).then(|| unrecognized(envelope)).flatten();
+        }
         if self.answer == StrangerAnswer::Silent || !self.may_answer(now) {
             return None;
         }
@@ -189,6 +196,33 @@ impl Strangers {
         self.left = self.left.saturating_sub(1);
         may
     }
+}
+
+/// Whether it is a sound message of a type without a meaning here, from somebody who can be
+/// answered.
+fn is_unknown_type(envelope: &Envelope, message: &[u8]) -> bool {
+    let source = envelope.source;
+    let answerable = !(source.is_multicast() || source.is_unspecified() || source.is_loopback());
+    let asks = |error: DecodeError| error.answer() == Answer::BindingError;
+    answerable && wire::receive(envelope, message).is_err_and(asks)
+}
+
+/// The Binding Error about a message of an unknown type (RFC 6275 §9.3.3).
+fn unrecognized(to: &Envelope) -> Option<Vec<u8>> {
+    let error = Message::BindingError(BindingError {
+        status: binding_error::UNRECOGNIZED_TYPE,
+        home_address: to.home_address.map_or(Ipv6Addr::UNSPECIFIED, |home| home.0),
+        options: Options::new(),
+    });
+    let back = Envelope::plain(to.destination, to.source);
+    let message = wire::emit(&error, &back).ok()?;
+    Some(mtun_dataplane::wire::signalling_packet(
+        back.source,
+        back.destination,
+        None,
+        None,
+        &message,
+    ))
 }
 
 #[cfg(test)]
@@ -220,6 +254,31 @@ mod tests {
         assert_eq!((answer[40], answer[41]), (4, 1), "Parameter Problem, unrecognized Next Header");
         assert_eq!(answer[44..48], [0, 0, 0, 6], "the Next Header field of the IPv6 header");
         assert_eq!(answer[48 + 40..], HOME_TEST_INIT);
+    }
+
+    #[test]
+    fn a_type_that_nobody_knows_is_a_binding_error_even_in_silence() {
+        // req MH-05 (RFC 6275 §9.2): with the home address, if the message named one.
+        let now = Duration::from_secs(5);
+        let home_address = Some(HomeAddress("2001:db8:100::42".parse().unwrap()));
+        let mut silent = Strangers::new(StrangerAnswer::Silent);
+        for home_address in [None, home_address] {
+            let envelope = Envelope { home_address, ..envelope() };
+            let mut unknown = [59, 0, 99, 0, 0, 0, 0, 0];
+            let sum = wire::checksum(envelope.upper_source(), envelope.destination, &unknown);
+            unknown[4..6].copy_from_slice(&sum.to_be_bytes());
+            let answer = silent.answer(now, &envelope, &unknown).unwrap();
+            let read = mtun_dataplane::wire::parse_signalling(&answer).unwrap();
+            assert_eq!((read.source, read.destination), (envelope.destination, envelope.source));
+            let back = Envelope::plain(read.source, read.destination);
+            let Ok(Message::BindingError(error)) = wire::receive(&back, read.message) else {
+                panic!("{answer:?}");
+            };
+            let named = home_address.map_or(Ipv6Addr::UNSPECIFIED, |home| home.0);
+            assert_eq!((error.status, error.home_address), (2, named));
+            unknown[4] ^= 1;
+            assert_eq!(silent.answer(now, &envelope, &unknown), None, "a broken one is nobody's");
+        }
     }
 
     #[test]
