@@ -18,9 +18,9 @@ use mtun_signaling::wire::icmpv6::neighbour_discovery::{
     HomeAgentInformation, NeighbourMessage, RouterAdvertisement,
 };
 
-use super::home_link::ADVERTISED_EVERY;
 use super::owner::Owner;
 use crate::control::documents::{Event, Severity};
+use crate::edge::home_link::ADVERTISED_EVERY;
 use crate::edge::neighbours::Heard;
 use crate::edge::random;
 use crate::packets::Shared;

@@ -24,7 +24,7 @@ use super::correspondent::{Responder, Strangers};
 use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
-use super::home_link::{HomeLinkEdge, home_path};
+use super::home_link::home_path;
 use super::keeping::Keeping;
 use super::ledger::LedgerKeeper;
 use super::preview::Preview;
@@ -35,6 +35,7 @@ use crate::control::documents::{Event, EventDocument, TakenBack};
 use crate::control::protocol::PolicySource;
 use mtun_signaling::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
 
+use crate::edge::home_link::HomeLinkEdge;
 use crate::edge::movement::{Attachment, DownReason};
 use crate::edge::neighbours::{Heard, Neighbours};
 use crate::edge::netlink::Netlink;

@@ -13,8 +13,8 @@ use mtun_signaling::agent::{
 use mtun_signaling::machine::Machine;
 use mtun_signaling::time::Timestamp;
 
-use super::home_link::HomeLinkEdge;
 use super::tunnel::Tunnel;
+use crate::edge::home_link::HomeLinkEdge;
 
 /// One home network that this node serves.
 #[derive(Debug)]

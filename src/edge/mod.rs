@@ -3,10 +3,12 @@
 //! [`movement`] and [`routes`] are pure: what the kernel reports becomes movements, and what the
 //! daemon knows becomes the rules and routes that should exist. [`netlink`] brings both to the
 //! kernel, [`nft`] keeps packets away from a kernel that would answer them, [`sysctl`] changes
-//! settings and puts them back. [`neighbours`] speaks for addresses that the kernel does not have.
+//! settings and puts them back. [`neighbours`] speaks for addresses that the kernel does not have,
+//! [`home_link`] does so for mobiles that are away.
 //! [`watch`] runs the reports for the daemon. [`state_file`] writes what a restart needs.
 
 pub mod clock;
+pub mod home_link;
 pub mod movement;
 pub mod neighbours;
 pub mod netlink;

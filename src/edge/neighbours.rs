@@ -8,7 +8,7 @@
 //!
 //! Standards: RFC 4861, RFC 4862 §5.4, RFC 6275 §10.4.1 and §11.5.5.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
@@ -61,11 +61,15 @@ pub struct Neighbours {
     listener: Option<JoinHandle<()>>,
 }
 
+/// Addresses by their solicited-node groups.
+type Watched = BTreeMap<Ipv6Addr, BTreeSet<Ipv6Addr>>;
+
 #[derive(Debug)]
 struct Link {
     socket: NeighbourSocket,
     stop: AtomicBool,
-    watched: Mutex<BTreeSet<Ipv6Addr>>,
+    /// By the group that each address shares with others of the same end.
+    watched: Mutex<Watched>,
     unheard: Unheard,
 }
 
@@ -119,19 +123,21 @@ impl Neighbours {
 
     /// Hands on what is said about this address, and has the link's switches deliver it.
     pub fn watch(&self, address: Ipv6Addr) -> io::Result<()> {
-        self.link.watched().insert(address);
-        self.link.socket.join(solicited_node(address))
+        let group = solicited_node(address);
+        self.link.watched().entry(group).or_default().insert(address);
+        self.link.socket.join(group)
     }
 
     /// Does not any more.
     pub fn forget(&self, address: Ipv6Addr) -> io::Result<()> {
-        let mut watched = self.link.watched();
-        watched.remove(&address);
-        // Addresses with the same end share a group.
         let group = solicited_node(address);
-        if watched.iter().any(|other| solicited_node(*other) == group) {
+        let mut watched = self.link.watched();
+        let Some(addresses) = watched.get_mut(&group) else { return Ok(()) };
+        addresses.remove(&address);
+        if !addresses.is_empty() {
             return Ok(());
         }
+        watched.remove(&group);
         drop(watched);
         self.link.socket.leave(group)
     }
@@ -257,7 +263,7 @@ impl Neighbours {
 }
 
 impl Link {
-    fn watched(&self) -> MutexGuard<'_, BTreeSet<Ipv6Addr>> {
+    fn watched(&self) -> MutexGuard<'_, Watched> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -306,7 +312,8 @@ impl Link {
                 return true;
             }
         };
-        self.watched().contains(&target)
+        let watched = self.watched();
+        watched.get(&solicited_node(target)).is_some_and(|it| it.contains(&target))
     }
 }
 

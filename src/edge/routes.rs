@@ -354,6 +354,15 @@ impl CorrespondentRoutes {
 }
 
 impl Desired {
+    /// Whether one of these routes stands where the kernel had `route`: it was replaced, and
+    /// removing it would take its successor, which the kernel does not tell from it.
+    pub fn has_in_place_of(&self, route: &Route) -> bool {
+        let first = Action::Send { interface: 0, router: None, source: None };
+        let place = |it: &Route| (it.table, it.destination, it.metric);
+        let from = Route { action: first, ..route.clone() };
+        self.routes.range(from..).next().is_some_and(|it| place(it) == place(route))
+    }
+
     /// What either of two roles wants.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

@@ -1,8 +1,12 @@
 //! Speaking for addresses that this machine does not have, to a neighbour's kernel.
 
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
+use mtun::edge::home_link::HomeLinkEdge;
 use mtun::edge::neighbours::{Heard, Neighbours};
+use mtun_policy::HomeAddress;
+use mtun_signaling::agent::Defence;
 use mtun_signaling::wire::icmpv6::neighbour_discovery::{NeighbourMessage, solicited_node};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -86,5 +90,99 @@ fn an_address_is_defended_and_duplicates_are_found() {
             panic!("not an advertisement");
         };
         assert_eq!(other.target, address(LAN_HOST));
+    });
+}
+
+/// The home link of an agent at `lan0`, on which duplicates are looked for.
+fn home_link(world: &World) -> (HomeLinkEdge, mpsc::Receiver<Heard>) {
+    for (key, value) in [("accept_dad", "1"), ("dad_transmits", "1")] {
+        world.mobile.shell(&format!("sysctl -qw net.ipv6.conf.lan0.{key}={value}"));
+    }
+    world.mobile.shell("sysctl -qw net.ipv6.neigh.lan0.retrans_time_ms=1000");
+    let (sender, heard) = mpsc::channel(1024);
+    let mut link = HomeLinkEdge::new("lan0".into(), address(LAN_ROUTER));
+    link.open(Duration::ZERO, world.mobile.index("lan0"), sender);
+    (link, heard)
+}
+
+fn figure(link: &HomeLinkEdge, name: &str) -> u64 {
+    link.figures().iter().find(|(found, _)| *found == name).expect("a figure").1
+}
+
+#[test]
+fn somebody_elses_word_does_not_end_a_defence() {
+    // HA-57, HA-50: announced thrice, and set right at most once a second.
+    let Some(world) = World::new() else { return };
+    world.mobile.block_on(async || {
+        let (mut link, mut heard) = home_link(&world);
+        let at = Duration::from_secs;
+        let home_address = HomeAddress(address(ABSENT));
+        let defence = Defence { link_local: false, router: false };
+        link.defend(at(10), home_address, defence);
+        for now in [11, 12] {
+            assert_eq!(link.deadline(), Some(at(now)));
+            link.handle_deadline(at(now));
+        }
+        assert_eq!((figure(&link, "announced"), link.deadline()), (3, None));
+        let forged = "02:00:00:00:00:99";
+        world.lan.block_on(async || {
+            let (sender, _) = mpsc::channel(1);
+            let liar = Neighbours::open(world.lan.index("l0"), sender).unwrap();
+            for _ in 0..3 {
+                liar.announce(address(LAN_HOST), address(ABSENT), false).unwrap();
+            }
+        });
+        for _ in 0..3 {
+            let message = next(&mut heard).await;
+            assert_eq!(link.heard(at(20), &message), None);
+        }
+        assert_eq!((figure(&link, "defended"), link.deadline()), (3, Some(at(21))));
+        world
+            .lan
+            .shell(&format!("ip -6 neigh replace {ABSENT} dev l0 lladdr {forged} nud reachable"));
+        link.handle_deadline(at(21));
+        assert_eq!((figure(&link, "announced"), link.deadline()), (4, None));
+        let own = world.mobile.shell("cat /sys/class/net/lan0/address");
+        eventually("the agent's address again", || {
+            world.lan.shell(&format!("ip -6 neigh show {ABSENT}")).contains(own.trim())
+        });
+        link.undefend(home_address);
+        assert_eq!((link.defended(), figure(&link, "unsent")), (0, 0));
+    });
+}
+
+#[test]
+fn thousands_of_home_addresses_are_looked_for_at_once() {
+    // HA-25: in parallel; HA-21, HA-22: a neighbour's address is found, and its companion only if
+    // it was asked for.
+    let Some(world) = World::new() else { return };
+    world.mobile.block_on(async || {
+        let (mut link, mut heard) = home_link(&world);
+        let home =
+            |n: u128| HomeAddress(Ipv6Addr::from(address(LAN_ROUTER).to_bits() + 0x1_0000 + n));
+        for n in 0..2000 {
+            assert_eq!(link.search(Duration::ZERO, home(n), false), None);
+        }
+        let taken = HomeAddress(address(LAN_HOST));
+        assert_eq!(link.search(Duration::ZERO, taken, false), None);
+        assert!(link.handle_deadline(Duration::ZERO).is_empty());
+        assert_eq!(link.deadline(), Some(Duration::from_secs(1)));
+        let found = link.heard(Duration::ZERO, &next(&mut heard).await);
+        assert_eq!(found, Some(taken));
+        assert_eq!((link.searching(), figure(&link, "duplicates")), (2000, 1));
+        assert_eq!(link.handle_deadline(Duration::from_secs(1)).len(), 2000);
+        assert_eq!((link.searching(), link.deadline()), (0, None));
+        // The neighbour's link-local address has the same end: asked for by L only.
+        let other = HomeAddress(address("2001:db8:100:4201::9"));
+        for (link_local, duplicate) in [(false, false), (true, true)] {
+            assert_eq!(link.search(Duration::ZERO, other, link_local), None);
+            link.handle_deadline(Duration::ZERO);
+            if duplicate {
+                let found = link.heard(Duration::ZERO, &next(&mut heard).await);
+                assert_eq!(found, Some(other));
+            } else {
+                assert_eq!(link.handle_deadline(Duration::from_secs(1)), [other]);
+            }
+        }
     });
 }

@@ -61,7 +61,7 @@ impl Netlink {
         // The worst first: an unreachable one must not come to answer for a better one that went,
         // when packets have another way.
         let stale = present.routes.into_iter().rev();
-        let stale = stale.filter(|(route, _)| !desired.routes.contains(route));
+        let stale = stale.filter(|(route, _)| !desired.has_in_place_of(route));
         for message in stale.map(|(_, message)| message).chain(present.strange_routes) {
             changes.removed += self.del_route(message).await?;
         }
@@ -83,7 +83,8 @@ impl Netlink {
         for rule in before.rules.difference(&after.rules) {
             changes.removed += self.del_rule(rule_message(rule)).await?;
         }
-        let stale: Vec<_> = before.routes.difference(&after.routes).collect();
+        let stale = before.routes.difference(&after.routes);
+        let stale: Vec<_> = stale.filter(|route| !after.has_in_place_of(route)).collect();
         for route in stale.into_iter().rev() {
             changes.removed += self.del_route(route_message(route)).await?;
         }
