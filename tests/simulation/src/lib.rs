@@ -26,6 +26,7 @@ mod correspondent;
 mod coverage;
 mod fault;
 mod forward;
+mod hosts;
 mod mobile;
 mod network;
 mod packet;
