@@ -63,7 +63,7 @@ const MAX_DEREGISTRATIONS: u32 = 5;
 pub const FIRST_REST: Duration = Duration::from_secs(30);
 /// Longest rest.
 pub const MAX_REST: Duration = Duration::from_secs(3600);
-/// Unauthenticated requests to refresh, and errors, are heeded this long after the last update.
+/// Unauthenticated requests to refresh, and errors, cost an update this long after the last one.
 const REFRESH_GUARD: Duration = Duration::from_secs(10);
 
 /// A care-of address that the home agent holds.
@@ -283,14 +283,15 @@ impl RouteOptimization {
     ) {
         match status {
             binding_error::UNKNOWN_BINDING => {
-                // req MN-29 (RFC 6275 §11.3.6): the tunnel, and a try to be bound again. What a
-                // forger can do with it has a limit.
+                // req MN-29 (RFC 6275 §11.3.6): the tunnel at once, as packets may be lost on the
+                // straight way. The try to be bound again waits: what a forger can make us send has
+                // a limit.
                 let bid = self.uplink_with(destination).filter(|&bid| peer.is_bound(bid));
                 match bid {
                     None => self.ignore(Ignored::BindingError(status)),
-                    Some(_) if !peer.may_be_disturbed(now) => self.ignore(Ignored::RefreshTooSoon),
                     Some(bid) => {
                         self.unbind(correspondent, peer, bid, Unoptimized::BindingError);
+                        peer.pause(bid);
                     }
                 }
             }

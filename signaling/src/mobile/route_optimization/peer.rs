@@ -309,6 +309,13 @@ impl Peer {
         self.last_update.is_none_or(|last| now >= last + REFRESH_GUARD)
     }
 
+    /// Nothing is tried by this uplink until it may be disturbed.
+    pub(super) fn pause(&mut self, bid: Bid) {
+        if let (Some(last), Some(entry)) = (self.last_update, self.entries.get_mut(&bid)) {
+            entry.rest.until = entry.rest.until.max(last + REFRESH_GUARD);
+        }
+    }
+
     /// The correspondent wants these bindings refreshed, or all; false when it has to wait.
     pub(super) fn refresh_asked(&mut self, now: Duration, named: &[Bid]) -> bool {
         if !self.may_be_disturbed(now) {
