@@ -67,6 +67,7 @@ mod end;
 mod explain;
 mod files;
 mod filter;
+mod flow_binding;
 mod fmt;
 mod groups;
 mod guard;
@@ -110,6 +111,7 @@ pub use filter::{
     Filter, filter_text, parse_filter, parse_flow, parse_given, parse_question,
     parse_question_given,
 };
+pub use flow_binding::{AddressRange, BinarySelector, FlowBinding, IpVersion};
 pub use fmt::format_text;
 pub use groups::{Group, Groups};
 pub use key::{FieldSet, FlowKey, Ingress};

@@ -39,6 +39,63 @@ impl fmt::Display for Bid {
     }
 }
 
+/// Flow identification (FID): names one of a mobile's flow bindings (RFC 6089 §4.2).
+///
+/// Never zero; unique for one mobile at one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FlowId(NonZeroU16);
+
+impl FlowId {
+    /// A FID from its number; `None` for zero, which RFC 6089 §4.2 reserves.
+    pub const fn new(number: u16) -> Option<Self> {
+        match NonZeroU16::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The number as it stands on the wire, 1 to 65535.
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for FlowId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// FID-PRI: the place of a flow binding among those of its mobile, the lowest first
+/// (RFC 6089 §4.2).
+///
+/// Never zero; no two flow bindings of a mobile share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FlowPriority(NonZeroU16);
+
+impl FlowPriority {
+    /// A FID-PRI from its number; `None` for zero, which RFC 6089 §4.2 reserves.
+    pub const fn new(number: u16) -> Option<Self> {
+        match NonZeroU16::new(number) {
+            Some(number) => Some(Self(number)),
+            None => None,
+        }
+    }
+
+    /// The number as it stands on the wire, 1 to 65535.
+    pub const fn get(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for FlowPriority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The address a mobile keeps wherever it is (RFC 6275 §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
