@@ -83,7 +83,7 @@ pub use packet::{Inner, InnerFragment};
 pub use pairs::{Held, HeldBinding, Pair, PairEntry, PairTable};
 pub use reason::{DropReason, IgnoreReason};
 pub use reassembly::Limits;
-pub use registration::{Binding, PathId, Registration};
+pub use registration::{Binding, CopyMark, PathId, Registration};
 pub use sends::Sends;
 pub use snapshot::{BindingTable, Snapshot};
 pub use straight::NotStraight;

@@ -63,6 +63,17 @@ impl Binding {
     }
 }
 
+/// Whether copies carry their place in a sequence, by which the other end puts them in order and
+/// takes out those that it has already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CopyMark {
+    /// They do not: both ends of a flow see each packet as often as it arrives.
+    #[default]
+    Off,
+    /// They do: the other end has said that it understands the option.
+    On,
+}
+
 /// One home address, the prefixes that move with it, and where they are at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Registration {
@@ -80,6 +91,8 @@ pub struct Registration {
     pub bindings: Vec<Binding>,
     /// The rules for packets that leave here, as they stand at this moment.
     pub policy: Arc<Effective>,
+    /// Whether the two ends of its tunnel mark copies. Raises no generation.
+    pub copies: CopyMark,
     /// When it took this shape, on the clock that packets are told the time by. Kept by
     /// [`BindingTable::with`](crate::BindingTable::with) while the generation is.
     pub changed_at: Duration,
@@ -110,6 +123,7 @@ impl Registration {
             peer,
             bindings,
             policy,
+            copies: CopyMark::Off,
             changed_at: Duration::ZERO,
             generation: 0,
             rules: 0,

@@ -209,7 +209,7 @@ impl<'s> Asked<'s, '_> {
         if !same && before.is_none() && answer.rule.is_some_and(RuleId::is_override) {
             return MoveReason::Ended;
         }
-        if same && wish.rule.is_some_and(|rule| rule.says.outcome == Outcome::Reflect) {
+        if same && wish.rule.is_some_and(|rule| rule.says.outcome.reflects()) {
             return MoveReason::Reflected;
         }
         let known = answer.rules == self.registration.rules;

@@ -230,6 +230,52 @@ fn a_remembered_answer_holds_until_something_it_depends_on_changes() {
     check("marked", &decide(&picky, &marked, NOW, Memory::of(&memory)), &by(1, 3, WLAN, AGENT));
 }
 
+/// `reflect` within the bindings that a flow binding of the mobile names, as a table: what was
+/// verified counts only among them and while it is usable; else their order, else the next rule.
+#[test]
+fn reflect_stays_within_what_the_entry_allows() {
+    let next = Otherwise::NextRule;
+    let rules = |within: &[u16]| {
+        let within = within.iter().map(|number| bid(*number)).collect();
+        let entry = rule(0, to_port(6, 9), Outcome::ReflectWithin(within), next.clone());
+        // What no active entry speaks of: the lowest BID-PRI.
+        let default = rule(1, Vec::new(), Outcome::Unmet, Otherwise::Any);
+        Effective::new([entry, default]).into()
+    };
+    let flow = key(PEER, HOME, 6, Some((22, 9)));
+    let bindings = |down: &[u16]| {
+        let third = binding(Some(3), "2001:db8:3::7", PathId::ROUTED);
+        let mut all = routed(uplinks());
+        all.push(third);
+        for it in &mut all {
+            it.usable = it.bid.is_none_or(|bid| !down.contains(&bid.get()));
+        }
+        all
+    };
+    type Case<'c> = (&'c str, &'c [u16], Option<u16>, &'c [u16], Option<u16>);
+    let cases: [Case<'_>; 8] = [
+        ("nothing verified: the order of the entry", &[2, 1], None, &[], Some(2)),
+        ("verified and named", &[2, 1], Some(1), &[], Some(1)),
+        ("verified by what the entry does not name", &[2, 1], Some(3), &[], Some(2)),
+        ("verified and gone", &[2, 1], Some(1), &[1], Some(2)),
+        ("verified by what never was", &[2, 1], Some(9), &[], Some(2)),
+        ("one of two left, the other verified", &[2, 1], Some(2), &[2], Some(1)),
+        // req FB-14, FB-15: an entry without a usable binding is skipped, and what no entry
+        // speaks of takes the lowest BID-PRI.
+        ("none left: the entry is skipped", &[2, 3], Some(2), &[2, 3], None),
+        ("one only", &[3], Some(1), &[], Some(3)),
+    ];
+    for (what, within, verified, down, want) in cases {
+        let snapshot = agent_with(registration(bindings(down), rules(within)));
+        let memory = Remembered { last_verified: verified.map(bid), ..Remembered::default() };
+        let Decision::Forward(route) = decide(&snapshot, &flow, NOW, Memory::of(&memory)) else {
+            panic!("{what}: forwarded")
+        };
+        assert_eq!(route.rule, Some(RuleId(u16::from(want.is_none()))), "{what}");
+        assert_eq!(route.binding.bid, want.or(Some(1)).map(bid), "{what}");
+    }
+}
+
 #[test]
 fn generations_rise_with_decisions_only() {
     let table = mobile().updates;

@@ -142,6 +142,10 @@ pub enum Outcome {
     /// By the binding that the flow's last verified packet from the mobile came on; without one,
     /// the usable binding of the lowest BID-PRI (RFC 5648 §3, RFC 6089 §5.3.6).
     Reflect,
+    /// By the binding that the flow's last verified packet from the mobile came on if it is one of
+    /// these and usable, else by the first of these that is: `reflect` within the bindings that a
+    /// flow binding of the mobile allows.
+    ReflectWithin(Vec<Bid>),
     /// Refused.
     Block(BlockReply),
     /// Its `when` is not met: what it says otherwise holds.
@@ -149,10 +153,17 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it follows the mobile, and flows so leave a link for no other reason.
+    pub fn reflects(&self) -> bool {
+        matches!(self, Self::Reflect | Self::ReflectWithin(_))
+    }
+
     /// The links it speaks of, for those verbs that leave by a tunnel.
     pub fn links(&self) -> &[Bid] {
         match self {
-            Self::Candidates(links) | Self::Copies { links, .. } => links,
+            Self::Candidates(links) | Self::Copies { links, .. } | Self::ReflectWithin(links) => {
+                links
+            }
             Self::Balance(buckets) => &buckets.links,
             Self::Breakout { links, .. } => links,
             Self::Reflect | Self::Block(_) | Self::Unmet => &[],
@@ -393,7 +404,7 @@ impl Effective {
     /// Walks the rules for one packet.
     ///
     /// `last_verified` is the binding on which the flow's last verified packet in the other
-    /// direction arrived; only [`Outcome::Reflect`] reads it. A packet of a home that no rule
+    /// direction arrived; only outcomes that [reflect](Outcome::reflects) read it. A packet of a home that no rule
     /// matches takes the preferred binding (RFC 6089 §5.3.6).
     pub fn choose<'e>(
         &'e self,
@@ -440,9 +451,11 @@ impl Outcome {
     fn speaks_of(&self, origin: Origin) -> bool {
         match self {
             Self::Breakout { .. } | Self::Block(_) | Self::Unmet => true,
-            Self::Candidates(_) | Self::Balance(_) | Self::Copies { .. } | Self::Reflect => {
-                origin == Origin::Home
-            }
+            Self::Candidates(_)
+            | Self::Balance(_)
+            | Self::Copies { .. }
+            | Self::Reflect
+            | Self::ReflectWithin(_) => origin == Origin::Home,
         }
     }
 }
@@ -481,6 +494,10 @@ impl<'e> Ruling<'e> {
                 attached.map(|bid| Choice::Breakout { rule, bid, translate, otherwise })
             }
             Outcome::Reflect => last_verified.filter(usable).map(by),
+            Outcome::ReflectWithin(links) => {
+                let back = last_verified.filter(|bid| links.contains(bid)).filter(usable);
+                back.or_else(|| links.iter().copied().find(usable)).map(by)
+            }
             Outcome::Block(reply) => Some(Choice::Block { rule, reply: *reply, otherwise }),
             Outcome::Unmet => None,
         }

@@ -186,7 +186,9 @@ fn why(wish: &Wish<'_>, held: &Held, same_rule: bool, same_policy: bool) -> Move
     if !same_rule && by_override(held.rule) && still_there.is_none() {
         return MoveReason::Ended;
     }
-    if same_rule && wish.rule.is_some_and(|(_, says)| says.outcome == Outcome::Reflect) {
+    let follows_the_mobile =
+        |says: &Says| matches!(says.outcome, Outcome::Reflect | Outcome::ReflectWithin(_));
+    if same_rule && wish.rule.is_some_and(|(_, says)| follows_the_mobile(says)) {
         return MoveReason::Reflected;
     }
     if !same_rule && !same_policy {

@@ -180,6 +180,13 @@ fn says(
             Some(bid) => by(Way::Tunnel, first_open(home, Way::Tunnel, &[bid])),
             None => Says1::NotPossible,
         },
+        Outcome::ReflectWithin(links) => {
+            // Where the mobile was last heard, if the list names it; else as if the list were
+            // all that is said.
+            let heard = verified.filter(|bid| links.iter().any(|link| link == bid));
+            let back = heard.filter(|bid| is_open(home, Way::Tunnel, Some(*bid)));
+            by(Way::Tunnel, back.map(Some).or_else(|| first_open(home, Way::Tunnel, links)))
+        }
         Outcome::Balance(buckets) => {
             let place = buckets.places[usize::from(bucket(rule.sticky.scope, key))];
             let own = buckets.links.get(usize::from(place)).copied();

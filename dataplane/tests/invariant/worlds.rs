@@ -156,6 +156,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         6 => bids().prop_map(Outcome::Candidates),
         2 => Just(Outcome::Reflect),
+        2 => bids().prop_map(Outcome::ReflectWithin),
         1 => Just(Outcome::Block(BlockReply::Silent)),
         1 => Just(Outcome::Unmet),
         1 => buckets(),

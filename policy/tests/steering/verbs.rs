@@ -66,7 +66,7 @@ fn outcome(outcome: &Outcome) -> String {
         }
         Outcome::Copies { links, copies } => format!("{copies} copies: {}", names(links)),
         Outcome::Breakout { links, .. } => format!("outside: {}", names(links)),
-        Outcome::Reflect => "reflect".to_owned(),
+        Outcome::Reflect | Outcome::ReflectWithin(_) => "reflect".to_owned(),
         Outcome::Block(_) => "block".to_owned(),
         Outcome::Unmet => "unmet".to_owned(),
     }
