@@ -13,8 +13,11 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
+use mtun_policy::{
+    Bid, CareOfAddress, FlowBinding, HomeAddress, HomeAgentAddress, MobileNetworkPrefix,
+};
 
+use crate::flow::{PeerExtensions, RegisteredFlow};
 use crate::registration::Phase;
 use crate::wire::Status;
 
@@ -49,9 +52,34 @@ pub struct BindingCacheEntry {
     pub prefixes: Vec<MobileNetworkPrefix>,
     /// Its bindings, ordered by BID; a binding without a BID is alone.
     pub bindings: Vec<Binding>,
+    /// Its flow bindings, by rising FID-PRI; their BIDs need not be registered (RFC 6089 §4.3).
+    pub flows: Vec<FlowBinding>,
+    /// Whether the downlink follows the last verified uplink within a flow binding: agreed with
+    /// the mobile.
+    pub reflect: bool,
+    /// Whether copies carry a sequence and are removed by the receiver: agreed with the mobile.
+    pub copies: bool,
 }
 
 impl BindingCacheEntry {
+    /// Nothing held for this home address.
+    pub fn new(home_address: HomeAddress) -> Self {
+        Self {
+            home_address,
+            router: false,
+            prefixes: Vec::new(),
+            bindings: Vec::new(),
+            flows: Vec::new(),
+            reflect: false,
+            copies: false,
+        }
+    }
+
+    /// Whether a flow binding counts: one of its BIDs at least is registered (RFC 6089 §4.3).
+    pub fn is_active(&self, flow: &FlowBinding) -> bool {
+        flow.bids.iter().any(|bid| self.binding(Some(*bid)).is_some())
+    }
+
     /// The binding with this BID, or the one without any for `None`.
     pub fn binding(&self, bid: Option<Bid>) -> Option<&Binding> {
         self.bindings.iter().find(|binding| binding.bid == bid)
@@ -81,6 +109,8 @@ impl BindingCacheEntry {
     pub fn differs_in_effect(&self, other: &Self) -> bool {
         self.router != other.router
             || self.prefixes != other.prefixes
+            || self.flows != other.flows
+            || (self.reflect, self.copies) != (other.reflect, other.copies)
             || self.bindings.len() != other.bindings.len()
             || self.bindings.iter().zip(&other.bindings).any(|(a, b)| a.differs_in_effect(b))
     }
@@ -154,6 +184,23 @@ pub struct BindingUpdateList {
     pub peer: HomeAgentAddress,
     /// One entry per uplink that is up or still registered, ordered by BID.
     pub entries: Vec<BindingUpdateListEntry>,
+    /// The flow bindings that are wanted, by rising FID-PRI.
+    pub flows: Vec<RegisteredFlow>,
+    /// What is known of the agent beyond RFC 5648.
+    pub extensions: PeerExtensions,
+}
+
+impl BindingUpdateList {
+    /// A list of nothing: nothing was asked for yet.
+    pub fn new(home_address: HomeAddress, peer: HomeAgentAddress) -> Self {
+        Self {
+            home_address,
+            peer,
+            entries: Vec::new(),
+            flows: Vec::new(),
+            extensions: PeerExtensions::default(),
+        }
+    }
 }
 
 /// Whether packets can be routed to `address`: global or unique local unicast (RFC 6275 §3.1).

@@ -27,7 +27,7 @@
 //! `words` a role that is left out still has its events, outputs and configuration, and a machine
 //! that nobody can make, so that a program drives what there is without asking.
 //!
-//! Standards: RFC 6275, RFC 3963, RFC 4285, RFC 5648; of RFC 6089 the BID priority.
+//! Standards: RFC 6275, RFC 3963, RFC 4285, RFC 5648, RFC 6089 with RFC 6088, RFC 5094.
 
 #![cfg_attr(
     not(all(feature = "mobile", feature = "agent", feature = "correspondent")),
@@ -48,6 +48,7 @@ mod budget;
 #[cfg(feature = "correspondent")]
 pub mod correspondent;
 pub mod error;
+pub mod flow;
 pub mod machine;
 #[cfg(feature = "mobile")]
 pub mod mobile;
@@ -87,6 +88,7 @@ pub use correspondent::{
     CorrespondentOutput, Pair,
 };
 pub use error::{Answer, DecodeError, EncodeError};
+pub use flow::{DigestState, FlowDigest, FlowState, FlowSupport, PeerExtensions, RegisteredFlow};
 pub use machine::{Envelope, Machine, Transmit};
 #[cfg(any(feature = "mobile", feature = "words"))]
 pub use mobile::route_optimization::{

@@ -9,7 +9,7 @@ use mtun_signaling::NtpTime;
 use mtun_signaling::error::WrongLength;
 use mtun_signaling::wire::option::{
     AlternateCareOfAddress, Authentication, BindingAuthorizationData, BindingIdentifier,
-    BindingRefreshAdvice, LinkLayerAddress, MessageId, MobileNetworkPrefixOption,
+    BindingRefreshAdvice, FlowSummary, LinkLayerAddress, MessageId, MobileNetworkPrefixOption,
     MobileNodeIdentifier, NonceIndices,
 };
 use mtun_signaling::wire::{
@@ -237,7 +237,7 @@ fn alignment() {
         ("binding identifier with address 8n+2", bid(1, 0, Some(CARE_OF)).into(), 8, 2),
         ("restart counter 4n+2", MobilityOption::Unknown { kind: 28, data: vec![1; 4] }, 4, 2),
         ("IPv4 home address 4n", MobilityOption::Unknown { kind: 29, data: vec![1; 6] }, 4, 0),
-        ("flow identification 2n", MobilityOption::Unknown { kind: 45, data: vec![1; 6] }, 2, 0),
+        ("flow identification 2n", FlowSummary { flows: vec![1] }.into(), 2, 0),
     ];
     for (what, option, modulus, remainder) in cases {
         for in_front in 0..8 {

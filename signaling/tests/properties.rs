@@ -1,5 +1,7 @@
 //! What holds for all messages and for all octets.
 
+#[path = "support/flow_bindings.rs"]
+mod flow_bindings;
 #[path = "support/mobility_header.rs"]
 mod mobility_header;
 mod support;
@@ -10,8 +12,8 @@ use mtun_policy::{Bid, CareOfAddress, HomeAddress};
 use mtun_signaling::auth;
 use mtun_signaling::wire::option::{
     AlternateCareOfAddress, Authentication, BindingAuthorizationData, BindingIdentifier,
-    BindingRefreshAdvice, LinkLayerAddress, MessageId, MobileNetworkPrefixOption,
-    MobileNodeIdentifier, NonceIndices,
+    BindingRefreshAdvice, FlowSummary, LinkLayerAddress, MessageId, MobileNetworkPrefixOption,
+    MobileNodeIdentifier, NonceIndices, VendorSpecific,
 };
 use mtun_signaling::wire::{
     self, BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate,
@@ -48,7 +50,7 @@ fn binding_identifier() -> impl Strategy<Value = BindingIdentifier> {
 }
 
 fn option() -> impl Strategy<Value = MobilityOption> {
-    let known = |kind: u8| matches!(kind, 0..=10 | 35);
+    let known = |kind: u8| matches!(kind, 0..=10 | 19 | 35 | 44 | 45);
     prop_oneof![
         any::<u16>().prop_map(|refresh_interval| BindingRefreshAdvice { refresh_interval }.into()),
         ipv6().prop_map(|address| AlternateCareOfAddress { address }.into()),
@@ -74,6 +76,10 @@ fn option() -> impl Strategy<Value = MobilityOption> {
         vec(any::<u8>(), 0..40)
             .prop_filter("a possible length", |data| ![4, 8, 20].contains(&data.len()))
             .prop_map(|data| MobilityOption::MalformedBindingIdentifier { data }),
+        flow_bindings::flow_identification().prop_map(MobilityOption::from),
+        vec(any::<u16>(), 1..40).prop_map(|flows| FlowSummary { flows }.into()),
+        (any::<u32>(), any::<u8>(), vec(any::<u8>(), 0..40))
+            .prop_map(|(vendor, sub_type, data)| VendorSpecific { vendor, sub_type, data }.into()),
         (any::<u8>().prop_filter("known", move |kind| !known(*kind)), vec(any::<u8>(), 0..60))
             .prop_map(|(kind, data)| MobilityOption::Unknown { kind, data }),
     ]
@@ -83,7 +89,12 @@ fn option() -> impl Strategy<Value = MobilityOption> {
 fn options() -> impl Strategy<Value = Options> {
     vec(option(), 0..12).prop_map(|all| {
         let mut kept: Vec<MobilityOption> = Vec::new();
+        let mut data = Vec::new();
         for option in all {
+            option.emit_data(&mut data);
+            if data.len() > 1800 {
+                break;
+            }
             let once = |one: &MobilityOption| match (one, &option) {
                 (MobilityOption::Authentication(one), MobilityOption::Authentication(two)) => {
                     one.subtype == two.subtype

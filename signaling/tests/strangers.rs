@@ -55,11 +55,16 @@ fn agent() -> HomeAgent {
         refresh_requests: false,
         multiple_coa: true,
         bulk: true,
+        flow_bindings: true,
         mobiles: vec![AgentMobile {
             address: HomeAddress(HOME),
             prefixes: Vec::new(),
             protection: Some(association(0x1001)),
             max_bindings: 16,
+            max_flows: 64,
+            max_copies: 4,
+            reflect: true,
+            copies: true,
         }],
     })
 }

@@ -14,6 +14,7 @@ use mtun_policy::{
     MobileNetwork, Policy, Role, ServedHome, Verb,
 };
 use mtun_signaling::agent::{AgentConfig, AgentMobile, HomeLink};
+use mtun_signaling::flow;
 use mtun_signaling::mobile::MobileConfig;
 use tokio::sync::{broadcast, mpsc};
 
@@ -365,11 +366,7 @@ async fn open_home(
     ground: &mut Ground<'_>,
     now: mtun_signaling::time::Timestamp,
 ) -> anyhow::Result<MobileHome> {
-    let empty = mtun_signaling::binding::BindingUpdateList {
-        home_address: home.address,
-        peer: home.agent,
-        entries: Vec::new(),
-    };
+    let empty = mtun_signaling::BindingUpdateList::new(home.address, home.agent);
     let known = publish::home(home, &empty, Arc::default(), |_| None);
     let plan = Plan {
         name: home.tunnel.name.clone(),
@@ -451,6 +448,10 @@ pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig 
         prefixes: allowed.prefixes.clone(),
         protection: keys.get(allowed.security.as_ref()),
         max_bindings: allowed.max_bindings,
+        max_flows: flow::DEFAULT_MAX_FLOWS,
+        max_copies: flow::DEFAULT_MAX_COPIES,
+        reflect: false,
+        copies: false,
     };
     AgentConfig {
         address: served.agent,
@@ -464,6 +465,7 @@ pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig 
         max_lifetime: served.max_lifetime,
         multiple_coa: served.multiple_coa,
         bulk: served.bulk,
+        flow_bindings: false,
         mobiles: served.mobiles.iter().map(mobile).collect(),
     }
 }

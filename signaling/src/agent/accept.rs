@@ -346,10 +346,8 @@ impl HomeAgent {
     /// What is held for the home address, empty when nothing is.
     fn entry(&self, claim: &Claim<'_>) -> BindingCacheEntry {
         self.cache.get(claim.home_address).cloned().unwrap_or_else(|| BindingCacheEntry {
-            home_address: claim.home_address,
             router: claim.update.flags.router,
-            prefixes: Vec::new(),
-            bindings: Vec::new(),
+            ..BindingCacheEntry::new(claim.home_address)
         })
     }
 

@@ -71,6 +71,9 @@ pub struct AgentConfig {
     pub multiple_coa: bool,
     /// Whether one update may register several of them (else status 168).
     pub bulk: bool,
+    /// Whether mobiles may have flow bindings (RFC 6089); otherwise all their options of it are
+    /// skipped, as if this agent did not know them.
+    pub flow_bindings: bool,
     /// The mobiles that are served, each home address once.
     pub mobiles: Vec<AgentMobile>,
 }
@@ -86,6 +89,16 @@ pub struct AgentMobile {
     pub protection: Option<SecurityAssociation>,
     /// Most bindings it may have at a time.
     pub max_bindings: u16,
+    /// Most flow bindings it may have at a time, at most [`MAX_FLOWS`](crate::flow::MAX_FLOWS);
+    /// more are refused (status 129).
+    pub max_flows: u16,
+    /// Most care-of addresses that one of them may have, so that each packet goes to as many at
+    /// most; one with more is refused (status 128).
+    pub max_copies: u8,
+    /// Whether its downlink may follow its uplink within a flow binding, if it asks.
+    pub reflect: bool,
+    /// Whether copies may carry a sequence for the receiver, if it asks.
+    pub copies: bool,
 }
 
 /// What may happen to a home agent.

@@ -314,10 +314,10 @@ impl HomeAgent {
             return served.replay.expired(now.monotonic);
         }
         let entry = BindingCacheEntry {
-            home_address: record.home_address,
             router: record.router,
             prefixes: record.prefixes.clone(),
             bindings,
+            ..BindingCacheEntry::new(record.home_address)
         };
         self.replace(now.monotonic, entry);
         self.prune(now.monotonic, record.home_address);

@@ -60,8 +60,7 @@ pub(super) struct Record {
 impl Record {
     /// A record without bindings.
     pub(super) fn new(home_address: HomeAddress, sequence: u16) -> Self {
-        let entry =
-            BindingCacheEntry { home_address, router: false, prefixes: vec![], bindings: vec![] };
+        let entry = BindingCacheEntry::new(home_address);
         let (guarded_until, used) = (Duration::ZERO, Duration::ZERO);
         Self { entry, sequence, guarded_until, used, watches: BTreeMap::new() }
     }

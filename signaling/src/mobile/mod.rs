@@ -24,6 +24,7 @@
 mod acknowledgement;
 mod clock;
 pub mod discovery;
+mod flows;
 mod home_link;
 mod notice;
 mod pace;
@@ -35,8 +36,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use mtun_policy::{
-    Bid, CareOfAddress, HomeAddress, HomeAgentAddress, HomeName, MobileNetworkPrefix, PrefixMode,
-    ReturningHome,
+    Bid, CareOfAddress, FlowBinding, HomeAddress, HomeAgentAddress, HomeName, MobileNetworkPrefix,
+    PrefixMode, ReturningHome,
 };
 
 pub use home_link::Stay;
@@ -45,12 +46,14 @@ pub use pace::MAX_UPDATE_RATE;
 
 use crate::auth::SecurityAssociation;
 use crate::binding::{BindingUpdateList, BindingUpdateListEntry};
+use crate::flow::PeerExtensions;
 use crate::machine::{Envelope, Machine, Transmit};
 use crate::registration::{self, Effect, Registration, UnboundReason};
 use crate::time::Timestamp;
 use crate::wire::iana::binding_error;
 use crate::wire::{self, Message};
 use clock::MessageClock;
+use flows::Flows;
 use home_link::HomeLink;
 use pace::Pace;
 use plan::Request;
@@ -135,6 +138,17 @@ pub enum MobileEvent {
     Unreachable {
         /// The uplink's BID.
         bid: Bid,
+    },
+    /// The policy wants the agent to send by these flow bindings from here on, all of them; told
+    /// again unchanged it does nothing.
+    FlowsChanged {
+        /// The flow bindings, in any order.
+        flows: Vec<FlowBinding>,
+        /// Whether the downlink is to follow the uplink within each, if the agent agrees.
+        reflect: bool,
+        /// Whether copies are to carry a sequence, if the agent agrees: duplicates are removed here
+        /// and there.
+        copies: bool,
     },
     /// Somebody changed something: what was refused for good is asked for once more.
     AskAgain,
@@ -234,6 +248,7 @@ pub struct MobileNode {
     aim: Aim,
     registrations: BTreeMap<Bid, Registration>,
     home: HomeLink,
+    flows: Flows,
     /// Whether the next registration must replace all that the agent holds (RFC 5648 §5.9).
     overwrite: bool,
     next_sequence: u16,
@@ -265,6 +280,7 @@ impl MobileNode {
             aim: Aim::Registered,
             registrations: BTreeMap::new(),
             home: HomeLink::default(),
+            flows: Flows::default(),
             // req MC-22, R-MN-21 (RFC 5648 §5.9): the agent may hold bindings of an earlier life.
             overwrite: true,
             outstanding: None,
@@ -319,6 +335,8 @@ impl MobileNode {
             home_address: self.config.home_address,
             peer: self.config.agent,
             entries: entries.into_values().collect(),
+            flows: self.registered_flows(),
+            extensions: PeerExtensions::default(),
         }
     }
 
@@ -561,6 +579,7 @@ impl Machine for MobileNode {
             MobileEvent::HomeLinkDown { bid } => self.home_link_down(now.monotonic, bid),
             MobileEvent::Received { envelope, message } => self.received(now, &envelope, &message),
             MobileEvent::Unreachable { bid } => self.unreachable(now.monotonic, bid),
+            MobileEvent::FlowsChanged { flows, .. } => self.flows_changed(flows),
             MobileEvent::AskAgain => self.ask_again(now.monotonic),
             MobileEvent::Stop => self.stop(),
         }

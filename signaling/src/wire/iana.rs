@@ -79,6 +79,8 @@ pub mod option {
     pub const AUTHENTICATION: u8 = 9;
     /// Mobility message replay protection (RFC 4285 §6).
     pub const MESSAGE_ID: u8 = 10;
+    /// Vendor Specific (RFC 5094 §3).
+    pub const VENDOR_SPECIFIC: u8 = 19;
     /// Restart Counter (RFC 5847 §3.4).
     pub const RESTART_COUNTER: u8 = 28;
     /// IPv4 Home Address (RFC 5555 §3.1.1).
@@ -95,6 +97,60 @@ pub mod option {
     pub const FLOW_SUMMARY: u8 = 44;
     /// Flow Identification (RFC 6089 §4.2).
     pub const FLOW_IDENTIFICATION: u8 = 45;
+}
+
+/// Sub-options of Flow Identification (RFC 6089 §4.2.1).
+pub mod flow_sub_option {
+    /// Pad1 (§4.2.1.1).
+    pub const PAD1: u8 = 0;
+    /// PadN (§4.2.1.2).
+    pub const PADN: u8 = 1;
+    /// Binding Reference (§4.2.1.3).
+    pub const BINDING_REFERENCE: u8 = 2;
+    /// Traffic Selector (§4.2.1.4).
+    pub const TRAFFIC_SELECTOR: u8 = 3;
+}
+
+/// TS Format of the Traffic Selector sub-option; 0 is reserved (RFC 6088 §3).
+pub mod traffic_selector_format {
+    /// IPv4 binary traffic selector (§3.1).
+    pub const IPV4_BINARY: u8 = 1;
+    /// IPv6 binary traffic selector (§3.2).
+    pub const IPV6_BINARY: u8 = 2;
+}
+
+/// Status values of the Flow Identification option, which mean other things in a Binding
+/// Acknowledgement (RFC 6089 §4.2).
+pub mod flow_status {
+    /// Flow binding successful.
+    pub const SUCCESSFUL: u8 = 0;
+    /// Administratively prohibited; the first of the refusals.
+    pub const ADMINISTRATIVELY_PROHIBITED: u8 = 128;
+    /// Flow binding rejected, reason unspecified.
+    pub const REASON_UNSPECIFIED: u8 = 129;
+    /// Flow identification mobility option malformed.
+    pub const MALFORMED: u8 = 130;
+    /// BID not found.
+    pub const BID_NOT_FOUND: u8 = 131;
+    /// FID not found.
+    pub const FID_NOT_FOUND: u8 = 132;
+    /// Traffic selector format not supported.
+    pub const FORMAT_NOT_SUPPORTED: u8 = 133;
+}
+
+/// Our own Vendor Specific options (RFC 5094).
+pub mod vendor {
+    /// Vendor ID: the private enterprise number that RFC 5612 reserves for examples, until one is
+    /// assigned.
+    pub const ID: u32 = 32473;
+    /// Sub-Type of what two ends agree on beyond RFC 6089.
+    pub const FLOW_EXTENSIONS: u8 = 1;
+    /// Flags of that option: the downlink follows the uplink.
+    pub const REFLECT: u8 = 0x80;
+    /// Flags of that option: copies carry a sequence and are removed by the receiver.
+    pub const COPIES: u8 = 0x40;
+    /// Flags of that option: number and digest of the flow bindings follow.
+    pub const DIGEST: u8 = 0x20;
 }
 
 /// Option-Code of the Mobility Header Link-Layer Address option.

@@ -93,6 +93,10 @@ pub fn agent_config() -> AgentConfig {
         prefixes,
         protection: Some(protection),
         max_bindings: 16,
+        max_flows: 64,
+        max_copies: 4,
+        reflect: true,
+        copies: true,
     };
     let other = HomeAddress(address(OTHER_HOME_ADDRESS));
     AgentConfig {
@@ -104,6 +108,7 @@ pub fn agent_config() -> AgentConfig {
         refresh_requests: false,
         multiple_coa: true,
         bulk: true,
+        flow_bindings: true,
         mobiles: vec![
             mobile(home(), Vec::new(), our_key()),
             mobile(other, vec![prefix(OTHER_PREFIX)], key(257, 2)),

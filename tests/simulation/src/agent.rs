@@ -9,6 +9,7 @@ use mtun_dataplane::Engine;
 use mtun_policy::{Effective, HomeAddress, ServedHome};
 use mtun_signaling::agent::{HomeLink, MobileRecord};
 use mtun_signaling::auth::SecurityAssociation;
+use mtun_signaling::flow;
 use mtun_signaling::{AgentConfig, AgentMobile, HomeAgent, Machine, Timestamp, Transmit};
 
 use crate::fault::Fault;
@@ -221,6 +222,10 @@ fn config(served: &ServedHome, keys: &[SecurityAssociation], fault: Fault) -> Ag
             Fault::AgentWithoutCaps => 1000,
             _ => allowed.max_bindings,
         },
+        max_flows: flow::DEFAULT_MAX_FLOWS,
+        max_copies: flow::DEFAULT_MAX_COPIES,
+        reflect: false,
+        copies: false,
     });
     AgentConfig {
         address: served.agent,
@@ -231,6 +236,7 @@ fn config(served: &ServedHome, keys: &[SecurityAssociation], fault: Fault) -> Ag
         max_lifetime: served.max_lifetime,
         multiple_coa: served.multiple_coa,
         bulk: served.bulk,
+        flow_bindings: false,
         mobiles: mobiles.collect(),
     }
 }

@@ -367,8 +367,7 @@ impl Parts {
             protection: Some(key.clone()),
             initial_sequence: birth.sequence,
         };
-        let empty =
-            BindingUpdateList { home_address: home.address, peer: home.agent, entries: vec![] };
+        let empty = BindingUpdateList::new(home.address, home.agent);
         let known = publish::home(home, &empty, Arc::default(), |_| None);
         let published = publish::initial([known], true, Vec::new());
         Self {

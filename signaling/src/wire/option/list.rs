@@ -3,8 +3,9 @@
 use std::net::Ipv6Addr;
 
 use super::{
-    Authentication, BindingAuthorizationData, BindingIdentifier, LinkLayerAddress,
-    MobileNetworkPrefixOption, MobileNodeIdentifier, MobilityOption, NonceIndices,
+    Authentication, BindingAuthorizationData, BindingIdentifier, FlowExtensions,
+    FlowIdentification, LinkLayerAddress, MobileNetworkPrefixOption, MobileNodeIdentifier,
+    MobilityOption, NonceIndices,
 };
 use crate::time::NtpTime;
 use crate::wire::iana::link_layer_address_code;
@@ -123,6 +124,35 @@ impl Options {
             MobilityOption::BindingIdentifier(bid) => Some(bid),
             _ => None,
         })
+    }
+
+    /// The Flow Identification options, good or bad, in their order; the same FID may recur.
+    pub fn flows(&self) -> impl Iterator<Item = &FlowIdentification> {
+        self.iter().filter_map(|option| match option {
+            MobilityOption::FlowIdentification(flow) => Some(flow),
+            _ => None,
+        })
+    }
+
+    /// The numbers in all Flow Summary options, in their order; the same FID may recur.
+    pub fn summarized_flows(&self) -> impl Iterator<Item = u16> {
+        self.iter()
+            .filter_map(|option| match option {
+                MobilityOption::FlowSummary(summary) => Some(&summary.flows),
+                _ => None,
+            })
+            .flatten()
+            .copied()
+    }
+
+    /// What the sender offers or grants beyond RFC 6089; of two such options neither counts.
+    pub fn flow_extensions(&self) -> Option<FlowExtensions> {
+        let mut all = self.iter().filter_map(|option| match option {
+            MobilityOption::VendorSpecific(option) => FlowExtensions::of(option),
+            _ => None,
+        });
+        let first = all.next()?;
+        all.next().is_none().then_some(first)
     }
 
     /// Whether a Binding Identifier option has a length it cannot have.

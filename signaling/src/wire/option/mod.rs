@@ -8,6 +8,9 @@ mod authentication;
 mod binding_authorization_data;
 mod binding_identifier;
 mod binding_refresh_advice;
+mod flow_extensions;
+mod flow_identification;
+mod flow_summary;
 mod link_layer_address;
 mod list;
 mod message_id;
@@ -15,18 +18,26 @@ mod mobile_network_prefix;
 mod mobile_node_identifier;
 mod nonce_indices;
 mod padding;
+mod traffic_selector;
+mod vendor_specific;
 
 pub use alternate_care_of_address::AlternateCareOfAddress;
 pub use authentication::Authentication;
 pub use binding_authorization_data::BindingAuthorizationData;
 pub use binding_identifier::BindingIdentifier;
 pub use binding_refresh_advice::BindingRefreshAdvice;
+pub use flow_extensions::FlowExtensions;
+pub use flow_identification::{FlowIdentification, FlowSubOption};
+pub use flow_summary::FlowSummary;
 pub use link_layer_address::LinkLayerAddress;
 pub use list::Options;
 pub use message_id::MessageId;
 pub use mobile_network_prefix::MobileNetworkPrefixOption;
 pub use mobile_node_identifier::MobileNodeIdentifier;
 pub use nonce_indices::NonceIndices;
+pub(crate) use traffic_selector::emit_binary;
+pub use traffic_selector::{SelectorFault, TrafficSelector, is_writable};
+pub use vendor_specific::VendorSpecific;
 
 use super::iana::{MAX_OPTION_DATA, option};
 use crate::error::{DecodeError, EncodeError, WrongLength};
@@ -52,6 +63,8 @@ pub enum MobilityOption {
     Authentication(Authentication),
     /// Type 10.
     MessageId(MessageId),
+    /// Type 19.
+    VendorSpecific(VendorSpecific),
     /// Type 35.
     BindingIdentifier(BindingIdentifier),
     /// Type 35 with a length that it cannot have: the whole Binding Update is answered with
@@ -60,6 +73,10 @@ pub enum MobilityOption {
         /// The option's data.
         data: Vec<u8>,
     },
+    /// Type 44.
+    FlowSummary(FlowSummary),
+    /// Type 45.
+    FlowIdentification(FlowIdentification),
     /// Any other type.
     Unknown {
         /// The option's type; never that of an option above, nor padding.
@@ -82,9 +99,12 @@ impl MobilityOption {
             Self::MobileNodeIdentifier(_) => option::MOBILE_NODE_IDENTIFIER,
             Self::Authentication(_) => option::AUTHENTICATION,
             Self::MessageId(_) => option::MESSAGE_ID,
+            Self::VendorSpecific(_) => option::VENDOR_SPECIFIC,
             Self::BindingIdentifier(_) | Self::MalformedBindingIdentifier { .. } => {
                 option::BINDING_IDENTIFIER
             }
+            Self::FlowSummary(_) => option::FLOW_SUMMARY,
+            Self::FlowIdentification(_) => option::FLOW_IDENTIFICATION,
             Self::Unknown { kind, .. } => *kind,
         }
     }
@@ -111,15 +131,20 @@ impl MobilityOption {
             }
             option::AUTHENTICATION => Self::Authentication(Authentication::parse(data)?),
             option::MESSAGE_ID => Self::MessageId(MessageId::parse(data)?),
+            option::VENDOR_SPECIFIC => Self::VendorSpecific(VendorSpecific::parse(data)?),
             option::BINDING_IDENTIFIER => match BindingIdentifier::parse(data) {
                 Ok(bid) => Self::BindingIdentifier(bid),
                 Err(WrongLength(_)) => Self::MalformedBindingIdentifier { data: data.to_vec() },
             },
+            option::FLOW_SUMMARY => Self::FlowSummary(FlowSummary::parse(data)?),
+            option::FLOW_IDENTIFICATION => {
+                Self::FlowIdentification(FlowIdentification::parse(data)?)
+            }
             kind => Self::Unknown { kind, data: data.to_vec() },
         })
     }
 
-    /// Appends the option's data, the octets after Type and Length.
+    /// Appends the option's data, the octets after Type and Length, to the message in `out`.
     pub fn emit_data(&self, out: &mut Vec<u8>) {
         match self {
             Self::RefreshAdvice(option) => option.emit(out),
@@ -131,7 +156,10 @@ impl MobilityOption {
             Self::MobileNodeIdentifier(option) => option.emit(out),
             Self::Authentication(option) => option.emit(out),
             Self::MessageId(option) => option.emit(out),
+            Self::VendorSpecific(option) => option.emit(out),
             Self::BindingIdentifier(option) => option.emit(out),
+            Self::FlowSummary(option) => option.emit(out),
+            Self::FlowIdentification(option) => option.emit(out),
             Self::MalformedBindingIdentifier { data } | Self::Unknown { data, .. } => {
                 out.extend_from_slice(data);
             }
@@ -160,13 +188,14 @@ impl MobilityOption {
             Self::BindingIdentifier(BindingIdentifier { care_of: None, .. }) => (2, 0),
             Self::BindingIdentifier(_) | Self::MalformedBindingIdentifier { .. } => (8, 2),
             Self::LinkLayerAddress(_) | Self::MobileNodeIdentifier(_) => (1, 0),
+            Self::VendorSpecific(_) => (4, 2),
+            Self::FlowSummary(_) | Self::FlowIdentification(_) => (2, 0),
             Self::Unknown { kind, .. } => match *kind {
                 option::RESTART_COUNTER => (4, 2),
                 option::IPV4_HOME_ADDRESS
                 | option::IPV4_ADDRESS_ACKNOWLEDGEMENT
                 | option::NAT_DETECTION
                 | option::IPV4_CARE_OF_ADDRESS => (4, 0),
-                option::FLOW_SUMMARY | option::FLOW_IDENTIFICATION => (2, 0),
                 _ => (1, 0),
             },
         }
@@ -212,7 +241,16 @@ from! {
     MobileNodeIdentifier => MobileNodeIdentifier;
     Authentication => Authentication;
     MessageId => MessageId;
+    VendorSpecific => VendorSpecific;
     BindingIdentifier => BindingIdentifier;
+    FlowSummary => FlowSummary;
+    FlowIdentification => FlowIdentification;
+}
+
+impl From<FlowExtensions> for MobilityOption {
+    fn from(extensions: FlowExtensions) -> Self {
+        Self::VendorSpecific(extensions.into())
+    }
 }
 
 /// One option as it lies in a message.
