@@ -6,6 +6,7 @@
 //! [`Effective::choose`] is the only walk over rules in the system: the data plane's `decide`, the
 //! policy file's own tests and `explain` all call it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -179,6 +180,108 @@ pub struct Buckets {
     /// For each bucket the place of its link in `links`.
     #[serde(skip)]
     pub places: Arc<[u8; 256]>,
+    /// Which packets are in which bucket.
+    pub spread: Spread,
+}
+
+/// Which packets of a `balance` are in which bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Spread {
+    /// By a hash of the sticky key.
+    #[default]
+    Hash,
+    /// By the port of the mobile's end, so that a home agent can be told the same cut.
+    Ports(PortCut),
+}
+
+/// Ports cut into 256 buckets, in their order, once or several times round.
+///
+/// Ports outside and packets without ports belong to the first or the last bucket: to the first
+/// what lies before, to the last everything else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PortCut {
+    /// The first port.
+    pub first: u16,
+    /// The last port, included; at least 255 behind the first for each round.
+    pub last: u16,
+    /// How many times all buckets come round.
+    pub rounds: u8,
+}
+
+impl PortCut {
+    /// Where hosts take the ports of their flows from: 32768 and up, some from the middle on.
+    /// Two rounds, so that both kinds of hosts are spread.
+    pub const DYNAMIC: Self = Self { first: 32_768, last: u16::MAX, rounds: 2 };
+
+    /// The bucket of a packet whose port at the mobile's end is this.
+    pub fn bucket(self, port: Option<u16>) -> u8 {
+        let Some(port) = port else { return u8::MAX };
+        if port < self.first {
+            return 0;
+        }
+        if port > self.last {
+            return u8::MAX;
+        }
+        let span = u64::from(self.last - self.first) + 1;
+        let at = u64::from(port - self.first) * 256 * u64::from(self.rounds.max(1)) / span;
+        (at % 256) as u8
+    }
+
+    /// All ports in order, in ranges of one bucket each.
+    fn ranges(self) -> impl Iterator<Item = RangeInclusive<u16>> {
+        let span = u64::from(self.last.saturating_sub(self.first)) + 1;
+        let parts = 256 * u64::from(self.rounds.max(1));
+        let start = move |part: u64| u64::from(self.first) + (part * span).div_ceil(parts);
+        let inside = (0..parts).map(move |part| (start(part), start(part + 1)));
+        let before = (0, u64::from(self.first));
+        let behind = (u64::from(self.last) + 1, u64::from(u16::MAX) + 1);
+        let all = std::iter::once(before).chain(inside).chain([behind]);
+        all.filter(|(from, to)| from < to).map(|(from, to)| from as u16..=(to - 1) as u16)
+    }
+}
+
+impl Buckets {
+    /// The bucket of an uplink packet.
+    pub fn bucket(&self, scope: Scope, key: &FlowKey) -> u8 {
+        match self.spread {
+            Spread::Hash => bucket(scope, key),
+            Spread::Ports(cut) => cut.bucket(key.source_port),
+        }
+    }
+
+    /// The link of a bucket; `None` if there is none at all.
+    pub fn link(&self, bucket: u8) -> Option<Bid> {
+        self.links.get(usize::from(self.places[usize::from(bucket)])).copied()
+    }
+
+    /// Whether a home agent can be told which packets go by which link.
+    pub fn can_be_told(&self) -> bool {
+        self.links.len() < 2 || self.spread != Spread::Hash
+    }
+
+    /// The ranges of ports at the mobile's end that go by one link, in order; none if they are not
+    /// cut by ports.
+    pub fn cut(&self) -> Vec<(RangeInclusive<u16>, Bid)> {
+        let Spread::Ports(cut) = self.spread else { return Vec::new() };
+        let mut ranges: Vec<(RangeInclusive<u16>, Bid)> = Vec::new();
+        for ports in cut.ranges() {
+            let Some(bid) = self.link(cut.bucket(Some(*ports.start()))) else { continue };
+            match ranges.last_mut() {
+                Some((range, last)) if *last == bid => *range = *range.start()..=*ports.end(),
+                _ => ranges.push((ports, bid)),
+            }
+        }
+        ranges
+    }
+
+    /// The link of everything that has no port.
+    pub fn remainder(&self) -> Option<Bid> {
+        match self.spread {
+            Spread::Hash => self.links.first().copied(),
+            Spread::Ports(cut) => self.link(cut.bucket(None)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Buckets {
@@ -480,8 +583,7 @@ impl<'e> Ruling<'e> {
         match outcome {
             Outcome::Candidates(links) => links.iter().copied().find(usable).map(by),
             Outcome::Balance(buckets) => {
-                let place = buckets.places[usize::from(bucket(self.says.sticky.scope, key))];
-                let own = buckets.links.get(usize::from(place)).copied().filter(usable);
+                let own = buckets.link(buckets.bucket(self.says.sticky.scope, key)).filter(usable);
                 own.or_else(|| buckets.links.iter().copied().find(usable)).map(by)
             }
             Outcome::Copies { links, copies } => links

@@ -62,6 +62,7 @@ mod compile;
 mod diagnostic;
 mod diff;
 pub mod document;
+pub mod downlink;
 mod effective;
 mod end;
 mod explain;
@@ -98,8 +99,8 @@ mod words;
 pub use diagnostic::{Code, Diagnostic, Faults, Severity};
 pub use diff::{FlowMove, FlowsDiff, LiveFlow, RulesDiff, diff_flows, diff_offline, diff_rules};
 pub use effective::{
-    BlockReply, Buckets, Choice, Effective, Origin, Otherwise, Outcome, RuleHead, RuleTable,
-    Ruling, Says, Usable,
+    BlockReply, Buckets, Choice, Effective, Origin, Otherwise, Outcome, PortCut, RuleHead,
+    RuleTable, Ruling, Says, Spread, Usable,
 };
 pub use end::{End, Way};
 pub use explain::{

@@ -36,6 +36,10 @@ pub struct TrafficSelector {
     pub icmp_types: Vec<RangeInclusive<u8>>,
     /// Ranges of users, both ends included.
     pub uids: Vec<RangeInclusive<u32>>,
+    /// Whether some of its prefixes came from a `set`: a list that may be long, and so is not told
+    /// to home agents. It says nothing about packets.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_set: bool,
 }
 
 /// The field of a selector that a packet failed, for `explain`.
@@ -157,6 +161,7 @@ impl TrafficSelector {
             destination_ports: self.source_ports.clone(),
             dscps: self.dscps.clone(),
             icmp_types: self.icmp_types.clone(),
+            of_set: self.of_set,
             ..Self::default()
         }
     }

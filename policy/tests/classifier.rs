@@ -70,6 +70,7 @@ impl World {
                 first..=first.saturating_add(w.random.below(40) as u8)
             }),
             uids: self.some(other / 2, word),
+            of_set: false,
         }
     }
 

@@ -10,7 +10,7 @@ use mtun_dataplane::{Binding, PathId, Registration};
 use mtun_policy::{
     Bid, BlockReply, Buckets, CareOfAddress, Effective, FailbackMode, FlowKey, HomeAddress,
     HomeName, Ingress, MobileNetworkPrefix, Optimize, Otherwise, Outcome, RuleHead, RuleId,
-    RuleName, Says, Scope, Sticky, TrafficSelector,
+    RuleName, Says, Scope, Spread, Sticky, TrafficSelector,
 };
 use proptest::prelude::*;
 
@@ -146,7 +146,8 @@ fn buckets() -> impl Strategy<Value = Outcome> {
         let place = |at: usize| ((seed >> (at % 8 * 8)) % count) as u8;
         let places: Vec<_> = (0..256).map(place).collect();
         let places = places.try_into().expect("256 of them");
-        Outcome::Balance(Buckets { links, places: Arc::new(places) })
+        let spread = Spread::Hash;
+        Outcome::Balance(Buckets { links, places: Arc::new(places), spread })
     })
 }
 

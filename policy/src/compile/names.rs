@@ -94,6 +94,16 @@ impl<'c> Compiler<'c> {
         members
     }
 
+    /// Whether a term stands for a set.
+    pub(super) fn is_set<T>(&self, term: &Term<T>) -> bool {
+        match term {
+            Term::Group(name) => {
+                !self.groups.contains_key(name.as_str()) && self.sets.contains_key(name.as_str())
+            }
+            Term::Literal(_) => false,
+        }
+    }
+
     pub(super) fn link(&mut self, name: &str, span: Span) -> Option<Bid> {
         let bid = self.links.get(name).map(|(bid, _)| *bid);
         if bid.is_none() {

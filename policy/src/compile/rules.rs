@@ -165,6 +165,11 @@ impl<'c> Compiler<'c> {
             spis: values(&line.spis),
             icmp_types: values(&line.icmp_types),
             uids: values(&line.uids),
+            of_set: line
+                .sources
+                .iter()
+                .chain(&line.destinations)
+                .any(|net| self.is_set(&net.value)),
         }
     }
 }

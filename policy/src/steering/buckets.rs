@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use crate::effective::Buckets;
+use crate::effective::{Buckets, Spread};
 use crate::terms::Bid;
 
 /// Draws after which a bucket takes the first link that is there.
@@ -39,7 +39,7 @@ pub(super) fn assign(weights: &[(Bid, u16)], present: &[Bid]) -> Buckets {
     for (bucket, slot) in (0..).zip(places.iter_mut()) {
         *slot = u8::try_from(place(bucket)).unwrap_or(0);
     }
-    Buckets { links: present.to_vec(), places: Arc::new(places) }
+    Buckets { links: present.to_vec(), places: Arc::new(places), spread: Spread::Hash }
 }
 
 /// The finaliser of SplitMix64.
