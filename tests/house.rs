@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// The crates of the house and the crates of the house that each may depend on.
 const ARROWS: [(&str, &[&str]); 6] = [
@@ -57,35 +58,102 @@ fn nobody_imports_against_the_arrows() {
     }
 }
 
+/// What reaches the system by itself, or exists to reach it.
+const IMPURE: [&str; 16] = [
+    "tokio",
+    "mio",
+    "rtnetlink",
+    "netlink-sys",
+    "nftables",
+    "libc",
+    "nix",
+    "rustix",
+    "errno",
+    "socket2",
+    "getrandom",
+    "rand",
+    "rand_core",
+    "linux-raw-sys",
+    "windows-sys",
+    "wasi",
+];
+
+/// The cores: the crates that know no system, each with the place that is its edge, behind the
+/// feature that leaves it out.
+const CORES: [(&str, &[&str]); 3] =
+    [("policy", &["disk.rs"]), ("signaling", &[]), ("dataplane", &["backend"])];
+
 #[test]
-fn signaling_and_policy_stay_pure() {
-    let impure =
-        ["tokio", "rtnetlink", "nftables", "libc", "rustix", "socket2", "getrandom", "rand"];
+fn the_cores_depend_on_nothing_of_a_system() {
     for directory in ["policy", "signaling", "tests/simulation"] {
         let tables = dependencies(&root().join(directory).join("Cargo.toml"));
         for name in tables.get("dependencies").into_iter().flatten() {
-            assert!(!impure.contains(&name.as_str()), "{directory} is pure, but depends on {name}");
+            assert!(!IMPURE.contains(&name.as_str()), "{directory} is pure, but depends on {name}");
         }
     }
-    // No clock and no socket of its own either; reading policy files is the one exception.
+    // With their edges left out nothing below them does either, here and where no system is at all.
+    for target in ["x86_64-unknown-linux-gnu", "wasm32-unknown-unknown"] {
+        let tree = Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--offline", "--edges", "normal", "--prefix", "none"])
+            .args(["--format", "{p}", "--target", target, "--no-default-features"])
+            .args(["--package", "mtun-policy", "--package", "mtun-signaling"])
+            .args(["--package", "mtun-dataplane", "--package", "mtun-simulation"])
+            .current_dir(root())
+            .output()
+            .expect("cargo runs this test and can be run by it");
+        let said = String::from_utf8_lossy(&tree.stdout);
+        assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+        assert!(said.lines().any(|line| line.starts_with("mtun-dataplane ")), "{said}");
+        for name in said.lines().filter_map(|line| line.split_whitespace().next()) {
+            assert!(!IMPURE.contains(&name), "{target}: the cores without edges need {name}");
+        }
+    }
+}
+
+#[test]
+fn the_cores_ask_no_system_for_anything() {
     let forbidden = [
-        "std::time::Instant",
-        "std::time::SystemTime",
+        "std::fs",
+        "std::os::",
+        "std::thread",
+        "std::process",
+        "std::env::",
+        "time::Instant",
+        "time::SystemTime",
         "Instant::now",
         "SystemTime::now",
-        "std::net::UdpSocket",
-        "std::thread",
+        "UdpSocket",
+        "TcpStream",
+        "TcpListener",
+        "UnixStream",
+        "UnixDatagram",
+        "ToSocketAddrs",
+        "unsafe {",
+        "extern \"C\"",
     ];
     // The simulation borrows the daemon's translation from lists to snapshots.
     let borrowed = root().join("src/publish.rs");
     let text = fs::read_to_string(&borrowed).expect("a source file is readable");
     assert!(!text.contains("crate::"), "{} is borrowed, but needs others", borrowed.display());
-    for directory in ["policy/src", "signaling/src", "tests/simulation/src"] {
-        for file in rust_files(&root().join(directory)).into_iter().chain([borrowed.clone()]) {
-            let text = fs::read_to_string(&file).expect("a source file is readable");
-            for word in forbidden {
-                assert!(!text.contains(word), "{} is pure, but says {word}", file.display());
-            }
+    let mut files = rust_files(&root().join("tests/simulation/src"));
+    files.push(borrowed);
+    for (directory, edges) in CORES {
+        let source = root().join(directory).join("src");
+        let core = |file: &PathBuf| !edges.iter().any(|edge| file.starts_with(source.join(edge)));
+        files.extend(rust_files(&source).into_iter().filter(core));
+        let lib = fs::read_to_string(source.join("lib.rs")).expect("every crate has one");
+        for edge in edges.iter().map(|edge| edge.trim_end_matches(".rs")) {
+            let left_out = [format!("mod {edge};"), format!("pub mod {edge};")];
+            let left_out = left_out.map(|it| format!("#[cfg(feature = \"{edge}\")]\n{it}"));
+            assert!(left_out.iter().any(|it| lib.contains(it)), "{directory}: {edge} always is");
+        }
+    }
+    for file in files.iter().filter(|file| !file.ends_with("tests.rs")) {
+        let text = fs::read_to_string(file).expect("a source file is readable");
+        // Tests below a module may do as tests do.
+        let code = text.split("\n#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        for word in forbidden {
+            assert!(!code.contains(word), "{} is pure, but says {word}", file.display());
         }
     }
 }

@@ -55,6 +55,12 @@ for role in mobile agent correspondent; do
     cargo clippy -q -p mtun-signaling --no-default-features --features "$role" --locked -- -D warnings
     cargo clippy -q -p mtun --no-default-features --features "$role" --locked -- -D warnings
 done
+say "the cores without a system below them"
+# What tests/house.rs says of their dependencies and sources, built and tried: no device, no socket,
+# no file, no clock.
+cargo test -q --locked -p mtun-policy -p mtun-signaling -p mtun-dataplane -p mtun-simulation \
+    --no-default-features \
+    --features mtun-signaling/mobile,mtun-signaling/agent,mtun-signaling/correspondent
 say "documentation"
 RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 say "tests"

@@ -134,8 +134,8 @@ struct Cell {
 pub struct Counters {
     drops: Box<[AtomicU64]>,
     ignores: Box<[AtomicU64]>,
-    traffic: RwLock<HashMap<Series, Cell, ahash::RandomState>>,
-    moves: Mutex<HashMap<MoveSeries, u64, ahash::RandomState>>,
+    traffic: RwLock<HashMap<Series, Cell, crate::hashing::RandomState>>,
+    moves: Mutex<HashMap<MoveSeries, u64, crate::hashing::RandomState>>,
     signalling: AtomicU64,
     answers: AtomicU64,
 }

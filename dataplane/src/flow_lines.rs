@@ -245,7 +245,7 @@ impl<V: Kept> FlowLines<V> {
             spare = self.take_oldest(home.set, now);
             if spare.is_none() {
                 // Others took it first; they are about to put theirs in.
-                std::thread::yield_now();
+                std::hint::spin_loop();
             }
             kept = set.lock();
         };

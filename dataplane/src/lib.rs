@@ -21,12 +21,14 @@
 //! * Nothing from the wire panics or allocates without a bound.
 //!
 //! [`Engine`] is the packet loop of one home network without its I/O: bytes in, a verdict and
-//! bytes out, time as an argument. Devices and sockets live under `backend`.
+//! bytes out, time as an argument. Devices and sockets live under `backend`, a feature of this name
+//! that is on unless said otherwise; nothing else in this crate asks the system for anything.
 //!
 //! Standards: RFC 6275 §9.3, §10.4, §11.3; RFC 3963 §5.5, §6.4; RFC 5648 §6.5; RFC 2473; RFC 6040.
 
 mod admit;
 mod answer;
+#[cfg(feature = "backend")]
 pub mod backend;
 mod counters;
 mod decide;
@@ -38,6 +40,7 @@ mod flow_lines;
 mod flow_table;
 mod fragments;
 mod groups;
+mod hashing;
 mod memory;
 mod moves;
 mod mtu;

@@ -77,7 +77,7 @@ const BELIEVED: Duration = Duration::from_secs(600);
 /// What Packet Too Big messages told about outer paths.
 #[derive(Debug, Default)]
 pub struct PathMtus {
-    learned: RwLock<HashMap<(Ipv6Addr, Ipv6Addr), Learned, ahash::RandomState>>,
+    learned: RwLock<HashMap<(Ipv6Addr, Ipv6Addr), Learned, crate::hashing::RandomState>>,
     /// So that a node that learned nothing takes no lock.
     len: AtomicUsize,
 }

@@ -56,7 +56,7 @@ pub struct Reassembly {
 
 #[derive(Debug, Default)]
 struct State {
-    packets: HashMap<PacketId, Partial, ahash::RandomState>,
+    packets: HashMap<PacketId, Partial, crate::hashing::RandomState>,
     octets: usize,
     swept: Duration,
 }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 /// pointers.
 const SHARDS: usize = 1024;
 
-type Shard<K, V> = HashMap<K, Arc<V>, ahash::RandomState>;
+type Shard<K, V> = HashMap<K, Arc<V>, crate::hashing::RandomState>;
 
 /// Entries by key, shared between the versions that did not change them.
 pub(crate) struct Sharded<K, V> {
     /// Empty until the first entry.
     shards: Vec<Arc<Shard<K, V>>>,
-    hasher: ahash::RandomState,
+    hasher: crate::hashing::RandomState,
     len: usize,
 }
 
@@ -72,6 +72,6 @@ impl<K, V> Clone for Sharded<K, V> {
 
 impl<K, V> Default for Sharded<K, V> {
     fn default() -> Self {
-        Self { shards: Vec::new(), hasher: ahash::RandomState::default(), len: 0 }
+        Self { shards: Vec::new(), hasher: crate::hashing::RandomState::default(), len: 0 }
     }
 }

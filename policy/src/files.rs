@@ -5,7 +5,7 @@
 //! number of files, their depth and their size are capped.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Code;
@@ -55,59 +55,6 @@ impl Files for BTreeMap<PathBuf, Vec<u8>> {
         let inside = self.keys().filter(|name| name.parent() == Some(directory));
         Ok(inside.filter_map(|name| Some(name.file_name()?.to_str()?.to_owned())).collect())
     }
-}
-
-/// Files below one directory of the disk.
-#[derive(Clone, Debug)]
-pub struct Directory {
-    root: PathBuf,
-}
-
-impl Directory {
-    /// Files below `root`; links that lead out of it are refused.
-    pub fn new(root: &Path) -> io::Result<Self> {
-        let root = if root.as_os_str().is_empty() { Path::new(".") } else { root };
-        Ok(Self { root: root.canonicalize()? })
-    }
-
-    fn inside(&self, name: &Path) -> io::Result<PathBuf> {
-        let name = if name.as_os_str().is_empty() { Path::new(".") } else { name };
-        let real = name.canonicalize()?;
-        if real.starts_with(&self.root) {
-            Ok(real)
-        } else {
-            Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "it lies outside the policy's directory",
-            ))
-        }
-    }
-}
-
-impl Files for Directory {
-    fn read(&self, name: &Path) -> io::Result<Vec<u8>> {
-        read_regular(&self.inside(name)?)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(self.inside(directory)?)? {
-            names.extend(entry?.file_name().into_string().ok());
-        }
-        Ok(names)
-    }
-}
-
-/// Reads a regular file, a little further than the largest text that is accepted.
-pub(crate) fn read_regular(path: &Path) -> io::Result<Vec<u8>> {
-    // A device or a pipe could keep the reader waiting for ever.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
-    }
-    let mut octets = Vec::new();
-    let most = guard::LARGEST as u64 + 1;
-    std::fs::File::open(path)?.take(most).read_to_end(&mut octets)?;
-    Ok(octets)
 }
 
 /// The top-level nodes of a text and of everything that it includes, includes in their place.

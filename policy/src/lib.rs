@@ -3,7 +3,7 @@
 //! Everything the other crates say to each other is said in the words of [`terms`], [`FlowKey`]
 //! and [`TrafficSelector`]; everything a person decides is written in one KDL file. This crate
 //! leads from the second to the first and knows no socket, no clock and no packet. Files are read
-//! at two places only, [`load`] and [`Directory`].
+//! in `disk.rs` only, which the feature `disk` (on unless said otherwise) may leave out.
 //!
 //! ```text
 //! text -- guard -- kdl -- reader --> nodes -- words, read --> Document
@@ -61,6 +61,8 @@ mod classifier;
 mod compile;
 mod diagnostic;
 mod diff;
+#[cfg(feature = "disk")]
+mod disk;
 pub mod document;
 pub mod downlink;
 mod effective;
@@ -98,6 +100,8 @@ mod words;
 
 pub use diagnostic::{Code, Diagnostic, Faults, Severity};
 pub use diff::{FlowMove, FlowsDiff, LiveFlow, RulesDiff, diff_flows, diff_offline, diff_rules};
+#[cfg(feature = "disk")]
+pub use disk::{Directory, load, load_tested};
 pub use effective::{
     BlockReply, Buckets, Choice, Effective, Origin, Otherwise, Outcome, PortCut, RuleHead,
     RuleTable, Ruling, Says, Spread, Usable,
@@ -107,7 +111,7 @@ pub use explain::{
     Candidate, CandidateVerdict, Condition, Explanation, FlowText, LinkFact, Mismatch, Note,
     RuleVerdict, Unmet, Verdict, explain, explain_offline,
 };
-pub use files::{Directory, Files, NoFiles};
+pub use files::{Files, NoFiles};
 pub use filter::{
     Filter, filter_text, parse_filter, parse_flow, parse_given, parse_question,
     parse_question_given,
@@ -117,7 +121,7 @@ pub use fmt::format_text;
 pub use groups::{Group, Groups};
 pub use key::{FieldSet, FlowKey, Ingress};
 pub use link::{AtLimit, Band, Cost, Period, Quota, Ratio, Sla, UsableWhen};
-pub use load::{load, load_tested, parse, parse_document};
+pub use load::{parse, parse_document};
 pub use mobility::{
     CorrespondentPlan, LONGEST_OPTIMIZED, Optimize, ReturningHome, RouteOptimizationPlan,
     RouteOptimizationStart, StrangerAnswer,

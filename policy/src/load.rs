@@ -1,52 +1,11 @@
-//! The way in: from a file or a text to a [`Policy`], or to everything that is wrong with it.
+//! The way in: from a text to a [`Policy`], or to everything that is wrong with it.
 
-use std::path::Path;
-
-use crate::diagnostic::{Code, Diagnostic, Faults, Severity};
+use crate::diagnostic::Faults;
 use crate::document::Document;
-use crate::files::{Directory, Files, gather, not_utf8, read_regular};
+use crate::files::{Files, gather};
 use crate::policy::Policy;
 use crate::source::{Sink, Sources};
-use crate::suite::check_tests;
 use crate::{check, compile, lints, read, sets, shadow, words};
-
-/// Reads a policy file and what it includes.
-///
-/// The file's own tests are not run; see [`load_tested`].
-pub fn load(path: &Path) -> Result<Policy, Faults> {
-    let name = path.display().to_string();
-    let unreadable = |error: std::io::Error| {
-        Faults(vec![Diagnostic {
-            code: Code::Include,
-            severity: Severity::Error,
-            message: format!("the policy cannot be read: {error}"),
-            help: Some("mend the name or the file's mode".to_owned()),
-            file: name.clone(),
-            line: 1,
-            column: 1,
-            length: 1,
-            source_line: Box::default(),
-            source_offset: 0,
-        }])
-    };
-    let octets = read_regular(path).map_err(unreadable)?;
-    let files = Directory::new(path.parent().unwrap_or(Path::new(""))).map_err(unreadable)?;
-    match String::from_utf8(octets) {
-        Ok(text) => parse(&name, &text, &files),
-        Err(error) => {
-            let (mut sources, mut sink) = (Sources::default(), Sink::default());
-            not_utf8(&name, &error, &mut sources, &mut sink);
-            Err(sink.finish(&sources).expect_err("an error was just put in"))
-        }
-    }
-}
-
-/// Reads a policy file and runs its tests: what `check` says and what `apply` accepts.
-pub fn load_tested(path: &Path) -> Result<Policy, Faults> {
-    let policy = load(path)?;
-    check_tests(&policy)?;
-    Ok(policy)
-}
 
 /// Reads a policy from a text; `files` gives what it includes.
 ///

@@ -1,5 +1,6 @@
 //! Every policy in `examples/` loads, with no warning but that of the downlink, and its own tests
 //! hold.
+#![cfg(feature = "disk")]
 
 use std::path::Path;
 

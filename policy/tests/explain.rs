@@ -1,4 +1,5 @@
 //! Explanations of the examples, and the filter grammar.
+#![cfg(feature = "disk")]
 
 use std::path::Path;
 

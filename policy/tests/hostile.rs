@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use mtun_policy::{Code, Faults, NoFiles, load, parse, parse_document};
+#[cfg(feature = "disk")]
+use mtun_policy::load;
+use mtun_policy::{Code, Faults, NoFiles, parse, parse_document};
 
 /// Far above what the slowest case needs, far below what a person or a watchdog waits.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -204,6 +206,7 @@ fn thousands_of_good_rules_are_accepted() {
 }
 
 #[test]
+#[cfg(feature = "disk")]
 fn octets_that_are_not_utf8() {
     let directory =
         std::env::temp_dir().join(format!("mtun-policy-hostile-{}", std::process::id()));
@@ -327,6 +330,7 @@ fn sets_that_fill_every_limit() {
 }
 
 #[test]
+#[cfg(feature = "disk")]
 fn sets_on_the_disk_that_cannot_be_read() {
     let directory = std::env::temp_dir().join(format!("mtun-policy-sets-{}", std::process::id()));
     std::fs::create_dir_all(directory.join("folder.txt")).unwrap();

@@ -4,6 +4,7 @@
 //! and the difference is the searches'. A change that makes them dearer than the budget by more
 //! than a tenth fails here; one that makes them cheaper lowers the budget. The numbers are those
 //! of the profile that tests are built with.
+#![cfg(feature = "disk")]
 
 #[path = "support/random.rs"]
 mod random;

@@ -52,6 +52,7 @@ pub mod flow;
 pub mod machine;
 #[cfg(feature = "mobile")]
 pub mod mobile;
+pub mod mobility_socket;
 pub mod registration;
 pub mod return_routability;
 pub mod seed;

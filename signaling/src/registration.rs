@@ -13,6 +13,7 @@ use std::fmt;
 use std::time::Duration;
 
 use mtun_policy::CareOfAddress;
+use serde::{Deserialize, Serialize};
 
 use crate::wire::Status;
 
@@ -46,7 +47,8 @@ pub fn refusal_wait(refusals: u32) -> Duration {
 }
 
 /// How far a registration has come (protocol states of RFC 6275 §11, one per BID).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// To be registered; in single care-of address mode also the uplinks held in reserve.
     Wanted,
