@@ -12,10 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mtun_dataplane::{Binding, BindingTable, Held, Pair, PathId, Registration, Snapshot};
+use mtun_dataplane::{Binding, BindingTable, CopyMark, Held, Pair, PathId, Registration, Snapshot};
+use mtun_policy::downlink::{AgentDefault, Unmatched};
 use mtun_policy::steering::PathFigures;
 use mtun_policy::{
-    AllowedMobile, Also, Bid, CareOfAddress, Effective, Home, HomeAddress, HomeName, ServedHome,
+    AllowedMobile, Also, Bid, CareOfAddress, Effective, FlowBinding, Home, HomeAddress, HomeName,
+    ServedHome,
 };
 use mtun_signaling::binding::{BindingCacheEntry, BindingUpdateList};
 use mtun_signaling::correspondent;
@@ -85,14 +87,60 @@ pub fn home(
             jitter: facts.and_then(|facts| facts.figures.jitter),
         }
     });
-    Registration::new(
+    let registration = Registration::new(
         home.name.clone(),
         home.address,
         home.mobile_networks.iter().map(|network| network.prefix).collect(),
         home.agent.0,
         bindings.collect(),
         effective,
+    );
+    Registration { copies: marked(list.extensions.copies), ..registration }
+}
+
+/// The registration of one home as its agent is known to hold it, by what it acknowledged: what
+/// its packets to the mobile are judged by. `flows` are the flow bindings that it holds.
+pub fn home_at_agent(
+    home: &Home,
+    list: &BindingUpdateList,
+    flows: &[FlowBinding],
+    default: AgentDefault,
+) -> Registration {
+    let held = list.entries.iter().filter(|entry| entry.expires.is_some());
+    let bindings = held.map(|entry| Binding {
+        bid: Some(entry.bid),
+        priority: entry.priority,
+        care_of: entry.care_of,
+        path: PathId::ROUTED,
+        usable: true,
+        attached: true,
+        metered: false,
+        home_link: entry.home_link,
+        mtu: 1280,
+        rtt: None,
+        jitter: None,
+    });
+    Registration::new(
+        home.name.clone(),
+        home.address,
+        home.mobile_networks.iter().map(|network| network.prefix).collect(),
+        home.agent.0,
+        bindings.collect(),
+        Arc::new(Effective::of_flow_bindings(flows, default)),
     )
+}
+
+/// The rules by which a home agent sends to one mobile: what that told it, and for the rest its
+/// own (RFC 6089 §5.3.6).
+pub fn downlink(entry: Option<&BindingCacheEntry>, unmatched: Unmatched) -> Effective {
+    let flows = entry.map_or(&[][..], |entry| &entry.flows);
+    let reflect = entry.is_some_and(|entry| entry.reflect);
+    Effective::of_flow_bindings(flows, AgentDefault { unmatched, reflect })
+}
+
+/// Whether copies are numbered, as both ends agreed.
+fn marked(agreed: bool) -> CopyMark {
+    if agreed { CopyMark::On } else { CopyMark::Off }
 }
 
 /// The registration of one mobile as its home agent sees it; without bindings while the mobile is
@@ -119,7 +167,8 @@ pub fn mobile(
         };
         entry.bindings.iter().map(binding).collect()
     });
-    Registration::new(
+    let copies = marked(entry.is_some_and(|entry| entry.copies));
+    let registration = Registration::new(
         served.name.clone(),
         allowed.address,
         // An allowed prefix that is not registered is the mobile's all the same: what is for it
@@ -128,7 +177,8 @@ pub fn mobile(
         served.agent.0,
         bindings,
         effective,
-    )
+    );
+    Registration { copies, ..registration }
 }
 
 /// The registration of one mobile at this node as its correspondent.

@@ -11,6 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::diagnostic::Code;
 use crate::document::*;
+use crate::downlink::USUAL_FLOWS;
 use crate::groups::Groups;
 use crate::policy::*;
 use crate::source::{Sink, Sources, Spanned};
@@ -23,6 +24,8 @@ const PRIORITY: u8 = 64;
 
 /// Bindings that a mobile may hold if its `allow` does not say.
 const BINDINGS: u16 = 16;
+/// Care-of addresses of one flow binding of a mobile of which nothing else is said.
+const COPIES: u8 = 4;
 
 /// The policy that a document describes; complete only if the sink has no error afterwards.
 pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -> Policy {
@@ -227,6 +230,7 @@ impl<'c> Compiler<'c> {
                 flow_bindings: register
                     .and_then(|register| register.flow_bindings)
                     .unwrap_or(usual.flow_bindings),
+                reflect: register.and_then(|register| register.reflect).unwrap_or(usual.reflect),
             },
             security,
             also,
@@ -264,6 +268,9 @@ impl<'c> Compiler<'c> {
                 .map_or(crate::value::LONGEST_LIFETIME, |lifetime| lifetime.value),
             multiple_coa,
             bulk: serve.bulk.unwrap_or(true) && multiple_coa,
+            flow_bindings: serve.flow_bindings.unwrap_or(true) && multiple_coa,
+            reflect: serve.reflect.unwrap_or(true),
+            unmatched: serve.unmatched.unwrap_or_default(),
             mobiles,
         })
     }
@@ -280,6 +287,8 @@ impl<'c> Compiler<'c> {
                 .collect(),
             security,
             max_bindings: allow.bindings.as_ref().map_or(BINDINGS, |bindings| bindings.value),
+            max_flows: allow.flows.as_ref().map_or(USUAL_FLOWS, |flows| flows.value),
+            max_copies: allow.copies.as_ref().map_or(COPIES, |copies| copies.value),
         })
     }
 }

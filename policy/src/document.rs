@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 
+use crate::downlink::Unmatched;
 use crate::link::{Cost, Quota, Sla, UsableWhen};
 use crate::mobility::{ReturningHome, RouteOptimizationStart, StrangerAnswer};
 use crate::policy::{Algorithm, KeySource, Probe};
@@ -164,6 +165,8 @@ pub struct RegisterNode {
     pub mode: Option<Spanned<PrefixMode>>,
     /// `flow-bindings`.
     pub flow_bindings: Option<bool>,
+    /// `reflect`.
+    pub reflect: Option<bool>,
 }
 
 /// `route-optimization traffic|policy|off lifetime=… correspondents=…`.
@@ -230,6 +233,12 @@ pub struct ServeNode {
     pub multiple_coa: Option<bool>,
     /// `bulk`.
     pub bulk: Option<bool>,
+    /// `flow-bindings`.
+    pub flow_bindings: Option<bool>,
+    /// `reflect`.
+    pub reflect: Option<bool>,
+    /// `unmatched`.
+    pub unmatched: Option<Unmatched>,
 }
 
 /// `allow "address" name=… { … }`.
@@ -247,6 +256,10 @@ pub struct AllowNode {
     pub security: Option<SecurityChoice>,
     /// `bindings`.
     pub bindings: Option<Spanned<u16>>,
+    /// `flows`.
+    pub flows: Option<Spanned<u16>>,
+    /// `copies`.
+    pub copies: Option<Spanned<u8>>,
 }
 
 /// `security "name" { auth-option … }`.

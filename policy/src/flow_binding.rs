@@ -6,6 +6,8 @@
 //! packets **to** the mobile as its home agent sees them: source is the correspondent, destination
 //! the home address or an address of the mobile network (RFC 6088 §3).
 
+mod text;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 

@@ -12,6 +12,7 @@ use ipnet::Ipv6Net;
 use serde::Serialize;
 
 use crate::diagnostic::Diagnostic;
+use crate::downlink::Unmatched;
 use crate::effective::{Effective, Origin, RuleHead, RuleTable};
 use crate::groups::Groups;
 use crate::key::{FieldSet, FlowKey, Ingress};
@@ -282,12 +283,14 @@ pub struct Register {
     pub bulk: bool,
     /// Whether the rules are told to the agent (RFC 6089).
     pub flow_bindings: bool,
+    /// Whether the agent is asked to let the way down of a flow follow its way up.
+    pub reflect: bool,
 }
 
 impl Default for Register {
     fn default() -> Self {
         let lifetime = Duration::from_secs(420);
-        Self { lifetime, multiple_coa: true, bulk: true, flow_bindings: true }
+        Self { lifetime, multiple_coa: true, bulk: true, flow_bindings: true, reflect: true }
     }
 }
 
@@ -314,6 +317,12 @@ pub struct ServedHome {
     pub multiple_coa: bool,
     /// Whether bulk registration is accepted; otherwise status 168 answers it.
     pub bulk: bool,
+    /// Whether mobiles may tell their rules (RFC 6089).
+    pub flow_bindings: bool,
+    /// Whether the way down of a flow may follow its way up, if its mobile asks.
+    pub reflect: bool,
+    /// What becomes of packets of which their mobile told nothing.
+    pub unmatched: Unmatched,
     /// Who may register.
     pub mobiles: Vec<AllowedMobile>,
 }
@@ -331,6 +340,10 @@ pub struct AllowedMobile {
     pub security: Option<SecurityName>,
     /// How many bindings it may hold at once.
     pub max_bindings: u16,
+    /// How many flow bindings it may hold, at most 512.
+    pub max_flows: u16,
+    /// How many care-of addresses one of those may have.
+    pub max_copies: u8,
 }
 
 /// The ingress interfaces that rules name, by number.

@@ -17,6 +17,7 @@ use ipnet::IpNet;
 
 use crate::diagnostic::Code;
 use crate::document::*;
+use crate::downlink::{MOST_FLOWS, Unmatched};
 use crate::policy::{Algorithm, KeySource, Probe};
 use crate::reader::{Node, Value};
 use crate::source::{Sink, Sources, Span, Spanned};
@@ -274,6 +275,7 @@ impl Reader<'_> {
             multiple_coa: self.property(node, "multiple-coa", truth).map(|truth| truth.value),
             bulk: self.property(node, "bulk", truth).map(|truth| truth.value),
             flow_bindings: self.property(node, "flow-bindings", truth).map(|truth| truth.value),
+            reflect: self.property(node, "reflect", truth).map(|truth| truth.value),
             mode: self.property(node, "mode", |value| match text(value)? {
                 "explicit" => Ok(PrefixMode::Explicit),
                 "implicit" => Ok(PrefixMode::Implicit),
@@ -295,6 +297,15 @@ impl Reader<'_> {
             lifetime: self.property(node, "lifetime", lifetime),
             multiple_coa: self.property(node, "multiple-coa", truth).map(|truth| truth.value),
             bulk: self.property(node, "bulk", truth).map(|truth| truth.value),
+            flow_bindings: self.property(node, "flow-bindings", truth).map(|truth| truth.value),
+            reflect: self.property(node, "reflect", truth).map(|truth| truth.value),
+            unmatched: self
+                .property(node, "unmatched", |value| match text(value)? {
+                    "reflect" => Ok(Unmatched::Reflect),
+                    "priority" => Ok(Unmatched::Preferred),
+                    other => Err(choice(other, "word of `unmatched`", &["reflect", "priority"])),
+                })
+                .map(|unmatched| unmatched.value),
         }
     }
 
@@ -306,6 +317,17 @@ impl Reader<'_> {
         let bindings = node
             .child("bindings")
             .and_then(|bindings| self.argument(bindings, |v| whole(v, 1..=1024)));
+        let flows = node.child("flows").and_then(|flows| {
+            self.argument(flows, |v| {
+                whole(v, 0..=i128::from(MOST_FLOWS))
+                    .map_err(|problem| problem.within("from 0 to 512"))
+            })
+        });
+        let copies = node.child("copies").and_then(|copies| {
+            self.argument(copies, |v| {
+                whole(v, 1..=16).map_err(|problem| problem.within("from 1 to 16"))
+            })
+        });
         AllowNode {
             span: node.span(),
             address: self.argument(node, |v| value::reachable_address(text(v)?)),
@@ -315,6 +337,8 @@ impl Reader<'_> {
                 .child("security")
                 .and_then(|security| self.argument(security, security_choice)),
             bindings: bindings.map(|bindings| bindings.map(|bindings| bindings as u16)),
+            flows: flows.map(|flows| flows.map(|flows| flows as u16)),
+            copies: copies.map(|copies| copies.map(|copies| copies as u8)),
         }
     }
 

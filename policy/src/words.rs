@@ -102,18 +102,22 @@ words! {
     ALSO = "also" Nothing, properties: &["from"], many: true;
     PROBE = "probe" Nothing, properties: &["every", "active-every"];
     REGISTER = "register" Nothing,
-        properties: &["lifetime", "multiple-coa", "bulk", "mode", "flow-bindings"],
-        later: &["reflect"];
+        properties: &["lifetime", "multiple-coa", "bulk", "mode", "flow-bindings", "reflect"];
     HOME_SECURITY = "security" One("a name, or none");
     ROUTE_OPTIMIZATION = "route-optimization" One("traffic, policy or off"),
         properties: &["lifetime", "correspondents"];
     RETURNING_HOME = "returning-home" One("home, both or foreign");
     SERVE = "serve" One("a prefix"),
-        properties: &["agent", "on", "only-router", "preference", "lifetime", "multiple-coa", "bulk"], later: &["flow-bindings", "reflect"];
+        properties: &[
+            "agent", "on", "only-router", "preference", "lifetime", "multiple-coa", "bulk",
+            "flow-bindings", "reflect", "unmatched",
+        ];
     ALLOWED_NETWORK = "mobile-network" AtLeastOne("a prefix"), many: true;
     BINDINGS = "bindings" One("a number");
+    FLOW_BINDINGS = "flows" One("a number");
+    COPIES = "copies" One("a number");
     ALLOW = "allow" One("a home address"), properties: &["name"], many: true,
-        children: &[&ALLOWED_NETWORK, &HOME_SECURITY, &BINDINGS], later_children: &["flows", "copies"];
+        children: &[&ALLOWED_NETWORK, &HOME_SECURITY, &BINDINGS, &FLOW_BINDINGS, &COPIES];
     HOME = "home" One("a name"), many: true,
         children: &[
             &TUNNEL, &AGENT, &ADDRESS, &MOBILE_NETWORK, &ALSO, &REGISTER, &HOME_SECURITY, &PROBE,

@@ -407,7 +407,6 @@ fn failed_tests() {
 fn words_of_the_full_language_are_refused_by_name() {
     let cases = [
         ("bid 1;", "bid 1; linger \"2s\";"),
-        ("lifetime=\"420s\"", "lifetime=\"420s\" reflect=#true"),
         ("auth-option", "ike local=\"a\"\n    auth-option"),
         ("group \"web\"", "flow-budget 64\ngroup \"web\""),
     ];

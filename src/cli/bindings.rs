@@ -2,6 +2,7 @@
 
 use super::Answer;
 use super::daemon::{Daemon, unexpected};
+use super::downlink;
 use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
 use crate::control::documents::{
@@ -19,8 +20,10 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
         // Nothing but a correspondent.
     } else if document.mobiles.is_empty() {
         own(&document.bindings, &mut page);
+        downlink::told(&document.flow_bindings, &mut page);
     } else {
         mobiles(&document.mobiles, &mut page);
+        downlink::of_mobiles(&document.mobiles, &mut page);
     }
     routes(&document.routes, &mut page);
     correspondent(document.correspondent.as_ref(), &mut page);

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use mtun_policy::BlockReply;
 
 use super::Answer;
 use super::daemon::{Daemon, unexpected};
+use super::downlink;
 use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
 use crate::control::documents::{ExplainDocument, ExplainVerdict, FlowKeyDocument};
@@ -24,9 +25,19 @@ pub(super) struct Command {
     /// be repeated
     #[arg(long, value_name = "SUPPOSITION", value_delimiter = ',')]
     given: Vec<String>,
+    /// Show what the other end of the tunnel does with the flow's packets to the mobile
+    #[arg(long, value_name = "END")]
+    at: Option<End>,
     /// Judge by this policy file instead of asking the daemon
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+}
+
+/// An end of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum End {
+    /// The home agent's, by what it acknowledged.
+    Agent,
 }
 
 pub(super) fn run(
@@ -43,6 +54,15 @@ pub(super) fn run(
     let Response::Explain(document) = &response else { return Err(unexpected()) };
     let mut page = Page::new(screen);
     show(document, &mut page);
+    match (command.at, &document.at_agent) {
+        (Some(End::Agent), Some(at)) => downlink::at_agent(at, &mut page),
+        (Some(End::Agent), None) => {
+            let message = "no home agent sends packets of this flow to a mobile of this node";
+            return Err(ControlError::new(ErrorCode::Refused, message)
+                .help("ask the mobile, and for a flow that goes through the tunnel"));
+        }
+        (None, _) => {}
+    }
     Ok(Answer::new(&response, page))
 }
 
@@ -76,6 +96,7 @@ fn show(document: &ExplainDocument, page: &mut Page) {
             .map(|unmet| ("when", Cell::toned(format!("not met: {unmet}"), Tone::Warning))),
     );
     facts.push(("verdict", verdict(&document.verdict)));
+    facts.extend(document.at_agent.as_ref().map(|at| ("way down", downlink::fact(at))));
     match document.generation {
         Some(generation) => facts.push(("generation", Cell::new(generation))),
         None => facts.push(("judged", Cell::new("offline, by the policy file alone"))),
@@ -196,6 +217,28 @@ fn verdict(verdict: &ExplainVerdict) -> Cell {
             Cell::toned("refused: no usable binding; it never leaves the tunnel", Tone::Bad)
         }
         ExplainVerdict::NotOurs => Cell::new("not ours: it does not belong into the tunnel"),
+    }
+}
+
+/// The way of a verdict in a few words.
+pub(super) fn way(verdict: &ExplainVerdict) -> String {
+    match verdict {
+        ExplainVerdict::Forward { link: Some(link), bid: Some(bid), .. } => {
+            format!("by {link} (BID {bid})")
+        }
+        ExplainVerdict::Forward { link: Some(link), .. } => format!("by {link}"),
+        ExplainVerdict::Forward { bid: Some(bid), .. } => format!("by BID {bid}"),
+        ExplainVerdict::Forward { .. } => "by the binding without BID".to_owned(),
+        ExplainVerdict::Copies { links, bids, .. } => {
+            let links: Vec<_> = links.iter().map(ToString::to_string).collect();
+            let bids = bids.iter().map(|bid| format!("BID {bid}"));
+            let by = if links.is_empty() { bids.collect() } else { links };
+            format!("a copy by each of {}", by.join(" and "))
+        }
+        ExplainVerdict::Breakout { link, .. } => format!("outside the tunnel, by {link}"),
+        ExplainVerdict::Block { .. } => "refused".to_owned(),
+        ExplainVerdict::NoUsableBinding => "refused: no usable binding".to_owned(),
+        ExplainVerdict::NotOurs => "not ours".to_owned(),
     }
 }
 

@@ -27,7 +27,18 @@ pub(super) fn run(
     let limit = (command.limit > 0).then_some(command.limit);
     let response = daemon.ask(Request::Flows { filter, limit })?;
     let Response::Flows(document) = &response else { return Err(unexpected()) };
-    let heads = ["FLOW", "FROM", "TO", "RULE", "OUT BY", "IN BY", "BYTES OUT", "BYTES IN", "IDLE"];
+    let heads = [
+        "FLOW",
+        "FROM",
+        "TO",
+        "RULE",
+        "OUT BY",
+        "AGENT SENDS BY",
+        "IN BY",
+        "BYTES OUT",
+        "BYTES IN",
+        "IDLE",
+    ];
     let rows: Vec<_> = document
         .flows
         .iter()
@@ -38,6 +49,7 @@ pub(super) fn run(
                 Cell::new(flow.key.destination_text()),
                 Cell::or(flow.rule.as_ref(), "no rule"),
                 Cell::or(flow.outbound.as_ref(), "not yet"),
+                Cell::or(flow.downlink.as_ref(), "not known"),
                 Cell::or(flow.inbound.as_ref(), "not yet"),
                 Cell::new(bytes(flow.bytes_out)),
                 Cell::new(bytes(flow.bytes_in)),

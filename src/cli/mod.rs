@@ -9,6 +9,7 @@
 mod bindings;
 mod daemon;
 mod demo;
+mod downlink;
 mod duration;
 mod explain;
 mod flows;

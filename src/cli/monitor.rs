@@ -47,9 +47,11 @@ fn line(document: &EventDocument, screen: Screen) -> String {
         | Event::Quota { .. }
         | Event::CapReached { .. }
         | Event::RouteTunnelled { .. }
+        | Event::FlowBindings { refused: 1.., .. }
         | Event::PolicyTakenBack { .. } => Tone::Warning,
         Event::LinkState { .. }
         | Event::LeftHome { .. }
+        | Event::FlowBindings { refused: 0, .. }
         | Event::MobileChanged { .. }
         | Event::CorrespondentChanged { .. }
         | Event::Published { .. }

@@ -3,7 +3,7 @@
 use super::daemon::{Daemon, unexpected};
 use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
-use super::{Answer, Exit, bindings, steer};
+use super::{Answer, Exit, bindings, downlink, steer};
 use crate::control::documents::{HealthState, HomeLinkDocument, LinkState, StatusDocument};
 use crate::control::{ControlError, Request, Response};
 
@@ -14,6 +14,7 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
     health(document, &mut page);
     if !document.homes.is_empty() || document.correspondent.is_none() {
         homes(document, &mut page);
+        downlink::homes(&document.homes, &mut page);
     }
     if !document.links.is_empty() {
         links(document, &mut page);

@@ -243,6 +243,8 @@ impl Owner {
         // Another agent knows no number of ours; should it, it says which (status 135).
         config.initial_sequence = random::u16().unwrap_or(config.initial_sequence);
         it.node = MobileNode::new(config, now);
+        // The machine of another agent was told nothing yet.
+        it.downlink.forget();
         it.home.agent = agent;
         it.granted.clear();
         let before = it.tunnel.lane.clone();

@@ -10,6 +10,7 @@ use mtun_policy::{
 };
 
 use super::apply::{Candidate, Purpose, Wanted};
+use super::downlink::AtAgent;
 use super::home::MobileHome;
 use super::owner::Owner;
 use super::tunnel::Tunnel;
@@ -51,6 +52,7 @@ impl Owner {
             Request::Bindings {} => Ok(Response::Bindings(BindingsDocument {
                 bindings: self.binding_documents(),
                 mobiles: self.mobile_documents(),
+                flow_bindings: self.flow_binding_documents(),
                 routes: self.route_documents(),
                 correspondent: self.correspondent_document(),
             })),
@@ -111,16 +113,13 @@ impl Owner {
         let parsed = filter.as_deref().map(|text| self.filter(text)).transpose()?;
         let now = self.now().monotonic;
         let mut flows = Vec::new();
-        fn reflect(_: RuleId) -> RuleName {
-            RuleName::new("reflect")
-        }
         let mut add = |home: &mtun_policy::HomeName,
                        tunnel: &'_ Tunnel,
-                       rule_name: &dyn Fn(RuleId) -> RuleName| {
+                       rule_name: &dyn Fn(&FlowKey, RuleId) -> RuleName| {
             let engine = &tunnel.lane.engine;
             let mut moves = self.move_documents(engine, now);
             for entry in engine.flows() {
-                let rule = entry.rule.map(rule_name);
+                let rule = entry.rule.map(|id| rule_name(&entry.key, id));
                 let fits = parsed.as_ref().is_none_or(|filter| {
                     let by = |bid| filter.matches(&entry.key, bid, rule.as_ref());
                     by(entry.bid_out) || by(entry.bid_in)
@@ -143,6 +142,7 @@ impl Owner {
                     rule,
                     outbound,
                     inbound: path(entry.bid_in, entry.packets_in),
+                    downlink: None,
                     bytes_out: entry.bytes_out,
                     bytes_in: entry.bytes_in,
                     packets_out: entry.packets_out,
@@ -155,20 +155,32 @@ impl Owner {
             }
         };
         for home in &self.homes {
-            add(&home.home.name, &home.tunnel, &|id| rule_name(home, id));
+            add(&home.home.name, &home.tunnel, &|_, id| rule_name(home, id));
         }
         for served in &self.served {
-            add(&served.served.name, &served.tunnel, &reflect);
+            let snapshot = served.tunnel.published.load();
+            let of_mobile = |key: &FlowKey, id| {
+                let rules = snapshot.cache.lookup(key.destination).map(|it| &it.policy);
+                let known = rules.and_then(|rules| rules.rule(id));
+                known.map_or_else(|| RuleName::new("gone"), |rule| rule.head.name.clone())
+            };
+            add(&served.served.name, &served.tunnel, &of_mobile);
         }
         if let Some(responder) = &self.responder
             && let Some(tunnel) = &responder.tunnel
         {
-            add(&responder.name, tunnel, &reflect);
+            add(&responder.name, tunnel, &|_, _| RuleName::new("reflect"));
         }
         flows.sort_by_key(|(flow, ..)| std::cmp::Reverse(flow.bytes_out + flow.bytes_in));
         let matched = flows.len();
         flows.truncate(limit.unwrap_or(usize::MAX));
+        let agents: Vec<_> = self.homes.iter().map(|home| AtAgent::of(self, home)).collect();
         let flows = flows.into_iter().map(|(mut flow, key, engine)| {
+            let up = flow.outbound.as_ref().filter(|path| !path.breakout);
+            let agent = self.homes.iter().position(|it| it.home.name == flow.home);
+            if let (Some(up), Some(agent)) = (up, agent) {
+                flow.downlink = agents[agent].of_flow(&key, up.bid, now);
+            }
             if let Some(path) = flow.outbound.as_mut().filter(|path| !path.breakout) {
                 path.straight = goes_straight(&engine, &key, now);
             }

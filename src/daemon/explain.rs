@@ -8,6 +8,7 @@ use mtun_dataplane::{
 };
 use mtun_policy::{Bid, CareOfAddress, FlowKey, Given, Origin, Usable};
 
+use super::downlink::AtAgent;
 use super::home::MobileHome;
 use super::owner::Owner;
 use super::tunnel::Tunnel;
@@ -66,6 +67,14 @@ pub(super) fn home(
         let explained = home.tunnel.lane.engine.explain(key, now);
         document.verdict = verdict(owner, &explained);
         document.notes.extend(tunnelled(owner, home, key, &explained));
+        let tunnel = matches!(
+            document.verdict,
+            ExplainVerdict::Forward { .. } | ExplainVerdict::Copies { .. }
+        );
+        if tunnel {
+            let agent = AtAgent::of(owner, home);
+            document.at_agent = Some(agent.explain(key, &document.verdict, now));
+        }
         return document;
     }
     match &mut document.verdict {

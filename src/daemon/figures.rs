@@ -8,10 +8,12 @@ use mtun_policy::{Bid, HomeName, RuleId, RuleName};
 
 use super::answers::rule_name;
 use super::owner::Owner;
+use crate::control::documents::{FlowBindingDocument, FlowBindingState};
 use crate::metrics::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
-    HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures,
-    RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
+    FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput,
+    QuotaFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
+    TunnelFigures,
 };
 
 /// Moves that are named from the start; of more links only those that happened.
@@ -37,6 +39,7 @@ impl Owner {
         self.link_figures(&mut input);
         self.home_figures(&mut input);
         self.move_figures(&mut input);
+        self.flow_binding_figures(&mut input);
         self.route_figures(&mut input);
         for lane in self.lanes() {
             self.lane_figures(&lane, &mut input);
@@ -105,9 +108,10 @@ impl Owner {
         let served = self.served.iter().map(|it| Lane {
             home: &it.served.name,
             engine: &it.tunnel.lane.engine,
-            rules: vec![RuleName::new("reflect"), RuleName::new("none")],
+            // By the mobiles' rules, each with numbers of its own: too many to tell apart.
+            rules: vec![RuleName::new("downlink"), RuleName::new("none")],
             out: Direction::Down,
-            name: Box::new(|_| RuleName::new("reflect")),
+            name: Box::new(|_| RuleName::new("downlink")),
         });
         let own = self.responder.iter().filter_map(|it| {
             let tunnel = it.tunnel.as_ref()?;
@@ -217,6 +221,24 @@ impl Owner {
         }
         for ((from, to, reason), moves) in moves {
             input.flow_moves.push(FlowMoveFigures { from, to, reason: reason.to_owned(), moves });
+        }
+    }
+
+    /// What was told of the rules, with zeros for what may come.
+    fn flow_binding_figures(&self, input: &mut MetricsInput) {
+        use FlowBindingState::{Active, Inactive, Pending, Refused};
+        let told = self.flow_binding_documents();
+        let mobiles = self.mobile_documents();
+        let held = mobiles.iter().flat_map(|mobile| &mobile.flow_bindings);
+        let homes = self.homes.iter().map(|it| &it.home.name);
+        for home in homes.chain(self.served.iter().map(|it| &it.served.name)) {
+            for state in [Pending, Active, Inactive, Refused] {
+                let counts =
+                    |flow: &&FlowBindingDocument| flow.home == *home && flow.state == state;
+                let flow_bindings = told.iter().chain(held.clone()).filter(counts).count() as u64;
+                let (home, state) = (home.clone(), state.to_string());
+                input.flow_bindings.push(FlowBindingFigures { home, state, flow_bindings });
+            }
         }
     }
 

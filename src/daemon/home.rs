@@ -12,6 +12,7 @@ use mtun_signaling::mobile::{MobileConfig, MobileEvent, MobileNode, MobileOutput
 use mtun_signaling::time::Timestamp;
 
 use super::agent_search::AgentSearch;
+use super::downlink::Downlink;
 use super::facts::Told;
 use super::homecoming::Homecoming;
 use super::optimization::Optimization;
@@ -41,6 +42,8 @@ pub struct MobileHome {
     pub steering: Steering,
     /// What that was told last.
     pub(super) told: Told,
+    /// What its agent is told of the rules.
+    pub(super) downlink: Downlink,
     /// Its rules as they were published.
     pub effective: Arc<Effective>,
     /// When flows without packets are to be judged anew.
@@ -81,6 +84,7 @@ impl MobileHome {
             effective: steering.effective(),
             steering,
             told: Told::default(),
+            downlink: Downlink::default(),
             reevaluate: None,
             granted: BTreeMap::new(),
             generation: 0,

@@ -17,6 +17,7 @@ mod apply;
 mod chosen;
 mod correspondent;
 mod discovery;
+mod downlink;
 mod explain;
 mod facts;
 mod figures;
@@ -45,6 +46,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub(crate) use downlink::preview as preview_downlink;
 pub use owner::Owner;
 pub use roles::NotBuilt;
 pub use start::StartError;

@@ -319,6 +319,7 @@ impl Owner {
             self.tell(Event::Published { home, generation });
         }
         self.steering_notices(home);
+        self.tell_rules(home);
     }
 
     /// What packets need of the uplink of a BID, as a policy and its steering see it.
@@ -364,14 +365,14 @@ impl Owner {
             self.routes_dirty = true;
             return;
         }
+        let rules = self.served[served].rules(home_address);
         let it = &self.served[served];
         let Some(allowed) = it.allowed(home_address) else { return };
         let entry = it.agent.cache().get(home_address);
         let open = it.home_link.as_ref().and_then(HomeLinkEdge::index);
         let home_path = open.map(|_| home_path(served));
         let mtu = |care_of: CareOfAddress| self.mtu_towards(care_of);
-        let registration =
-            publish::mobile(&it.served, allowed, entry, it.reflecting.clone(), mtu, home_path);
+        let registration = publish::mobile(&it.served, allowed, entry, rules, mtu, home_path);
         let event = Event::MobileChanged {
             home: it.served.name.clone(),
             home_address,

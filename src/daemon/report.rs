@@ -7,6 +7,7 @@ use mtun_policy::{Bid, CareOfAddress, Home, SecurityName};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
+use super::downlink;
 use super::owner::Owner;
 use super::routes::tunnel_document;
 use crate::control::documents::{
@@ -25,6 +26,7 @@ impl Owner {
             .iter()
             .map(|message| HealthReason::PolicyRefused { message: message.clone() });
         let failing = self.keeping.iter().filter_map(|keeping| keeping.failing.clone());
+        let further = further.chain(self.downlink_reasons());
         let further = further.chain(failing.map(|message| HealthReason::StoreFailing { message }));
         let now = self.now().monotonic;
         StatusDocument {
@@ -38,6 +40,7 @@ impl Owner {
             bindings,
             overrides: self.override_documents(),
             mobiles: self.mobile_documents(),
+            flow_bindings: self.flow_binding_documents(),
             routes: self.route_documents(),
             correspondent: self.correspondent_document(),
         }
@@ -61,6 +64,7 @@ impl Owner {
                     searching: 0,
                 })
             }),
+            downlink: Some(downlink::document(it)),
         });
         let served = self.served.iter().map(|it| HomeDocument {
             name: it.served.name.clone(),
@@ -77,6 +81,7 @@ impl Owner {
                 defended: link.defended() as u64,
                 searching: link.searching() as u64,
             }),
+            downlink: None,
         });
         homes.chain(served).collect()
     }
@@ -201,6 +206,10 @@ impl Owner {
                     prefixes: entry.map_or_else(Vec::new, |entry| entry.prefixes.clone()),
                     router: entry.is_some_and(|entry: &BindingCacheEntry| entry.router),
                     bindings,
+                    flow_bindings: entry
+                        .map_or_else(Vec::new, |entry| downlink::held(&it.served.name, entry)),
+                    reflect: entry.is_some_and(|entry| entry.reflect),
+                    copies: entry.is_some_and(|entry| entry.copies),
                 });
             }
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
-use mtun_policy::{AllowedMobile, Effective, HomeAddress, ServedHome};
+use mtun_policy::{AllowedMobile, Effective, FlowBinding, HomeAddress, ServedHome};
 use mtun_signaling::agent::{
     AgentConfig, AgentEvent, AgentOutput, HomeAgent, HomeAgents, MobileRecord,
 };
@@ -15,6 +15,15 @@ use mtun_signaling::time::Timestamp;
 
 use super::tunnel::Tunnel;
 use crate::edge::home_link::HomeLinkEdge;
+use crate::publish;
+
+/// What a mobile told of its rules, and what that comes to.
+#[derive(Debug)]
+struct Told {
+    flows: Vec<FlowBinding>,
+    reflect: bool,
+    rules: Arc<Effective>,
+}
 
 /// One home network that this node serves.
 #[derive(Debug)]
@@ -25,8 +34,10 @@ pub struct AgentHome {
     pub tunnel: Tunnel,
     /// Its acceptance machine and binding cache.
     pub agent: HomeAgent,
-    /// The rules of every mobile that told none: each flow goes back the way it came.
-    pub reflecting: Arc<Effective>,
+    /// The rules of every mobile that told none.
+    own: Arc<Effective>,
+    /// The rules of those that told some, and what they told.
+    told: BTreeMap<HomeAddress, Told>,
     /// The highest generation published.
     pub generation: u64,
     /// Mobiles that went home, and until when packets under way between their last care-of
@@ -47,6 +58,7 @@ impl AgentHome {
         home_agents: HomeAgents,
     ) -> Self {
         let agent = HomeAgent::new(config);
+        let own = Arc::new(publish::downlink(None, served.unmatched));
         let home_link = served.on.clone().map(|on| {
             HomeLinkEdge::new(on, served.agent.0)
                 .owning(home_agents.anycast())
@@ -56,7 +68,8 @@ impl AgentHome {
             served,
             tunnel,
             agent,
-            reflecting: Effective::reflecting(),
+            own,
+            told: BTreeMap::new(),
             generation: 0,
             went_home: BTreeMap::new(),
             home_agents,
@@ -115,6 +128,26 @@ impl AgentHome {
     /// What the policy allows the mobile of this home address.
     pub fn allowed(&self, home_address: HomeAddress) -> Option<&AllowedMobile> {
         self.served.mobiles.iter().find(|allowed| allowed.address == home_address)
+    }
+
+    /// The rules by which packets go to the mobile of this home address: made anew only when it
+    /// told others, so that an update that only refreshes costs nothing here.
+    pub fn rules(&mut self, home_address: HomeAddress) -> Arc<Effective> {
+        let entry = self.agent.cache().get(home_address).filter(|entry| !entry.flows.is_empty());
+        let Some(entry) = entry else {
+            self.told.remove(&home_address);
+            return self.own.clone();
+        };
+        let known = self.told.get(&home_address);
+        if let Some(told) =
+            known.filter(|told| told.flows == entry.flows && told.reflect == entry.reflect)
+        {
+            return told.rules.clone();
+        }
+        let rules = Arc::new(publish::downlink(Some(entry), self.served.unmatched));
+        let (flows, reflect) = (entry.flows.clone(), entry.reflect);
+        self.told.insert(home_address, Told { flows, reflect, rules: rules.clone() });
+        rules
     }
 
     /// Whether packets to this address go to one of its mobiles.

@@ -156,6 +156,7 @@ impl Owner {
         if changed {
             self.publish_home(home);
         }
+        self.rules_answered(home);
         self.follow_bindings(home);
         self.judge_agent(home, &judged);
     }

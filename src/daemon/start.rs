@@ -14,7 +14,6 @@ use mtun_policy::{
     MobileNetwork, Policy, Role, ServedHome, Verb,
 };
 use mtun_signaling::agent::{AgentConfig, AgentMobile, HomeLink};
-use mtun_signaling::flow;
 use mtun_signaling::mobile::MobileConfig;
 use tokio::sync::{broadcast, mpsc};
 
@@ -421,12 +420,12 @@ async fn open_responder(
 }
 
 async fn open_served(served: &ServedHome, ground: &mut Ground<'_>) -> anyhow::Result<AgentHome> {
-    let reflecting = mtun_policy::Effective::reflecting();
+    let own = std::sync::Arc::new(publish::downlink(None, served.unmatched));
     let outer = u16::try_from(ground.mtu + OUTER_HEADER).unwrap_or(u16::MAX);
     let known = served
         .mobiles
         .iter()
-        .map(|allowed| publish::mobile(served, allowed, None, reflecting.clone(), |_| outer, None));
+        .map(|allowed| publish::mobile(served, allowed, None, own.clone(), |_| outer, None));
     let plan = Plan {
         name: served.tunnel.name.clone(),
         mtu: served.tunnel.mtu.map_or(ground.mtu, u32::from),
@@ -448,10 +447,10 @@ pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig 
         prefixes: allowed.prefixes.clone(),
         protection: keys.get(allowed.security.as_ref()),
         max_bindings: allowed.max_bindings,
-        max_flows: flow::DEFAULT_MAX_FLOWS,
-        max_copies: flow::DEFAULT_MAX_COPIES,
-        reflect: false,
-        copies: false,
+        max_flows: allowed.max_flows,
+        max_copies: allowed.max_copies,
+        reflect: served.reflect,
+        copies: true,
     };
     AgentConfig {
         address: served.agent,
@@ -465,7 +464,7 @@ pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig 
         max_lifetime: served.max_lifetime,
         multiple_coa: served.multiple_coa,
         bulk: served.bulk,
-        flow_bindings: false,
+        flow_bindings: served.flow_bindings,
         mobiles: served.mobiles.iter().map(mobile).collect(),
     }
 }

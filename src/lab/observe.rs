@@ -7,6 +7,7 @@
 //! agent says whose packets come by it. The taps never send.
 
 mod read;
+mod trail;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,6 +22,8 @@ use anyhow::{Context, Result};
 
 pub use read::Form;
 use read::{Read, read, told};
+pub use trail::Carried;
+use trail::Trails;
 
 use super::last_error;
 use super::namespace::Namespace;
@@ -111,6 +114,8 @@ struct Notes {
     oddities: Oddities,
     /// The first packets that should not have been, in words.
     samples: Vec<String>,
+    /// Packet by packet, if anybody wants it.
+    trails: Option<Trails>,
 }
 
 /// How many odd packets are kept in words.
@@ -222,6 +227,26 @@ impl Observatory {
         notes.at_agent.get(flow).copied().unwrap_or(0)
     }
 
+    /// Writes down from here on which uplink carries each probe of a flow, and when Binding Updates
+    /// leave the mobile.
+    pub fn follow(&self, flow: &Flow) {
+        let mut notes = self.notes.lock().expect("no holder panics");
+        notes.trails.get_or_insert_default().follow(flow);
+    }
+
+    /// The probes of a followed flow that were carried one way since the last call.
+    pub fn take_trail(&self, flow: &Flow, way: Way) -> Vec<Carried> {
+        let mut notes = self.notes.lock().expect("no holder panics");
+        notes.trails.as_mut().map(|trails| trails.take(flow, way)).unwrap_or_default()
+    }
+
+    /// When Binding Updates left the mobile since a flow is followed, in nanoseconds of the
+    /// kernel's clock of the day.
+    pub fn updates(&self) -> Vec<u64> {
+        let notes = self.notes.lock().expect("no holder panics");
+        notes.trails.as_ref().map(|trails| trails.updates.clone()).unwrap_or_default()
+    }
+
     /// Every flow seen.
     pub fn flows(&self) -> Vec<Flow> {
         let notes = self.notes.lock().expect("no holder panics");
@@ -327,6 +352,9 @@ fn watch(socket: &OwnedFd, uplink: &str, end: End, notes: &Mutex<Notes>, stop: &
             notes.samples.push(sample);
         }
         note(&read, leaving, uplink, end, &mut notes);
+        if let Some(trails) = &mut notes.trails {
+            trace(&read, leaving, uplink, end, trails, || trail::stamp(socket));
+        }
     }
 }
 
@@ -348,6 +376,30 @@ fn count_unread(socket: &OwnedFd, notes: &Mutex<Notes>) {
     }
 }
 
+/// Whether a packet at this end of an uplink has passed it.
+fn has_arrived(end: End, way: Way, leaving: bool) -> bool {
+    matches!((end, way), (End::Access, Way::Out) | (End::Mobile, Way::In)) && !leaving
+}
+
+fn trace(
+    read: &Read,
+    leaving: bool,
+    uplink: &str,
+    end: End,
+    trails: &mut Trails,
+    at: impl Fn() -> u64,
+) {
+    if read.update && end == End::Mobile && leaving {
+        trails.updates.push(at());
+    }
+    if let (Some((flow, way, _)), Some(number)) = (read.flow, read.number)
+        && has_arrived(end, way, leaving)
+    {
+        let uplink = uplink.to_owned();
+        trails.carried(&flow, way, || Carried { number, uplink, at: at() });
+    }
+}
+
 fn note(read: &Read, leaving: bool, uplink: &str, end: End, notes: &mut Notes) {
     if end == End::Mobile {
         let mut oddities = read.oddities;
@@ -357,17 +409,12 @@ fn note(read: &Read, leaving: bool, uplink: &str, end: End, notes: &mut Notes) {
         notes.oddities.add(&oddities);
     }
     let Some((flow, way, form)) = read.flow else { return };
-    let counts = match (end, way) {
-        (End::Agent, _) => {
-            *notes.at_agent.entry(flow).or_default() += 1;
-            return;
-        }
-        // What leaks is counted elsewhere.
-        _ if form == Form::Plain => return,
-        (End::Access, Way::Out) | (End::Mobile, Way::In) => !leaving,
-        _ => false,
-    };
-    if counts {
+    if end == End::Agent {
+        *notes.at_agent.entry(flow).or_default() += 1;
+        return;
+    }
+    // What leaks is counted elsewhere.
+    if form != Form::Plain && has_arrived(end, way, leaving) {
         let last = Instant::now();
         let uplinks = notes.flows.entry((flow, way)).or_default();
         let before = uplinks.get(uplink).map_or((0, 0), |seen| (seen.packets, seen.straight));

@@ -339,6 +339,11 @@ fn collect(socket: &UdpSocket, id: u32, stream: &Stream, stop: &AtomicBool) {
     }
 }
 
+/// The number of a probe with this UDP payload.
+pub(super) fn number(payload: &[u8]) -> Option<u32> {
+    read(payload).map(|(_, number)| number)
+}
+
 fn read(packet: &[u8]) -> Option<(u32, u32)> {
     let word = |at: usize| -> Option<u32> {
         Some(u32::from_be_bytes(packet.get(at..at + 4)?.try_into().ok()?))

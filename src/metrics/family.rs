@@ -117,6 +117,11 @@ static BINDING_UPDATES: Family = family(
     Kind::Counter,
     "Binding Updates by the status that answered them; timeout if nothing did",
 );
+static FLOW_BINDINGS: Family = family(
+    "mtun_flow_bindings",
+    Kind::Gauge,
+    "Flow bindings by what became of them at the home agent: what it was told of the rules",
+);
 static BINDING_EXPIRES: Family = family(
     "mtun_binding_expires_timestamp_seconds",
     Kind::Gauge,
@@ -142,7 +147,7 @@ static HOME_LINK: Family = family(
 );
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 23] = [
+pub(super) static ALL: [&Family; 24] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_STATE_CHANGES,
@@ -161,6 +166,7 @@ pub(super) static ALL: [&Family; 23] = [
     &FLOWS,
     &FLOW_MOVES,
     &BINDING_UPDATES,
+    &FLOW_BINDINGS,
     &BINDING_EXPIRES,
     &POLICY_GENERATION,
     &POLICY_RELOAD,
@@ -283,6 +289,10 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
                 ("status", b.status.clone()),
             ];
             (labels, b.updates as f64)
+        }),
+        rows(&FLOW_BINDINGS, &input.flow_bindings, |f| {
+            let labels = vec![("home", text(&f.home)), ("state", f.state.clone())];
+            (labels, f.flow_bindings as f64)
         }),
         rows(&BINDING_EXPIRES, &input.bindings, |b| {
             let labels = vec![("home", text(&b.home)), ("link", text(&b.link))];

@@ -23,6 +23,9 @@ pub struct MetricsInput {
     pub home_links: Vec<HomeLinkFigures>,
     /// Every binding of a mobile, by link.
     pub bindings: Vec<BindingFigures>,
+    /// Every (home, state) of flow bindings.
+    #[serde(default)]
+    pub flow_bindings: Vec<FlowBindingFigures>,
     /// Every (home, link, status) of Binding Acknowledgements.
     pub binding_updates: Vec<BindingUpdateFigures>,
     /// Every (home, link, direction).
@@ -140,6 +143,17 @@ pub struct BindingFigures {
     pub link: InterfaceName,
     /// When it ends, in seconds since 1970-01-01 UTC; 0 while it is not registered.
     pub expires_timestamp_seconds: f64,
+}
+
+/// What a mobile told its agent of its rules, or an agent was told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowBindingFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// `pending`, `active`, `inactive` or `refused`.
+    pub state: String,
+    /// Flow bindings.
+    pub flow_bindings: u64,
 }
 
 /// Acknowledged Binding Updates.

@@ -20,9 +20,10 @@ use metrics_exporter_prometheus::{
 
 pub use http::{Scrapes, ScrapesError};
 pub use input::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
-    HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput, QuotaFigures,
-    RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
+    FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput,
+    QuotaFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
+    TunnelFigures,
 };
 
 use self::family::{Families, Kind, METADATA};

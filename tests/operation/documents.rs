@@ -4,13 +4,13 @@ use std::net::Ipv6Addr;
 
 use mtun::control::documents::*;
 use mtun::metrics::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowFigures, FlowMoveFigures,
-    HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RouteFailureFigures, RouteFigures,
-    RouteMessageFigures, RuleFigures, TunnelFigures,
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
+    FlowMoveFigures, HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RouteFailureFigures,
+    RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
 };
 use mtun_policy::{
-    Bid, CareOfAddress, HomeAddress, HomeAgentAddress, MobileNetworkPrefix, ReturningHome, Role,
-    RouteOptimizationStart,
+    Bid, CareOfAddress, FlowId, FlowPriority, HomeAddress, HomeAgentAddress, MobileNetworkPrefix,
+    ReturningHome, Role, RouteOptimizationStart,
 };
 
 pub fn bid(number: u16) -> Bid {
@@ -104,7 +104,44 @@ pub fn homes() -> Vec<HomeDocument> {
         tunnel: TunnelDocument { name: "mtun0".into(), ifindex: 7, mtu: 1460 },
         generation: 5,
         security: Some("acme-sa".into()),
+        downlink: Some(DownlinkDocument {
+            taken: FlowBindingsTaken::Yes,
+            reflect: true,
+            copies: true,
+            held: 2,
+            pending: 0,
+            refused: 1,
+            digest: DigestState::Agrees,
+        }),
     }]
+}
+
+/// What the agent was told: ssh by wwan0 or wlan0, one more that it does not take.
+pub fn flow_bindings() -> Vec<FlowBindingDocument> {
+    let ssh = |fid, priority, bid, link: &str, state| FlowBindingDocument {
+        home: "acme".into(),
+        fid: FlowId::new(fid).unwrap(),
+        priority: FlowPriority::new(priority).unwrap(),
+        packets: "ipv6 tcp from port 22".to_owned(),
+        bids: vec![self::bid(bid)],
+        links: vec![link.into()],
+        rule: Some("ssh".into()),
+        state,
+        status: Some(StatusCode { code: 0, name: "flow binding successful".to_owned() }),
+    };
+    let refused = FlowBindingDocument {
+        packets: "ipv6 udp".to_owned(),
+        bids: vec![bid(1), bid(2)],
+        links: vec!["wlan0".into(), "wwan0".into()],
+        rule: Some("voice".into()),
+        status: Some(StatusCode { code: 128, name: "administratively prohibited".to_owned() }),
+        ..ssh(3, 48, 1, "wlan0", FlowBindingState::Refused)
+    };
+    vec![
+        ssh(1, 16, 2, "wwan0", FlowBindingState::Active),
+        ssh(2, 32, 1, "wlan0", FlowBindingState::Inactive),
+        refused,
+    ]
 }
 
 pub fn steered() -> OverrideDocument {
@@ -122,8 +159,13 @@ pub fn steered() -> OverrideDocument {
 /// The mobile's status: degraded, since a link is down.
 pub fn status() -> StatusDocument {
     let (homes, links, bindings) = (homes(), links(), bindings());
+    let refused = HealthReason::FlowBindingsRefused {
+        home: "acme".into(),
+        count: 1,
+        status: "128 (administratively prohibited)".to_owned(),
+    };
     StatusDocument {
-        health: Health::judge(&homes, &links, &bindings, Vec::new()),
+        health: Health::judge(&homes, &links, &bindings, vec![refused]),
         role: Role::MobileRouter,
         policy: "city-bus".to_owned(),
         daemon_version: "0.1.0".to_owned(),
@@ -133,6 +175,7 @@ pub fn status() -> StatusDocument {
         bindings,
         overrides: vec![steered()],
         mobiles: Vec::new(),
+        flow_bindings: flow_bindings(),
         routes: routes(),
         correspondent: None,
     }
@@ -185,6 +228,7 @@ pub fn correspondent_status() -> StatusDocument {
         links: Vec::new(),
         bindings: Vec::new(),
         overrides: Vec::new(),
+        flow_bindings: Vec::new(),
         routes: Vec::new(),
         correspondent: Some(CorrespondentDocument {
             addresses: vec![mobile.correspondent],
@@ -207,6 +251,7 @@ pub fn agent_status() -> StatusDocument {
     let mut homes = homes();
     homes[0].home_address = None;
     homes[0].served = Some("2001:db8:100::/64".parse().unwrap());
+    homes[0].downlink = None;
     let binding = |number, address, priority| BindingDocument {
         link: None,
         bid: Some(bid(number)),
@@ -221,6 +266,19 @@ pub fn agent_status() -> StatusDocument {
         prefixes: vec![prefix("2001:db8:100:4200::/64")],
         router: true,
         bindings: vec![binding(1, "2001:db8:1::7", 20), binding(2, "2001:db8:2::7", 10)],
+        flow_bindings: flow_bindings()
+            .into_iter()
+            .take(2)
+            .map(|flow| FlowBindingDocument {
+                links: Vec::new(),
+                rule: None,
+                status: None,
+                state: FlowBindingState::Active,
+                ..flow
+            })
+            .collect(),
+        reflect: true,
+        copies: false,
     };
     let silent = MobileDocument {
         home_address: HomeAddress("2001:db8:100::43".parse().unwrap()),
@@ -228,6 +286,8 @@ pub fn agent_status() -> StatusDocument {
         prefixes: Vec::new(),
         router: false,
         bindings: Vec::new(),
+        flow_bindings: Vec::new(),
+        reflect: false,
         ..bus.clone()
     };
     StatusDocument {
@@ -238,6 +298,7 @@ pub fn agent_status() -> StatusDocument {
         bindings: Vec::new(),
         overrides: Vec::new(),
         mobiles: vec![bus, silent],
+        flow_bindings: Vec::new(),
         routes: Vec::new(),
         ..status()
     }
@@ -263,7 +324,12 @@ pub fn flows() -> Vec<FlowDocument> {
         key: key.clone(),
         rule: Some("ssh".into()),
         outbound: Some(wwan.clone()),
-        inbound: Some(wwan),
+        inbound: Some(wwan.clone()),
+        downlink: Some(FlowDownDocument {
+            path: wwan,
+            fid: FlowId::new(1),
+            why: "flow-binding".to_owned(),
+        }),
         bytes_out: 1_234_567,
         bytes_in: 999,
         packets_out: 1200,
@@ -277,6 +343,7 @@ pub fn flows() -> Vec<FlowDocument> {
         rule: None,
         outbound: None,
         inbound: None,
+        downlink: None,
         bytes_out: 0,
         bytes_in: 0,
         packets_out: 0,
@@ -340,6 +407,30 @@ pub fn explanation() -> ExplainDocument {
             reason: "link-down".to_owned(),
             ago_seconds: 75.2,
         }],
+        at_agent: Some(AtAgentDocument {
+            flow: FlowKeyDocument {
+                source: "2001:db8:ffff::1".parse().unwrap(),
+                destination: "2001:db8:100:4200::10".parse().unwrap(),
+                source_port: Some(22),
+                destination_port: Some(40_000),
+                ..flows()[0].key.clone()
+            },
+            taken: FlowBindingsTaken::Yes,
+            digest: DigestState::Agrees,
+            entries: flow_bindings().into_iter().take(2).collect(),
+            fid: FlowId::new(1),
+            verdict: ExplainVerdict::Forward {
+                bid: Some(bid(2)),
+                link: Some("wwan0".into()),
+                care_of: Some(care_of("2001:db8:2::7")),
+                peer: Some("2001:db8:100::1".parse().unwrap()),
+                encapsulation: "ipv6-in-ipv6".to_owned(),
+                next_hop: None,
+                otherwise: false,
+            },
+            as_uplink: Some(true),
+            notes: vec!["it takes the binding of the way up".to_owned()],
+        }),
     }
 }
 
@@ -448,6 +539,10 @@ pub fn first_figures() -> MetricsInput {
     let reason = "headers-eaten".to_owned();
     input.route_failures.push(RouteFailureFigures { home: home(), reason, failures: 0 });
     input.correspondent_bindings = Some(0);
+    for state in ["pending", "active", "inactive", "refused"] {
+        let (home, state) = (home(), state.to_owned());
+        input.flow_bindings.push(FlowBindingFigures { home, state, flow_bindings: 0 });
+    }
     for reason in ["no-usable-binding", "not-ours"] {
         let (home, reason) = ("acme".to_owned(), reason.to_owned());
         input.drops.push(DropFigures { home, reason, packets: 0 });

@@ -154,6 +154,7 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
         Request::Bindings {} => Response::Bindings(BindingsDocument {
             bindings: status.bindings.clone(),
             mobiles: status.mobiles.clone(),
+            flow_bindings: status.flow_bindings.clone(),
             routes: status.routes.clone(),
             correspondent: status.correspondent.clone(),
         }),

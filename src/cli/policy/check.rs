@@ -6,9 +6,9 @@ use mtun_policy::Role;
 use serde::Serialize;
 
 use super::super::screen::{Page, Tone};
-use super::super::{Answer, describe_fault};
+use super::super::{Answer, describe_fault, downlink};
 use super::load;
-use crate::control::documents::FaultDocument;
+use crate::control::documents::{FaultDocument, RuleDownlinkDocument};
 use crate::control::{ControlError, ErrorCode};
 
 /// A file without faults, its tests passed.
@@ -23,6 +23,8 @@ struct CheckDocument {
     tests: usize,
     /// What is legal and deserves a look.
     warnings: Vec<FaultDocument>,
+    /// What home agents are told of the rules.
+    downlink: Vec<RuleDownlinkDocument>,
 }
 
 /// The tests of a file.
@@ -49,6 +51,7 @@ pub(super) fn check(file: &Path, mut page: Page) -> Result<Answer, ControlError>
     let policy = load(file)?;
     mtun_policy::check_tests(&policy)?;
     let rules = policy.homes.iter().map(|home| home.rules.rules.len()).sum();
+    let downlink = crate::daemon::preview_downlink(&policy);
     let (name, role, tests) = (policy.name, policy.role, policy.tests.len());
     let warnings: Vec<_> = policy.warnings.into_iter().map(FaultDocument::from).collect();
     for warning in &warnings {
@@ -56,8 +59,9 @@ pub(super) fn check(file: &Path, mut page: Page) -> Result<Answer, ControlError>
     }
     let text = format!("{name} ({role}) has no faults: {rules} rules, {tests} tests passed");
     page.sentence(Tone::Good, "policy", &text);
+    downlink::rules(&downlink, &mut page);
     Ok(Answer::new(
-        &CheckDocument { kind: "policy-check", name, role, rules, tests, warnings },
+        &CheckDocument { kind: "policy-check", name, role, rules, tests, warnings, downlink },
         page,
     ))
 }

@@ -165,6 +165,15 @@ pub enum Event {
         /// The home network.
         home: HomeName,
     },
+    /// What the agent holds of the rules changed: its answer to flow bindings (RFC 6089).
+    FlowBindings {
+        /// The home network.
+        home: HomeName,
+        /// How many it holds.
+        held: usize,
+        /// How many it refused.
+        refused: usize,
+    },
     /// A correspondent holds a binding: packets that the rules send by it go straight.
     RouteOptimized {
         /// The home network.
@@ -332,6 +341,15 @@ impl fmt::Display for Event {
                 Ok(())
             }
             Self::LeftHome { home } => write!(f, "home {home} is left: its link is used no more"),
+            Self::FlowBindings { home, held, refused: 0 } => {
+                write!(f, "the agent of home {home} holds {held} flow bindings")
+            }
+            Self::FlowBindings { home, held, refused } => {
+                write!(
+                    f,
+                    "the agent of home {home} holds {held} flow bindings and refused {refused}"
+                )
+            }
             Self::RouteOptimized {
                 correspondent,
                 bid,

@@ -10,6 +10,7 @@ use mtun_policy::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::downlink::AtAgentDocument;
 use super::flows::{FlowKeyDocument, MoveDocument};
 
 /// The judgement on one flow, with its grounds.
@@ -46,6 +47,9 @@ pub struct ExplainDocument {
     /// The last moves of a flow that the data plane remembers, the latest first.
     #[serde(default)]
     pub moves: Vec<MoveDocument>,
+    /// What its home agent does with the packets to the mobile; `null` where none is asked.
+    #[serde(default)]
+    pub at_agent: Option<AtAgentDocument>,
 }
 
 /// A link and what is known or supposed of it.
@@ -189,6 +193,7 @@ impl ExplainDocument {
             verdict: ExplainVerdict::NotOurs,
             notes: Vec::new(),
             moves: Vec::new(),
+            at_agent: None,
         }
     }
 

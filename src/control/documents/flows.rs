@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use mtun_policy::{Bid, FlowKey, HomeName, Ingress, Ingresses, InterfaceName, RuleName};
 use serde::{Deserialize, Serialize};
 
+use super::downlink::FlowDownDocument;
+
 /// The flows that the data plane remembers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FlowsDocument {
@@ -22,7 +24,7 @@ pub struct FlowsDocument {
 pub struct FlowDocument {
     /// The home network.
     pub home: HomeName,
-    /// The fields of its packets, seen from the mobile's side.
+    /// The fields of its packets as they leave here.
     pub key: FlowKeyDocument,
     /// The rule that decided; `null` if none matched.
     pub rule: Option<RuleName>,
@@ -30,6 +32,10 @@ pub struct FlowDocument {
     pub outbound: Option<FlowPath>,
     /// How the last verified packet came in; `null` before the first.
     pub inbound: Option<FlowPath>,
+    /// How the home agent sends its packets to the mobile, by what it acknowledged; `null` at an
+    /// agent, and for flows that do not go through the tunnel.
+    #[serde(default)]
+    pub downlink: Option<FlowDownDocument>,
     /// Octets of inner packets sent.
     pub bytes_out: u64,
     /// Octets of inner packets received.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use mtun_policy::{Bid, HomeName, InterfaceName};
+use mtun_policy::{Bid, HomeName, InterfaceName, RuleName};
 use serde::{Deserialize, Serialize};
 
 use super::status::{BindingDocument, BindingPhase, HomeDocument, LinkDocument, LinkState};
@@ -74,6 +74,22 @@ pub enum HealthReason {
         /// Why it is not.
         reason: Option<String>,
     },
+    /// The agent refused flow bindings: their packets take the way of what it holds.
+    FlowBindingsRefused {
+        /// The home network.
+        home: HomeName,
+        /// How many.
+        count: usize,
+        /// Its answer to the first of them, number and name.
+        status: String,
+    },
+    /// The rules come to more flow bindings than the agent is to hold: these rules are not told.
+    FlowBindingsTooMany {
+        /// The home network.
+        home: HomeName,
+        /// The rules, those that take the most first.
+        rules: Vec<RuleName>,
+    },
     /// Bindings of mobiles cannot be kept over a restart, so no new one is accepted.
     StoreFailing {
         /// What the disk said.
@@ -95,6 +111,7 @@ impl HealthReason {
             Self::LinkUnusable { .. } => 2,
             Self::BindingPending { .. } => 3,
             Self::LinkDegraded { .. } => 4,
+            Self::FlowBindingsRefused { .. } | Self::FlowBindingsTooMany { .. } => 4,
             Self::StoreFailing { .. } => 1,
             Self::PolicyRefused { .. } => 5,
         }
@@ -124,6 +141,20 @@ impl fmt::Display for HealthReason {
             }
             Self::LinkDegraded { link, reason: None } => {
                 write!(f, "link {link} is used though it is not good")
+            }
+            Self::FlowBindingsRefused { home, count, status } => write!(
+                f,
+                "the agent of home {home} refused {count} of the flow bindings: {status}; their packets \
+                 do not follow the rules on the way down"
+            ),
+            Self::FlowBindingsTooMany { home, rules } => {
+                let rules: Vec<_> = rules.iter().map(ToString::to_string).collect();
+                write!(
+                    f,
+                    "the agent of home {home} cannot be told all rules, packets to the mobile do not \
+                     follow {}",
+                    rules.join(", ")
+                )
             }
             Self::StoreFailing { message } => {
                 write!(f, "bindings cannot be kept, and new ones are refused: {message}")

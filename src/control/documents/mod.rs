@@ -7,6 +7,7 @@
 //! yet is `null`, never an empty text.
 
 mod diff;
+mod downlink;
 mod event;
 mod explain;
 mod flows;
@@ -18,6 +19,10 @@ mod status;
 mod steer;
 
 pub use diff::{DiffMoveDocument, PolicyDiffDocument};
+pub use downlink::{
+    AtAgentDocument, DigestState, DownlinkDocument, FlowBindingDocument, FlowBindingState,
+    FlowBindingsTaken, FlowDownDocument, RuleDownlinkDocument,
+};
 pub use event::{Event, EventDocument, Severity, TakenBack};
 pub use explain::{
     CandidateDocument, ExplainDocument, ExplainVerdict, LinkFactDocument, PassedRuleDocument,

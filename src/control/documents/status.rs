@@ -10,6 +10,7 @@ use mtun_policy::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::downlink::{DownlinkDocument, FlowBindingDocument};
 use super::health::Health;
 use super::routes::{CorrespondentDocument, RouteDocument};
 use super::steer::OverrideDocument;
@@ -37,6 +38,10 @@ pub struct StatusDocument {
     pub overrides: Vec<OverrideDocument>,
     /// The mobiles that a home agent knows; empty at a mobile.
     pub mobiles: Vec<MobileDocument>,
+    /// What a mobile's home agents were told of its rules, in the order in which they are asked;
+    /// empty at a home agent.
+    #[serde(default)]
+    pub flow_bindings: Vec<FlowBindingDocument>,
     /// A mobile's care-of addresses at correspondents; empty where routes are not optimized.
     #[serde(default)]
     pub routes: Vec<RouteDocument>,
@@ -52,6 +57,10 @@ pub struct BindingsDocument {
     pub bindings: Vec<BindingDocument>,
     /// The mobiles that a home agent knows; empty at a mobile.
     pub mobiles: Vec<MobileDocument>,
+    /// What a mobile's home agents were told of its rules, in the order in which they are asked;
+    /// empty at a home agent.
+    #[serde(default)]
+    pub flow_bindings: Vec<FlowBindingDocument>,
     /// A mobile's care-of addresses at correspondents; empty where routes are not optimized.
     #[serde(default)]
     pub routes: Vec<RouteDocument>,
@@ -82,6 +91,9 @@ pub struct HomeDocument {
     /// The real home link of an agent; left out for a virtual one and at a mobile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub home_link: Option<HomeLinkDocument>,
+    /// What a mobile knows of the way down at its agent; left out at an agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downlink: Option<DownlinkDocument>,
 }
 
 /// What a home agent does on its home link, or a mobile that is there.
@@ -319,4 +331,13 @@ pub struct MobileDocument {
     pub router: bool,
     /// Its bindings; empty while it is at home or silent.
     pub bindings: Vec<BindingDocument>,
+    /// What it told of its rules, in the order in which they are asked (RFC 6089).
+    #[serde(default)]
+    pub flow_bindings: Vec<FlowBindingDocument>,
+    /// Whether the way down of a flow follows its way up, as both ends agreed.
+    #[serde(default)]
+    pub reflect: bool,
+    /// Whether copies to it are numbered, as both ends agreed.
+    #[serde(default)]
+    pub copies: bool,
 }

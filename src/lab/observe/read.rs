@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 
 use super::{Flow, Oddities, Way};
+use crate::lab::probe;
 use crate::lab::world::address;
 
 const ROUTING: u8 = 43;
@@ -11,6 +12,8 @@ const FRAGMENT: u8 = 44;
 const ICMPV6: u8 = 58;
 const DESTINATION_OPTIONS: u8 = 60;
 const MOBILITY: u8 = 135;
+const BINDING_UPDATE: u8 = 5;
+const UDP: u8 = 17;
 const HOME_ADDRESS_OPTION: u8 = 0xc9;
 const PARAMETER_PROBLEM: u8 = 4;
 
@@ -30,6 +33,10 @@ pub enum Form {
 pub(super) struct Read {
     /// Its flow, direction and form.
     pub flow: Option<(Flow, Way, Form)>,
+    /// The number of a probe.
+    pub number: Option<u32>,
+    /// Whether it is a Binding Update.
+    pub update: bool,
     pub oddities: Oddities,
 }
 
@@ -43,10 +50,15 @@ pub(super) fn read(packet: &[u8]) -> Read {
         if let Some(inner) = outer.payload().and_then(Header::of) {
             read.oddities.parameter_problems = inner.is_parameter_problem().into();
             read.flow = inner.flow().map(|(flow, way)| (flow, way, Form::Tunnelled));
+            read.number = inner.number();
         }
         return read;
     }
     read.oddities.parameter_problems = outer.is_parameter_problem().into();
+    read.number = outer.number();
+    read.update = outer.walk().is_some_and(|(protocol, payload)| {
+        protocol == MOBILITY && payload.get(2) == Some(&BINDING_UPDATE)
+    });
     read.oddities.mobility = (outer.protocol() == Some(MOBILITY)).into();
     read.oddities.plain_home_source = address::is_home(outer.source).into();
     let ends = outer.ends();
@@ -150,6 +162,12 @@ impl<'p> Header<'p> {
             (next, rest) = (header[0], &rest[header.len()..]);
         }
         (source, destination)
+    }
+
+    /// The number of a probe.
+    fn number(&self) -> Option<u32> {
+        let (UDP, payload) = self.walk()? else { return None };
+        probe::number(payload.get(8..)?)
     }
 
     fn flow(&self) -> Option<(Flow, Way)> {
@@ -256,7 +274,13 @@ mod tests {
             ("cut short", vec![0x60; 39], None, Oddities::default()),
         ];
         for (what, packet, flow, oddities) in cases {
-            assert_eq!(read(packet), Read { flow: *flow, oddities: *oddities }, "{what}");
+            let read = read(packet);
+            assert_eq!((read.flow, read.oddities), (*flow, *oddities), "{what}");
+            assert_eq!(
+                (read.number, read.update),
+                (None, what.contains("Binding Update")),
+                "{what}"
+            );
         }
     }
 }
