@@ -6,6 +6,9 @@
 //!                                           \--> a Mobility Header goes to the owner loop
 //! ```
 //!
+//! Copies of one packet come on several of these threads and are delivered in turns; whoever was
+//! the last to hear that one waits for others wakes up when it has waited for long enough.
+//!
 //! One plain thread per queue of a tunnel and one per uplink. They read the published snapshot
 //! through their engine and share no lock with the owner loop. Every thread sleeps over its
 //! descriptor and a waker, so it ends at once when its owner is dropped.
@@ -17,13 +20,14 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mtun_dataplane::backend::{
     BreakoutLink, PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, TunQueue, Uplink,
     VnetHeader, Waker, wait,
 };
-use mtun_dataplane::{Engine, PathId, Verdict, wire};
+use mtun_dataplane::{Engine, IgnoreReason, PathId, Verdict, wire};
 use mtun_policy::{FieldSet, HomeAddress, Ingress};
 use mtun_signaling::machine::Envelope;
 use tokio::sync::{Notify, mpsc};
@@ -371,6 +375,7 @@ pub fn inbound(
         let mut out = Vec::with_capacity(RECEIVE_BUFFER);
         let mut ready = Vec::new();
         while !stop.load(Ordering::Acquire) {
+            release(&shared, shared.clock.monotonic(), &mut out);
             for _ in 0..BATCH {
                 match socket.recv(&mut buffer) {
                     Ok(Some(received)) => {
@@ -387,12 +392,38 @@ pub fn inbound(
             if shared.lanes.load().iter().any(|lane| lane.engine.has_route_notes()) {
                 shared.noted.notify_one();
             }
-            if wait(&[socket.as_fd()], waker, None, &mut ready).is_err() {
-                return;
+            if wait(&[socket.as_fd()], waker, held(&shared), &mut ready).is_err() {
+                break;
             }
         }
+        // What this thread was to wake up for nobody else may.
+        release(&shared, shared.clock.monotonic() + Duration::from_secs(1), &mut out);
     });
     thread.map_err(|error| PacketSocketError::Os { step: "thread", error })
+}
+
+/// How long the first copy that waits for others may do so still.
+fn held(shared: &Shared) -> Option<Duration> {
+    let lanes = shared.lanes.load();
+    let until = lanes.iter().filter_map(|lane| lane.engine.held_until()).min()?;
+    Some(until.saturating_sub(shared.clock.monotonic()))
+}
+
+/// Delivers copies that waited for others until `now`.
+fn release(shared: &Shared, now: Duration, out: &mut Vec<u8>) {
+    for lane in shared.lanes.load().iter() {
+        if lane.engine.held_until().is_some_and(|until| until <= now) {
+            let _turn = lane.engine.turn();
+            deliver_released(shared, lane, now, out);
+        }
+    }
+}
+
+/// Delivers what waits for nothing any more.
+fn deliver_released(shared: &Shared, lane: &Lane, now: Duration, out: &mut Vec<u8>) {
+    while lane.engine.released(now, out) {
+        carry(shared, lane, Verdict::Deliver, out, VnetHeader::COMPLETE, None);
+    }
 }
 
 /// Takes an outer packet; whether it was one of a home.
@@ -422,8 +453,11 @@ fn arrive(
     let candidates = named.chain(lanes.iter().filter(|lane| !is_named(lane)));
     let mut unknown = None;
     for lane in candidates {
+        // Copies of one packet come on several threads, and their order is to be kept.
+        let turn = wire::may_be_marked(packet).then(|| lane.engine.turn());
         let verdict = lane.engine.inbound(path, packet, now, out);
         match verdict {
+            Verdict::Ignore(IgnoreReason::CopyHeld) => {}
             Verdict::Ignore(_) => continue,
             // Another lane may know the binding.
             Verdict::UnknownBinding { .. } => {
@@ -449,6 +483,9 @@ fn arrive(
         match header {
             Some(header) => carry(shared, lane, verdict, out, header, Some(interface)),
             None => shared.failures.count_tunnel(),
+        }
+        if turn.is_some() {
+            deliver_released(shared, lane, now, out);
         }
         return true;
     }

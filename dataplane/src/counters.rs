@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError, RwLock};
 
 use mtun_policy::{Bid, RuleId};
 
+use crate::copies::Tally;
 use crate::decide::Encapsulation;
 use crate::moves::MoveReason;
 use crate::reason::{DropReason, IgnoreReason};
@@ -71,6 +72,32 @@ pub struct Traffic {
     pub bytes: u64,
 }
 
+/// What one link carried of packets that a rule sends in copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CopyTraffic {
+    /// The rule by which the flow leaves here; `None` if none matched or none was asked yet.
+    pub rule: Option<RuleId>,
+    /// The binding.
+    pub bid: Option<Bid>,
+    /// The direction. What comes in counts if it is marked as a copy, duplicates included.
+    pub direction: Direction,
+    /// Outer packets, of fragments each.
+    pub packets: u64,
+    /// Their octets, headers included.
+    pub bytes: u64,
+}
+
+/// What became of the order of received copies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OrderCounts {
+    /// Packets that were waited for in vain when those behind them were delivered.
+    pub given_up: u64,
+    /// Of those, packets that came after all and were delivered late.
+    pub late: u64,
+    /// Streams that began: the first packet ever, or the first after the sender began anew.
+    pub begun: u64,
+}
+
 /// How many flows left one link for another, for one reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moves {
@@ -95,6 +122,10 @@ pub struct CounterSnapshot {
     pub traffic: Vec<Traffic>,
     /// Moves that occurred, sorted by their links and reason.
     pub moves: Vec<Moves>,
+    /// Sorted by rule, binding and direction.
+    pub copies: Vec<CopyTraffic>,
+    /// Of received copies.
+    pub order: OrderCounts,
     /// Signalling packets handed on.
     pub signalling: u64,
     /// ICMPv6 errors and TCP resets written.
@@ -121,6 +152,8 @@ const MAX_MOVES: usize = 1024;
 
 type MoveSeries = (Option<Bid>, Option<Bid>, MoveReason);
 
+type CopySeries = (Option<RuleId>, Option<Bid>, Direction);
+
 type Series = (Option<RuleId>, Option<Bid>, Direction, Form);
 
 #[derive(Debug, Default)]
@@ -136,6 +169,10 @@ pub struct Counters {
     ignores: Box<[AtomicU64]>,
     traffic: RwLock<HashMap<Series, Cell, crate::hashing::RandomState>>,
     moves: Mutex<HashMap<MoveSeries, u64, crate::hashing::RandomState>>,
+    copies: Mutex<HashMap<CopySeries, (u64, u64), crate::hashing::RandomState>>,
+    given_up: AtomicU64,
+    late: AtomicU64,
+    begun: AtomicU64,
     signalling: AtomicU64,
     answers: AtomicU64,
 }
@@ -148,6 +185,10 @@ impl Default for Counters {
             ignores: zeros(IgnoreReason::ALL.len()),
             traffic: RwLock::default(),
             moves: Mutex::default(),
+            copies: Mutex::default(),
+            given_up: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
             signalling: AtomicU64::new(0),
             answers: AtomicU64::new(0),
         }
@@ -176,6 +217,32 @@ impl Counters {
         let series = (from, to, reason);
         let full = moves.len() >= MAX_MOVES && !moves.contains_key(&series);
         *moves.entry(if full { (None, None, reason) } else { series }).or_default() += 1;
+    }
+
+    /// Counts outer packets of one copy.
+    pub(crate) fn copy(
+        &self,
+        rule: Option<RuleId>,
+        bid: Option<Bid>,
+        direction: Direction,
+        packets: usize,
+        octets: usize,
+    ) {
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = (rule, bid, direction);
+        let full = copies.len() >= MAX_SERIES && !copies.contains_key(&series);
+        let sums = copies.entry(if full { (None, None, direction) } else { series }).or_default();
+        sums.0 += packets as u64;
+        sums.1 += octets as u64;
+    }
+
+    pub(crate) fn order(&self, tally: Tally) {
+        if tally == Tally::default() {
+            return;
+        }
+        self.given_up.fetch_add(tally.given_up, Ordering::Relaxed);
+        self.late.fetch_add(tally.late, Ordering::Relaxed);
+        self.begun.fetch_add(tally.begun, Ordering::Relaxed);
     }
 
     pub(crate) fn carry(
@@ -223,8 +290,26 @@ impl Counters {
             .map(|(&(from, to, reason), &count)| Moves { from, to, reason, count })
             .collect();
         moves.sort_unstable_by_key(|it| (it.from, it.to, it.reason));
+        let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut copies: Vec<_> = copies
+            .iter()
+            .map(|(&(rule, bid, direction), &(packets, bytes))| CopyTraffic {
+                rule,
+                bid,
+                direction,
+                packets,
+                bytes,
+            })
+            .collect();
+        copies.sort_unstable_by_key(|it| (it.rule, it.bid, it.direction));
         CounterSnapshot {
             moves,
+            copies,
+            order: OrderCounts {
+                given_up: read(&self.given_up),
+                late: read(&self.late),
+                begun: read(&self.begun),
+            },
             drops: DropReason::ALL.iter().copied().zip(self.drops.iter().map(read)).collect(),
             ignores: IgnoreReason::ALL.iter().copied().zip(self.ignores.iter().map(read)).collect(),
             traffic,

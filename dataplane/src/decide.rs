@@ -36,7 +36,7 @@ use crate::memory::{Answer, Marks, Memory, Remembered, Way};
 use crate::moves::Moved;
 use crate::pairs::Pair;
 use crate::reason::DropReason;
-use crate::registration::{Binding, Present, Registration};
+use crate::registration::{Binding, CopyMark, Present, Registration};
 use crate::settle::{Asked, Kept, Settled, Wish, is_open};
 use crate::snapshot::Snapshot;
 use crate::straight::{Straight, is_neighbours};
@@ -96,8 +96,11 @@ pub struct Route<'s> {
     pub(crate) straight: Straight<'s>,
 }
 
-/// The ways of the copies of one packet. The receiver does not remove duplicates: both ends of a
-/// flow see each packet as often as it arrives.
+/// The ways of the copies of one packet.
+///
+/// Where the two ends of the tunnel have agreed on marks, every copy has one, and with it goes
+/// through the tunnel; the home link, where a packet leaves as it is, then carries a packet alone or
+/// not at all. Elsewhere both ends of a flow see each packet as often as it arrives.
 #[derive(Clone, Copy, Debug)]
 pub struct Copies<'s> {
     /// The way of the first copy; its binding counts as the flow's.
@@ -107,15 +110,42 @@ pub struct Copies<'s> {
 }
 
 impl<'s> Copies<'s> {
+    fn new(first: Route<'s>, links: &'s [Bid], copies: u8) -> Self {
+        // What goes straight leaves the tunnel's other end out, and with it the agreement.
+        let first = match first.registration.copies {
+            CopyMark::On => first.through_tunnel(),
+            CopyMark::Off => first,
+        };
+        Self { first, links, copies }
+    }
+
+    /// Whether each copy says its place in the sequence.
+    pub fn mark(&self) -> CopyMark {
+        match self.first.encapsulation {
+            Encapsulation::Tunnel { .. } => self.first.registration.copies,
+            Encapsulation::Optimized { .. } | Encapsulation::Plain => CopyMark::Off,
+        }
+    }
+
     /// The way of each copy, the first one's first.
     pub fn routes(&self) -> impl Iterator<Item = Route<'s>> + use<'s> {
         let first = self.first;
         let carries =
             move |bid: &Bid| first.registration.binding(Some(*bid)).filter(|b| b.carries());
         let bindings = self.links.iter().filter_map(carries);
-        bindings.take(usize::from(self.copies)).filter_map(move |binding| {
+        let (agreed, mark) = (first.registration.copies, self.mark());
+        let routes = bindings.take(usize::from(self.copies)).filter_map(move |binding| {
             let encapsulation = first.by(binding)?;
             Some(Route { binding, encapsulation, ..first })
+        });
+        routes.enumerate().filter_map(move |(place, route)| {
+            let marked = matches!(route.encapsulation, Encapsulation::Tunnel { .. });
+            let goes = match (agreed, mark) {
+                (CopyMark::Off, _) => true,
+                (CopyMark::On, CopyMark::On) => marked,
+                (CopyMark::On, CopyMark::Off) => place == 0,
+            };
+            goes.then_some(route)
         })
     }
 }
@@ -229,7 +259,7 @@ pub fn decide<'s>(
             };
             let wish = Wish { rule: Some(rule), otherwise, way: Way::Copies, binding };
             match leave(asked.settle(wish)) {
-                Decision::Forward(first) => Decision::Replicate(Copies { first, links, copies }),
+                Decision::Forward(first) => Decision::Replicate(Copies::new(first, links, copies)),
                 other => other,
             }
         }

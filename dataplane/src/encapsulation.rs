@@ -14,7 +14,8 @@
 //!
 //! A plain packet gets no Tunnel Encapsulation Limit, which costs eight octets; a packet that is
 //! itself a tunnel packet gets one, so that tunnels in tunnels end after
-//! [`DEFAULT_LIMIT`] more.
+//! [`DEFAULT_LIMIT`] more. What leaves in copies says its place among them, if the other end
+//! understands that; sixteen octets, or as many more.
 
 use std::net::Ipv6Addr;
 
@@ -22,8 +23,9 @@ use crate::decide::Encapsulation;
 use crate::optimized::Headers;
 use crate::packet::Inner;
 use crate::reason::DropReason;
+use crate::registration::CopyMark;
 use crate::wire::ipv6::HEADER;
-use crate::wire::{DESTINATION_OPTIONS, Header, IPV6, tunnel_limit};
+use crate::wire::{DESTINATION_OPTIONS, Header, IPV6, TunnelOptions, tunnel_options};
 
 /// Further encapsulations allowed to a tunnel packet that names no limit (RFC 2473 §6.6).
 pub const DEFAULT_LIMIT: u8 = 4;
@@ -45,11 +47,6 @@ pub fn limit_for(inner: &Inner) -> Result<Option<u8>, DropReason> {
     }
 }
 
-/// Octets that wrapping adds.
-pub fn overhead(limit: Option<u8>) -> usize {
-    HEADER + limit.map_or(0, |_| tunnel_limit::HEADER)
-}
-
 impl Encapsulation {
     /// The name used by `mtun`.
     pub fn as_str(&self) -> &'static str {
@@ -60,10 +57,13 @@ impl Encapsulation {
         }
     }
 
-    /// Octets that it adds to a packet with this Tunnel Encapsulation Limit.
-    pub fn overhead(&self, limit: Option<u8>) -> usize {
+    /// Octets that it adds to a packet with this Tunnel Encapsulation Limit, marked as a copy or
+    /// not.
+    pub fn overhead(&self, limit: Option<u8>, mark: CopyMark) -> usize {
         match self {
-            Self::Tunnel { .. } => overhead(limit),
+            Self::Tunnel { .. } => {
+                HEADER + tunnel_options::octets(limit.is_some(), mark == CopyMark::On)
+            }
             Self::Optimized { .. } => self.headers().octets(),
             Self::Plain => 0,
         }
@@ -97,25 +97,23 @@ pub fn encapsulate(
     (source, destination): (Ipv6Addr, Ipv6Addr),
     inner: &Inner,
     packet: &[u8],
-    limit: Option<u8>,
+    options: TunnelOptions,
     hop_limit: u8,
     flow_label: u32,
     out: &mut Vec<u8>,
 ) -> Result<(), DropReason> {
-    let length = packet.len() + overhead(limit) - HEADER;
+    let length = packet.len() + options.octets();
     Header {
         traffic_class: inner.header.traffic_class & !3 | outer_ecn(inner.header.traffic_class & 3),
         flow_label,
         payload_length: u16::try_from(length).map_err(|_| DropReason::Oversize)?,
-        next_header: if limit.is_some() { DESTINATION_OPTIONS } else { IPV6 },
+        next_header: if options.octets() > 0 { DESTINATION_OPTIONS } else { IPV6 },
         hop_limit,
         source,
         destination,
     }
     .emit(out);
-    if let Some(limit) = limit {
-        tunnel_limit::emit(IPV6, limit, out);
-    }
+    options.emit(IPV6, out);
     out.extend_from_slice(packet);
     Ok(())
 }

@@ -13,14 +13,15 @@
 //! [`Encapsulation::Plain`]: crate::Encapsulation::Plain
 
 use std::net::Ipv6Addr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mtun_policy::{FlowKey, Ingress};
 
 use crate::answer::{Answerer, Refusal};
+use crate::copies::{Limits as OrderLimits, Numbers, Order};
 use crate::counters::Counters;
 use crate::explain::{Explained, explain};
 use crate::flow_table::{FlowEntry, FlowTable};
@@ -53,6 +54,8 @@ pub struct Settings {
     pub answers_at_once: u32,
     /// Bounds of outer reassembly.
     pub reassembly: Limits,
+    /// Bounds of what waits for the order of copies.
+    pub order: OrderLimits,
 }
 
 impl Default for Settings {
@@ -63,6 +66,7 @@ impl Default for Settings {
             answers_per_second: 1000,
             answers_at_once: 100,
             reassembly: Limits::default(),
+            order: OrderLimits::default(),
         }
     }
 }
@@ -171,6 +175,12 @@ pub struct Engine {
     pub(crate) verified: VerifiedSources,
     pub(crate) answers: Answerer,
     pub(crate) counters: Counters,
+    /// Of copies that leave.
+    pub(crate) numbers: Numbers,
+    /// Of copies that arrive.
+    pub(crate) order: Order,
+    /// Whoever hands on what may be in an order has it.
+    turn: Mutex<()>,
     /// Secret of the outer flow labels.
     pub(crate) labels: ahash::RandomState,
     /// Of the next outer packet that has to be fragmented.
@@ -195,6 +205,9 @@ impl Engine {
             verified: VerifiedSources::new(secret.clone()),
             answers: Answerer::new(settings.answers_per_second, settings.answers_at_once),
             counters: Counters::default(),
+            numbers: Numbers::new(secret.clone(), secret.hash_one("first epoch") as u32),
+            order: Order::new(settings.order, secret.clone()),
+            turn: Mutex::default(),
             identification: AtomicU32::new(secret.hash_one("first identification") as u32),
             labels: ahash::RandomState::new(),
             settings,
@@ -259,6 +272,30 @@ impl Engine {
         }
         out.clear();
         verdict
+    }
+
+    /// Several threads that hand on what one engine received keep this from before
+    /// [`Self::inbound`] until the packet and all that [`Self::released`] gives are handed on, or
+    /// packets that were put in order would overtake each other behind it. Only packets that
+    /// [may be marked](crate::wire::may_be_marked) are put in an order.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One received packet that waited for others and does so no more, in `out`, to be delivered.
+    ///
+    /// To be asked for after each [`Self::inbound`], and when [`Self::held_until`] has come, until
+    /// there is none.
+    pub fn released(&self, now: Duration, out: &mut Vec<u8>) -> bool {
+        let Some(packet) = self.order.released(now, &self.counters) else { return false };
+        out.clear();
+        out.extend_from_slice(&packet);
+        true
+    }
+
+    /// When [`Self::released`] has something, whatever arrives until then.
+    pub fn held_until(&self) -> Option<Duration> {
+        self.order.until()
     }
 
     /// What traffic told about pairs of home addresses and correspondents since the last call,

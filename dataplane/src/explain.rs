@@ -12,7 +12,7 @@ use crate::memory::{Due, Memory};
 use crate::moves::Moved;
 use crate::mtu::{MIN_MTU, inner_mtu};
 use crate::reason::DropReason;
-use crate::registration::{PathId, Registration};
+use crate::registration::{CopyMark, PathId, Registration};
 use crate::snapshot::Snapshot;
 use crate::straight::{NotStraight, why_not};
 
@@ -189,7 +189,7 @@ fn forwarded(snapshot: &Snapshot, route: &Route<'_>, key: &FlowKey) -> Fate {
         care_of: binding.care_of,
         encapsulation: route.encapsulation,
         path: binding.path,
-        inner_mtu: inner_mtu(binding.mtu, route.encapsulation.overhead(None)),
+        inner_mtu: inner_mtu(binding.mtu, route.encapsulation.overhead(None, CopyMark::Off)),
         not_straight,
     }
 }

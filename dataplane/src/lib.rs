@@ -30,6 +30,7 @@ mod admit;
 mod answer;
 #[cfg(feature = "backend")]
 pub mod backend;
+mod copies;
 mod counters;
 mod decide;
 mod diff;
@@ -70,7 +71,10 @@ pub mod wire;
 pub use admit::{
     Admitted, AdmittedStraight, NotStraightIn, OuterKey, StraightKey, admit, admit_straight,
 };
-pub use counters::{CounterSnapshot, Counters, Direction, Form, Moves, Traffic};
+pub use copies::Limits as OrderLimits;
+pub use counters::{
+    CopyTraffic, CounterSnapshot, Counters, Direction, Form, Moves, OrderCounts, Traffic,
+};
 pub use decide::{Breakout, Copies, Decision, Encapsulation, Route, Side, decide};
 pub use diff::{Course, CourseEnd, WouldMove, diff};
 pub use encapsulation::{EcnViolation, inner_ecn, outer_ecn};

@@ -9,6 +9,7 @@ use crate::engine::Engine;
 use crate::packet::Inner;
 use crate::reason::DropReason;
 use crate::registration::PathId;
+use crate::wire::TunnelOptions;
 
 impl Engine {
     /// Wraps a message that this node itself sends from one of its home addresses for its home
@@ -38,9 +39,10 @@ impl Engine {
             out.extend_from_slice(packet);
             return Ok(binding.path);
         }
-        let (ends, limit) = ((care_of, registration.peer), limit_for(&inner)?);
+        let ends = (care_of, registration.peer);
+        let options = TunnelOptions { limit: limit_for(&inner)?, copy: None };
         let label = self.flow_label(&inner.key);
-        encapsulate(ends, &inner, packet, limit, self.settings.hop_limit, label, out)?;
+        encapsulate(ends, &inner, packet, options, self.settings.hop_limit, label, out)?;
         Ok(binding.path)
     }
 }

@@ -86,6 +86,8 @@ reasons! {
         HomeAddressWithoutBinding = "home-address-without-binding",
         /// A tunnel packet in a tunnel packet, deeper than is looked into.
         Nesting = "nesting",
+        /// A further copy of a packet that was delivered, or one so late that nobody knows.
+        Duplicate = "duplicate",
         /// The packet could not be encapsulated within 65535 octets.
         Oversize = "oversize",
     }
@@ -103,6 +105,8 @@ reasons! {
         NotTunnelled = "not-tunnelled",
         /// A fragment whose packet is not yet complete.
         FragmentHeld = "fragment-held",
+        /// A copy that waits for what was sent before it.
+        CopyHeld = "copy-held",
         /// An ICMPv6 error that quotes no packet we could have sent.
         ForgedError = "forged-error",
         /// An ICMPv6 error that asks for nothing.
@@ -118,7 +122,11 @@ impl IgnoreReason {
     pub fn is_refusal(self) -> bool {
         match self {
             Self::ForgedError | Self::ErrorWithoutEffect | Self::RateLimited => true,
-            Self::NotToUs | Self::NotOurHome | Self::NotTunnelled | Self::FragmentHeld => false,
+            Self::NotToUs
+            | Self::NotOurHome
+            | Self::NotTunnelled
+            | Self::FragmentHeld
+            | Self::CopyHeld => false,
         }
     }
 }

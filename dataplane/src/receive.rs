@@ -9,17 +9,19 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use mtun_policy::{Bid, HomeAddress, Ingress};
+use mtun_policy::{Bid, FlowKey, HomeAddress, Ingress, RuleId};
 
-use crate::admit::{OuterKey, admit};
+use crate::admit::{Admitted, OuterKey, admit};
 use crate::answer::Refusal;
+use crate::copies::Arrival;
 use crate::counters::{Direction, Form};
-use crate::decide::Side;
+use crate::decide::{Decision, Side, decide};
 use crate::encapsulation::decapsulate;
 use crate::engine::{Engine, Verdict};
-use crate::memory::Answer;
+use crate::memory::{Answer, Memory};
 use crate::packet::Inner;
 use crate::reason::{DropReason, IgnoreReason};
+use crate::registration::CopyMark;
 use crate::snapshot::Snapshot;
 use crate::wire::icmpv6::IcmpError;
 use crate::wire::ipv6::HEADER;
@@ -174,14 +176,63 @@ impl Engine {
         }
         let bid = admitted.binding.bid;
         let for_us = to_home || snapshot.is_own(inner.header.destination);
-        if for_us && says_more(&inner) {
+        let message = for_us && says_more(&inner);
+        let arrival = self.arrive(arrived, &admitted, &inner, (!message).then_some(&*out))?;
+        if message {
             return self.look_into(arrived, &inner, Tunnel { bid }, out);
         }
         let answer = self.note_in(&inner, bid, Form::Tunnel, packet.len(), *now);
         if to_home {
             self.want_back(arrived, &inner, answer);
         }
-        Ok(Verdict::Deliver)
+        Ok(match arrival {
+            Arrival::Held => Verdict::Ignore(IgnoreReason::CopyHeld),
+            _ => Verdict::Deliver,
+        })
+    }
+
+    /// Puts an admitted packet in its place, if it is marked as a copy and that was agreed on.
+    fn arrive(
+        &self,
+        arrived: &Arrived<'_>,
+        admitted: &Admitted<'_>,
+        inner: &Inner,
+        packet: Option<&Vec<u8>>,
+    ) -> Result<Arrival, DropReason> {
+        let Admitted { registration, side, binding } = *admitted;
+        let agreed = arrived.chain.copy.filter(|_| registration.copies == CopyMark::On);
+        let Some(copy) = agreed else { return Ok(Arrival::Deliver) };
+        let now = arrived.now;
+        // req FB-21: what arrives by a link counts for the rule that asks for copies, each of them.
+        let rule = self.rule_back(arrived.snapshot, side, &self.firsts.key(inner, now), now);
+        let octets = arrived.packet.len();
+        self.counters.copy(rule, binding.bid, Direction::In, 1, octets);
+        let (whose, packet) = ((registration.home_address, side), packet.map(Vec::as_slice));
+        match self.order.arrive(whose, &copy, packet, now, &self.counters) {
+            Arrival::Duplicate => Err(DropReason::Duplicate),
+            arrival => Ok(arrival),
+        }
+    }
+
+    /// The rule by which packets of our own would answer a received one, where we are the mobile.
+    fn rule_back(
+        &self,
+        snapshot: &Snapshot,
+        side: Side,
+        key: &FlowKey,
+        now: Duration,
+    ) -> Option<RuleId> {
+        let back = key.mirrored();
+        let answer = self.flows.remembered(&back).and_then(|flow| flow.answer);
+        match (answer, side) {
+            (Some(answer), _) => answer.rule,
+            (None, Side::Far) => None,
+            (None, Side::Near) => match decide(snapshot, &back, now, Memory::default()) {
+                Decision::Forward(route) => route.rule,
+                Decision::Replicate(copies) => copies.first.rule,
+                _ => None,
+            },
+        }
     }
 
     /// Takes an inner packet, at the end of `out`, that is for us and no ordinary data.
@@ -212,8 +263,12 @@ impl Engine {
             ICMPV6 => true,
             _ => false,
         };
+        let is_copy = match &verdict {
+            Err(refusal) => refusal.reason == DropReason::Duplicate,
+            Ok(verdict) => *verdict == Verdict::Ignore(IgnoreReason::CopyHeld),
+        };
         let verdict = match verdict {
-            Err(_) | Ok(Verdict::Ignore(_)) if may_be_the_kernels => {
+            Err(_) | Ok(Verdict::Ignore(_)) if may_be_the_kernels && !is_copy => {
                 *out = packet;
                 self.note_in(inner, tunnel.bid, Form::Tunnel, out.len(), now);
                 return Ok(Verdict::Deliver);

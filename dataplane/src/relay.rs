@@ -23,7 +23,8 @@ use crate::reason::IgnoreReason;
 use crate::receive::Arrived;
 use crate::snapshot::Snapshot;
 use crate::wire::icmpv6::{self, IcmpError, Received};
-use crate::wire::{Chain, Header, IPV6, MOBILITY_HEADER};
+use crate::wire::ipv6::HEADER;
+use crate::wire::{Chain, Header, IPV6, MOBILITY_HEADER, tunnel_options};
 
 /// How long after the last packet of a flow an error about it is believed.
 const ERROR_WINDOW: Duration = Duration::from_secs(30);
@@ -104,8 +105,11 @@ impl Engine {
             if inner.header.total_length() <= usize::from(mtu::MIN_MTU) {
                 return Err(IgnoreReason::ErrorWithoutEffect);
             }
-            let wrapped = usize::from(quoted.payload_length) + 40 - inner.header.total_length();
-            IcmpError::PacketTooBig { mtu: told_mtu(inner_mtu(path_mtu, wrapped.min(48))) }
+            let wrapped = (usize::from(quoted.payload_length) + HEADER)
+                .saturating_sub(inner.header.total_length());
+            IcmpError::PacketTooBig {
+                mtu: told_mtu(inner_mtu(path_mtu, wrapped.min(HEADER + tunnel_options::MOST))),
+            }
         } else {
             IcmpError::AddressUnreachable
         };

@@ -11,7 +11,7 @@ use mtun_policy::{BlockReply, FlowKey, Ingress};
 
 use crate::answer::Refusal;
 use crate::counters::{Direction, Form};
-use crate::decide::{Breakout, Decision, Encapsulation, Route, Side, decide};
+use crate::decide::{Breakout, Copies, Decision, Encapsulation, Route, Side, decide};
 use crate::encapsulation::{encapsulate, limit_for};
 use crate::engine::{Engine, Verdict};
 use crate::memory::{Answer, Memory, Remembered};
@@ -20,11 +20,12 @@ use crate::mtu::{self, MIN_MTU, inner_mtu, is_too_big, told_mtu};
 use crate::optimized::{Cut, straighten};
 use crate::packet::Inner;
 use crate::reason::DropReason;
-use crate::registration::{Binding, Registration};
+use crate::registration::{Binding, CopyMark, Registration};
 use crate::sends::{MOST, Sends};
 use crate::snapshot::Snapshot;
 use crate::uids;
 use crate::wire::icmpv6::IcmpError;
+use crate::wire::{self, CopySequence, TunnelOptions};
 
 /// An inner packet on its way out.
 struct Leaving<'p> {
@@ -32,6 +33,15 @@ struct Leaving<'p> {
     packet: &'p [u8],
     key: FlowKey,
     now: Duration,
+}
+
+/// What a route takes of a packet.
+#[derive(Clone, Copy, Debug, Default)]
+struct Room {
+    /// The largest inner packet that needs no fragments.
+    octets: usize,
+    /// The limit that its outer packet must carry.
+    limit: Option<u8>,
 }
 
 impl Engine {
@@ -60,18 +70,13 @@ impl Engine {
         let verdict = match &decision {
             Decision::Forward(route) => {
                 let route = fitting(*route, &leaving.inner);
-                self.wrap(&route, &leaving, out)?;
+                let room = self.fit(&route, &leaving, CopyMark::Off)?;
+                self.wrap(&route, &leaving, room, None, out)?;
                 self.count(&snapshot, &route, &leaving);
                 Verdict::Send { path: route.binding.path }
             }
             Decision::Replicate(copies) => {
-                let mut sends = Sends::none();
-                let routes = || copies.routes().take(MOST).map(|it| fitting(it, &leaving.inner));
-                for route in routes() {
-                    self.wrap(&route, &leaving, out)?;
-                    sends.push(route.binding.path, out.len());
-                }
-                routes().for_each(|it| self.count(&snapshot, &it, &leaving));
+                let sends = self.replicate(&snapshot, copies, &leaving, out)?;
                 match sends.first() {
                     Some(path) if sends.len() == 1 => Verdict::Send { path },
                     _ => Verdict::Replicate(sends),
@@ -107,6 +112,38 @@ impl Engine {
         Ok(verdict)
     }
 
+    /// Appends every copy of a packet, or none.
+    fn replicate(
+        &self,
+        snapshot: &Snapshot,
+        copies: &Copies<'_>,
+        leaving: &Leaving<'_>,
+        out: &mut Vec<u8>,
+    ) -> Result<Sends, Refusal> {
+        let routes = || copies.routes().take(MOST).map(|it| fitting(it, &leaving.inner));
+        let mark = copies.mark();
+        let mut rooms = [Room::default(); MOST];
+        for (room, route) in rooms.iter_mut().zip(routes()) {
+            *room = self.fit(&route, leaving, mark)?;
+        }
+        // Only now: a number that is drawn and does not leave is a gap at the other end.
+        let copy = (mark == CopyMark::On).then(|| {
+            let whose = (copies.first.registration.home_address, copies.first.side);
+            self.numbers.next(whose, self.flow_label(&leaving.key), leaving.now)
+        });
+        let mut sends = Sends::none();
+        for (room, route) in rooms.into_iter().zip(routes()) {
+            let start = out.len();
+            self.wrap(&route, leaving, room, copy, out)?;
+            sends.push(route.binding.path, out.len());
+            self.count(snapshot, &route, leaving);
+            let (rule, bid, written) = (route.rule, route.binding.bid, &out[start..]);
+            let packets = wire::packets(written).count();
+            self.counters.copy(rule, bid, Direction::Out, packets, written.len());
+        }
+        Ok(sends)
+    }
+
     /// Decides, and settles the flow's group. Of two threads that settle a new group at once the
     /// second decides again, by what the first one settled.
     fn decided<'s>(
@@ -131,14 +168,14 @@ impl Engine {
         decision
     }
 
-    /// Appends the outer packet or its fragments.
-    fn wrap(
+    /// Whether a packet may leave by a route, and what fits.
+    fn fit(
         &self,
         route: &Route<'_>,
         leaving: &Leaving<'_>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
-        let Leaving { inner, packet, key, now } = leaving;
+        mark: CopyMark,
+    ) -> Result<Room, Refusal> {
+        let Leaving { inner, packet, now, .. } = leaving;
         let told = |reason, error| Refusal::told(reason, error, Some(answer_source(route)));
         if inner.header.hop_limit == 0 {
             return Err(told(DropReason::HopLimit, IcmpError::HopLimit));
@@ -150,20 +187,39 @@ impl Engine {
             })?,
             Encapsulation::Optimized { .. } | Encapsulation::Plain => None,
         };
-        let room = self.room(&route.encapsulation, route.binding, limit, *now);
-        if is_too_big(packet.len(), room) {
+        let room = |encapsulation: &Encapsulation, binding: &Binding| {
+            let path_mtu = self.path_mtu(encapsulation, binding, *now);
+            inner_mtu(path_mtu, encapsulation.overhead(limit, mark))
+        };
+        let octets = room(&route.encapsulation, route.binding);
+        if is_too_big(packet.len(), octets) {
             // The least of all links that may carry, so that the next move needs no second try.
             let bindings = route.registration.bindings.iter().filter(|it| it.carries());
-            let rooms = bindings.filter_map(|it| Some(self.room(&route.by(it)?, it, limit, *now)));
-            let mtu = told_mtu(rooms.min().map_or(room, |least| least.min(room)));
+            let rooms = bindings.filter_map(|it| Some(room(&route.by(it)?, it)));
+            let mtu = told_mtu(rooms.min().map_or(octets, |least| least.min(octets)));
             return Err(told(DropReason::TooBig, IcmpError::PacketTooBig { mtu }));
         }
+        Ok(Room { octets, limit })
+    }
+
+    /// Appends the outer packet or its fragments.
+    fn wrap(
+        &self,
+        route: &Route<'_>,
+        leaving: &Leaving<'_>,
+        room: Room,
+        copy: Option<CopySequence>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let Leaving { inner, packet, key, now } = leaving;
         let start = out.len();
         let cut = match route.encapsulation {
             Encapsulation::Tunnel { source, destination } => {
+                let ends = (source, destination);
+                let options = TunnelOptions { limit: room.limit, copy };
                 let hop_limit = self.settings.hop_limit;
                 let label = self.flow_label(key);
-                encapsulate((source, destination), inner, packet, limit, hop_limit, label, out)?;
+                encapsulate(ends, inner, packet, options, hop_limit, label, out)?;
                 Cut::HEADER
             }
             Encapsulation::Optimized { source, destination, .. } => {
@@ -175,24 +231,12 @@ impl Engine {
                 return Ok(());
             }
         };
-        if packet.len() > room {
+        if packet.len() > room.octets {
             let path_mtu = self.path_mtu(&route.encapsulation, route.binding, *now);
             let identification = self.identification.fetch_add(1, Ordering::Relaxed);
             mtu::fragment(out, start, cut, path_mtu, identification);
         }
         Ok(())
-    }
-
-    /// The largest inner packet that fits a binding without fragmentation.
-    fn room(
-        &self,
-        encapsulation: &Encapsulation,
-        binding: &Binding,
-        limit: Option<u8>,
-        now: Duration,
-    ) -> usize {
-        let path_mtu = self.path_mtu(encapsulation, binding, now);
-        inner_mtu(path_mtu, encapsulation.overhead(limit))
     }
 
     /// The MTU of the outer path of a packet that leaves so by this binding.

@@ -311,6 +311,36 @@ fn tn_08_too_big_lowers_the_path_and_tells_the_source() {
     assert_eq!(verdict, Verdict::Send { path: PathId(1) });
 }
 
+/// An error whose quote says that the inner packet is longer than the outer one around it.
+#[test]
+fn a_quote_with_a_lying_length_is_survived() {
+    let mut node = Node::new(mobile());
+    node.outbound(&udp(INSIDE, PEER, (1, 2), 1460));
+    let mut outer = node.out.clone();
+    outer[40 + 4..40 + 6].copy_from_slice(&u16::MAX.to_be_bytes());
+    assert_eq!(node.inbound(&error(2, 0, 1400, &outer)), Verdict::Deliver);
+    assert_eq!(icmp(&node.out).2.bytes5to8(), 1400u32.to_be_bytes());
+}
+
+/// A copy's mark counts in what the source is told.
+#[test]
+fn too_big_about_a_marked_copy_leaves_room_for_the_mark() {
+    let links = vec![bid(1), bid(2)];
+    let copies = rule(0, Vec::new(), Outcome::Copies { links, copies: 2 }, Otherwise::NextRule);
+    let mut home = registration(uplinks(), Effective::new([copies]).into());
+    home.copies = mtun_dataplane::CopyMark::On;
+    let mut node = Node::new(mobile_with(home));
+    let Verdict::Replicate(sends) = node.outbound(&udp(INSIDE, PEER, (1, 2), 1400)) else {
+        panic!("copies")
+    };
+    let outer = sends.parts(&node.out).next().unwrap().1.to_vec();
+    assert_eq!(node.inbound(&error(2, 0, 1380, &outer)), Verdict::Deliver);
+    assert_eq!(icmp(&node.out).2.bytes5to8(), (1380u32 - 56).to_be_bytes());
+    let again = node.outbound(&udp(INSIDE, PEER, (1, 2), 1325));
+    assert_eq!(again, Verdict::Answer(DropReason::TooBig));
+    assert_eq!(icmp(&node.out).2.bytes5to8(), 1324u32.to_be_bytes());
+}
+
 #[test]
 fn too_big_below_1280_means_outer_fragments() {
     let mut node = Node::new(agent());

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mtun_dataplane::{Direction, Form, PathId};
+use mtun_dataplane::{Direction, PathId};
 use mtun_policy::steering::{Fact, LocalTime, Notice, OverrideEnd, Steering};
 use mtun_policy::{Bid, Fallback, Otherwise, Outcome, Ratio, Rule, RuleId, Says, Verb};
 use mtun_signaling::binding::BindingUpdateList;
@@ -20,9 +20,6 @@ use crate::control::documents::Event;
 
 /// How often counters are read, local time is looked at and rates are made.
 pub(super) const TICK: Duration = Duration::from_secs(1);
-
-/// What the outer header takes.
-const OUTER_HEADER: u64 = 40;
 
 /// What was counted is written down after this time at the latest.
 const KEEP_AFTER: Duration = Duration::from_secs(10);
@@ -77,7 +74,7 @@ impl Told {
 pub(super) struct Counted {
     links: BTreeMap<Bid, LinkCount>,
     /// Octets of each home's rules with a cap, by link.
-    copies: BTreeMap<(usize, RuleId, Bid, Form), u64>,
+    copies: BTreeMap<(usize, RuleId, Bid, Direction), u64>,
     /// When the links were last looked at for their rates.
     rated: Duration,
     /// When counters were last written down.
@@ -196,8 +193,9 @@ impl Owner {
         }
     }
 
-    /// Tells steering what further copies metered links carried, for rules with a cap. The first
-    /// of a rule's links carries the packet itself; what others carry are copies.
+    /// Tells steering what further copies metered links carried, for rules with a cap, in both
+    /// directions and each copy that came. The first of a rule's links carries the packet itself;
+    /// what others carry are copies.
     fn count_copies(&mut self, now: Duration) {
         for (place, home) in self.homes.iter_mut().enumerate() {
             let capped = |id: RuleId| home.home.rules.get(id).is_some_and(has_cap);
@@ -205,19 +203,15 @@ impl Owner {
                 continue;
             }
             let mut facts = Vec::new();
-            for traffic in home.tunnel.lane.engine.counters().snapshot().traffic {
-                let (Some(rule), Some(bid), Direction::Out) =
-                    (traffic.rule, traffic.bid, traffic.direction)
-                else {
-                    continue;
-                };
+            for copied in home.tunnel.lane.engine.counters().snapshot().copies {
+                let (Some(rule), Some(bid)) = (copied.rule, copied.bid) else { continue };
                 if !capped(rule) {
                     continue;
                 }
-                let octets = traffic.bytes + traffic.packets * OUTER_HEADER;
-                let known =
-                    self.counted.copies.entry((place, rule, bid, traffic.form)).or_default();
-                let octets = octets - std::mem::replace(known, octets).min(octets);
+                let series = (place, rule, bid, copied.direction);
+                let known = self.counted.copies.entry(series).or_default();
+                let octets =
+                    copied.bytes - std::mem::replace(known, copied.bytes).min(copied.bytes);
                 let metered = self.policy.interface_of(bid).is_some_and(|it| it.metered);
                 let first = home.effective.rule(rule).and_then(|it| first_of_copies(it.says));
                 if octets > 0 && metered && first != Some(bid) {

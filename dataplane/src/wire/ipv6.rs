@@ -3,7 +3,8 @@
 use std::net::Ipv6Addr;
 
 use super::{
-    AUTHENTICATION, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING, home_address, tunnel_limit,
+    AUTHENTICATION, CopySequence, DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING,
+    copy_sequence, home_address, tunnel_limit,
 };
 
 /// Octets of the fixed header.
@@ -132,6 +133,8 @@ pub struct Chain {
     pub authentication: Option<u32>,
     /// The Tunnel Encapsulation Limit and where its value stands (RFC 2473 §5.1).
     pub tunnel_limit: Option<(u8, usize)>,
+    /// The Copy Sequence option, the first of the packet.
+    pub copy: Option<CopySequence>,
     /// An option nobody knows, whose type forbids to go on without knowing it.
     pub unknown_option: bool,
 }
@@ -225,6 +228,9 @@ impl Chain {
                     }
                     _ => {}
                 },
+                copy_sequence::OPTION => {
+                    self.copy = self.copy.or_else(|| CopySequence::parse(data));
+                }
                 home_address::OPTION => match home_address::parse(data) {
                     Some(address)
                         if self.home_address.is_none()

@@ -4,19 +4,23 @@
 //! checksum.
 
 pub mod checksum;
+pub mod copy_sequence;
 pub mod home_address;
 pub mod icmpv6;
 pub mod ipv6;
 pub mod signalling;
 pub mod tcp;
 pub mod tunnel_limit;
+pub mod tunnel_options;
 pub mod type2;
 
 pub use checksum::pseudo_header_checksum;
+pub use copy_sequence::{CopySequence, may_be_marked};
 pub use ipv6::{Chain, ChainError, FragmentHeader, Header, MAX_CHAIN, RoutingHeader, packets};
 pub use signalling::{
     Signalling, discovery_packet, parse_signalling, signalling_packet, unknown_header,
 };
+pub use tunnel_options::TunnelOptions;
 
 /// Hop-by-Hop Options header.
 pub const HOP_BY_HOP: u8 = 0;

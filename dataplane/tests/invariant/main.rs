@@ -21,8 +21,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use mtun_dataplane::{
-    Decision, DropReason, Encapsulation, Memory, PathId, Registration, Remembered, Route, Settings,
-    Snapshot, Verdict, Way, decide,
+    CopyMark, Decision, DropReason, Encapsulation, Memory, PathId, Registration, Remembered, Route,
+    Settings, Snapshot, Verdict, Way, decide,
 };
 use mtun_policy::{Bid, CareOfAddress, Effective, FailbackMode, FlowKey, HomeAddress, Ingress};
 use proptest::prelude::*;
@@ -57,6 +57,8 @@ struct Both {
     /// Whether the flow table may have forgotten.
     forgetful: bool,
     last_out: Option<FlowKey>,
+    /// By home, direction and stream: the last place that a copy had.
+    places: HashMap<(HomeAddress, bool, u16), (u32, u32)>,
 }
 
 impl Both {
@@ -76,6 +78,7 @@ impl Both {
             published: false,
             forgetful,
             last_out: None,
+            places: HashMap::new(),
         };
         homes.into_iter().enumerate().for_each(|(which, home)| both.publish(which, home));
         both
@@ -178,6 +181,7 @@ impl Both {
         let (now, node) = (self.now, &mut self.node);
         let verdict = node.engine.outbound(key.ingress, &packet, now, &mut node.out);
         let got = self.got(verdict, &packet, key)?;
+        self.numbered(verdict, key)?;
         if self.forgetful {
             self.forgiving(key, known, &got, want, read)?;
         } else {
@@ -188,6 +192,26 @@ impl Both {
         }
         if got != Fate::NotOurs {
             self.last_out = Some(*key);
+        }
+        Ok(())
+    }
+
+    /// All copies of a packet have the same place, the next one of their stream.
+    fn numbered(&mut self, verdict: Verdict, key: &FlowKey) -> Result<(), TestCaseError> {
+        let outers: Vec<&[u8]> = match &verdict {
+            Verdict::Send { .. } => vec![&self.node.out],
+            Verdict::Replicate(sends) => sends.parts(&self.node.out).map(|part| part.1).collect(),
+            _ => return Ok(()),
+        };
+        let marks: Vec<_> = outers.into_iter().filter_map(straight::mark).collect();
+        let Some(&(stream, epoch, number)) = marks.first() else { return Ok(()) };
+        prop_assert!(marks.iter().all(|mark| *mark == marks[0]), "{:?}", marks);
+        let near = owner(&self.reader.own, key.source);
+        let home = near.or_else(|| owner(&self.reader.served, key.destination));
+        let whose = (home.expect("a home's packet").home_address, near.is_some(), stream);
+        match self.places.insert(whose, (epoch, number)) {
+            Some(before) => prop_assert_eq!((epoch, number), (before.0, before.1 + 1), "a gap"),
+            None => prop_assert_eq!(number, 0, "the first"),
         }
         Ok(())
     }
@@ -331,6 +355,12 @@ impl Both {
                     binding.care_of = CareOfAddress::from(v6(CARE_OF[next]));
                 }
             }),
+            Event::Agree(which) => self.change(which, |home| {
+                home.copies = match home.copies {
+                    CopyMark::Off => CopyMark::On,
+                    CopyMark::On => CopyMark::Off,
+                };
+            }),
             Event::Turn(which, binding, attached) => self.change(which, |home| {
                 if let Some(binding) = home.bindings.get_mut(binding) {
                     match attached {
@@ -388,7 +418,11 @@ fn fate(decision: &Decision<'_>, key: &FlowKey) -> Fate {
         let path = route.binding.path;
         match route.encapsulation {
             Encapsulation::Tunnel { source, destination } => {
-                Sent { source, destination, path, form: Form::Tunnel }
+                let form = match decision {
+                    Decision::Replicate(copies) if copies.mark() == CopyMark::On => Form::Marked,
+                    _ => Form::Tunnel,
+                };
+                Sent { source, destination, path, form }
             }
             Encapsulation::Optimized { source, destination, home_address, routing_header } => {
                 let form = Form::Straight { option: home_address, route: routing_header };

@@ -4,13 +4,13 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv6Net};
-use mtun_dataplane::{Binding, DropReason, PathId, Registration, Way};
+use mtun_dataplane::{Binding, CopyMark, DropReason, PathId, Registration, Way};
 use mtun_policy::{
     Bid, FlowKey, HomeAddress, Ingress, Otherwise, Outcome, RuleHead, RuleId, Says,
     TrafficSelector, bucket,
 };
 
-use crate::straight::{Holds, Sent};
+use crate::straight::{Form, Holds, Sent};
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq)]
@@ -335,6 +335,19 @@ impl Wish<'_> {
                 let Outcome::Copies { links, copies } = outcome else { panic!("copies") };
                 let open = links.iter().filter(|bid| is_open(self.home, way, Some(**bid)));
                 let open = open.take(usize::from(*copies));
+                if self.home.copies == CopyMark::On {
+                    let all = open.map(|bid| {
+                        reader.sends_marked((self.home, self.near), key, binding(Some(*bid)))
+                    });
+                    let mut sends: Vec<Sent> = all.collect();
+                    // The home link has no room for a mark: it carries the packet alone, if it is
+                    // the rule's first, or none.
+                    match sends[0].form {
+                        Form::Plain => sends.truncate(1),
+                        _ => sends.retain(|sent| sent.form == Form::Marked),
+                    }
+                    return Fate::By { sends, bid: link };
+                }
                 Fate::By { sends: open.map(|bid| send(binding(Some(*bid)))).collect(), bid: link }
             }
         }

@@ -13,7 +13,12 @@ use crate::reader::{Reader, owner, preferred};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Form {
     Tunnel,
-    Straight { option: Option<Ipv6Addr>, route: Option<Ipv6Addr> },
+    /// Through the tunnel, with its place among copies.
+    Marked,
+    Straight {
+        option: Option<Ipv6Addr>,
+        route: Option<Ipv6Addr>,
+    },
     Plain,
 }
 
@@ -64,6 +69,11 @@ pub fn sent(path: PathId, outer: &[u8], packet: &[u8]) -> Result<Sent, TestCaseE
             prop_assert_eq!(&outer[40..], packet);
             Form::Tunnel
         }
+        60 if mark(outer).is_some() => {
+            prop_assert_eq!(&outer[40..42], &[41, 1][..]);
+            prop_assert_eq!(&outer[56..], packet);
+            Form::Marked
+        }
         _ => {
             let (mut next, mut at, mut option, mut route) = (outer[6], 40, None, None);
             if next == 43 {
@@ -88,6 +98,17 @@ pub fn sent(path: PathId, outer: &[u8], packet: &[u8]) -> Result<Sent, TestCaseE
         }
     };
     Ok(Sent { source, destination, path, form })
+}
+
+/// The place of a copy: stream, epoch and number.
+pub fn mark(outer: &[u8]) -> Option<(u16, u32, u32)> {
+    let [_, 1, 0x1e, 12, 0x6d, 0x74, a, b, epoch @ .., c, d, e, f] =
+        <[u8; 16]>::try_from(outer.get(40..56)?).ok()?
+    else {
+        return None;
+    };
+    let number = u32::from_be_bytes([c, d, e, f]);
+    Some((u16::from_be_bytes([a, b]), u32::from_be_bytes(epoch), number))
 }
 
 /// Whether the rules let a packet go straight that this one decided.
@@ -138,6 +159,22 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// How a copy leaves where the ends of the tunnel have agreed on marks: never straight.
+    pub fn sends_marked(
+        &self,
+        (home, near): (&Registration, bool),
+        key: &FlowKey,
+        binding: &Binding,
+    ) -> Sent {
+        let (care_of, path) = (v6(binding.care_of.0), binding.path);
+        let (source, destination, form) = match (binding.home_link, near) {
+            (true, _) => (v6(key.source), v6(key.destination), Form::Plain),
+            (false, true) => (care_of, home.peer, Form::Marked),
+            (false, false) => (home.peer, care_of, Form::Marked),
+        };
+        Sent { source, destination, path, form }
     }
 
     /// Whether a packet that came straight may enter.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use mtun_dataplane::{Binding, PathId, Registration};
+use mtun_dataplane::{Binding, CopyMark, PathId, Registration};
 use mtun_policy::{
     Bid, BlockReply, Buckets, CareOfAddress, Effective, FailbackMode, FlowKey, HomeAddress,
     HomeName, Ingress, MobileNetworkPrefix, Optimize, Otherwise, Outcome, RuleHead, RuleId,
@@ -161,7 +161,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         1 => Just(Outcome::Block(BlockReply::Silent)),
         1 => Just(Outcome::Unmet),
         1 => buckets(),
-        1 => copies.prop_map(|(links, copies)| Outcome::Copies { links, copies }),
+        2 => copies.prop_map(|(links, copies)| Outcome::Copies { links, copies }),
         2 => breakout.prop_map(|(links, translate)| Outcome::Breakout { links, translate }),
     ]
 }
@@ -280,10 +280,13 @@ pub fn home(which: usize, sticky: bool) -> impl Strategy<Value = Registration> {
         .iter()
         .map(|net| MobileNetworkPrefix::new(net.parse().unwrap()).unwrap())
         .collect();
-    (bindings(), prop::sample::subsequence(prefixes, 0..=2), effective(sticky)).prop_map(
-        move |(bindings, prefixes, policy)| {
+    let agreed = prop::sample::select(vec![CopyMark::Off, CopyMark::On]);
+    let prefixes = prop::sample::subsequence(prefixes, 0..=2);
+    (bindings(), prefixes, effective(sticky), agreed).prop_map(
+        move |(bindings, prefixes, policy, copies)| {
             let (name, home_address) = (HomeName::new("home"), HomeAddress(v6(home_address)));
-            Registration::new(name, home_address, prefixes, v6(peer), bindings, policy)
+            let home = Registration::new(name, home_address, prefixes, v6(peer), bindings, policy);
+            Registration { copies, ..home }
         },
     )
 }
@@ -384,6 +387,8 @@ pub enum Event {
     Bind(&'static str, &'static str, Vec<Binding>),
     /// New care-of addresses, everything else as it was.
     Move(usize, usize),
+    /// The two ends agree on marks for copies, or do so no more.
+    Agree(usize),
     /// One binding's usability turns, or whether its link is attached.
     Turn(usize, usize, bool),
     Remove(usize),
@@ -456,6 +461,7 @@ pub fn event(sticky: bool) -> impl Strategy<Value = Event> {
         1 => (0..4usize, 0..CARE_OF.len()).prop_map(|(w, by)| Event::Move(w, by)),
         4 => (0..4usize, 0..3usize, any::<bool>()).prop_map(|(w, b, a)| Event::Turn(w, b, a)),
         1 => (0..4usize).prop_map(Event::Remove),
+        1 => (0..4usize).prop_map(Event::Agree),
         4 => say,
         1 => (0..4usize, steered).prop_map(move |(w, bid)| Event::Steer(w, steers(bid))),
         2 => Just(Event::Reevaluate),
