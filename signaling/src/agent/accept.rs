@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mtun_policy::HomeAddress;
 
+use super::flows::FlowAnswers;
 use super::identifiers::{Outcome, deregister_identifiers};
 use super::{AgentNotice, AgentOutput, HomeAgent, Ignored};
 use crate::auth::{self, AuthFailure};
@@ -61,6 +62,8 @@ pub(super) struct Accepted {
     pub lifetime: Lifetime,
     /// Verdicts on the single bindings; empty for an update without Binding Identifiers.
     pub outcome: Option<Outcome>,
+    /// What its sender is told of flow bindings.
+    pub flows: FlowAnswers,
 }
 
 impl Accepted {
@@ -227,22 +230,25 @@ impl HomeAgent {
         // req NH-11 (RFC 3963 §6.7).
         let held = self.cache.get(claim.home_address);
         let mut entry = self.entry(claim);
-        let mut outcome = None;
+        let lifetime = Lifetime::ZERO;
         if claim.bids.is_empty() {
             // req R-HA-12, HA-42 (RFC 6275 §10.3.2).
             if held.is_none() {
                 return Err(Status::NOT_HOME_AGENT.into());
             }
+            // req FB-12 (RFC 6089 §5.3.3): and with the bindings all flow bindings, summary or not.
             entry.bindings.clear();
-        } else {
-            let judged = deregister_identifiers(held, &claim.bids);
-            if judged.status() == Status::NOT_HOME_AGENT {
-                return Err(Status::NOT_HOME_AGENT.into());
-            }
-            entry.bindings.clone_from(&judged.bindings);
-            outcome = Some(judged);
+            let flows = FlowAnswers::default();
+            return Ok(Accepted { entry, lifetime, outcome: None, flows });
         }
-        Ok(Accepted { entry, lifetime: Lifetime::ZERO, outcome })
+        let judged = deregister_identifiers(held, &claim.bids);
+        if judged.status() == Status::NOT_HOME_AGENT {
+            return Err(Status::NOT_HOME_AGENT.into());
+        }
+        entry.bindings.clone_from(&judged.bindings);
+        // req FB-12 (RFC 6089 §5.3.3): flow bindings that are named stay, with whatever BIDs.
+        let flows = self.apply_flows(claim, &mut entry);
+        Ok(Accepted { entry, lifetime, outcome: Some(judged), flows })
     }
 
     /// RFC 6275 §10.3.1, RFC 3963 §6.2: the home address is one we serve.
@@ -311,7 +317,15 @@ impl HomeAgent {
         let expires = now + granted.duration();
         let mut entry =
             BindingCacheEntry { prefixes, router: claim.update.flags.router, ..self.entry(claim) };
-        let accepted = |entry, outcome| Ok(Accepted { entry, lifetime: granted, outcome });
+        let accepted = |mut entry, outcome: Option<Outcome>| {
+            // Refused as a whole, an update changes no flow binding either.
+            let any = outcome.as_ref().is_none_or(Outcome::any);
+            let flows = match any {
+                true => self.apply_flows(claim, &mut entry),
+                false => FlowAnswers::default(),
+            };
+            Ok(Accepted { entry, lifetime: granted, outcome, flows })
+        };
         if claim.bids.is_empty() {
             let care_of = claim.plain_care_of();
             // req HA-10 (RFC 6275 §9.5.1).

@@ -6,8 +6,18 @@ use super::accept::{Accepted, Claim, Objection};
 use super::{AgentNotice, AgentOutput, HomeAgent};
 use crate::machine::{Envelope, Transmit};
 use crate::time::NtpTime;
-use crate::wire::option::{BindingIdentifier, MessageId};
-use crate::wire::{self, BindingAcknowledgement, Lifetime, Message, Options, Status};
+use crate::wire::option::{self, BindingIdentifier, FlowIdentification, MessageId};
+use crate::wire::{self, BindingAcknowledgement, Lifetime, Message, Options, Status, iana};
+
+/// An acknowledgement up to this length fits the least MTU of 1280 octets with an IPv6 header and
+/// a type 2 routing header in front (RFC 8200 §5, RFC 6275 §6.4).
+const COMFORTABLE: usize = 1280 - 40 - 24;
+
+/// Room for what protects it: a timestamp and the authentication data of 32 octets, both aligned.
+const PROTECTION: usize = 64;
+
+/// A Flow Identification option without sub-options.
+const BARE_FLOW: usize = 8;
 
 impl HomeAgent {
     /// Answers an update that passed all steps.
@@ -26,7 +36,10 @@ impl HomeAgent {
         if let Some(advice) = self.advice(lifetime) {
             options.push(advice);
         }
-        let acknowledgement = BindingAcknowledgement {
+        if let Some(extensions) = accepted.flows.extensions {
+            options.push(extensions);
+        }
+        let mut acknowledgement = BindingAcknowledgement {
             status,
             key_mobility: false,
             // req R-HA-31, NH-01 (RFC 3963 §4.2, §6.6): only when asked for and set up.
@@ -35,7 +48,53 @@ impl HomeAgent {
             lifetime,
             options,
         };
+        self.answer_flows(claim, &accepted.flows.options, &mut acknowledgement);
         self.transmit(claim, acknowledgement, claim.update.options.message_id());
+    }
+
+    /// Puts the verdicts on flow options into an acknowledgement, as far as there is room.
+    fn answer_flows(
+        &mut self,
+        claim: &Claim<'_>,
+        answers: &[FlowIdentification],
+        acknowledgement: &mut BindingAcknowledgement,
+    ) {
+        let home_address = claim.home_address;
+        let mut refused = answers.iter().map(|it| it.status).filter(|it| !it.is_accepted());
+        if let Some(status) = refused.next() {
+            let number = 1 + refused.count();
+            self.notice(AgentNotice::FlowsRefused { home_address, number, status });
+        }
+        let length = |acknowledgement: &BindingAcknowledgement| {
+            let mut out = vec![0; BindingAcknowledgement::OPTIONS];
+            let written = option::emit(&acknowledgement.options, &mut out);
+            written.map_or(usize::MAX, |()| out.len() + PROTECTION)
+        };
+        // req FB-11 (RFC 6089 §5.3.5): each comes back with its status.
+        let bare = acknowledgement.clone();
+        for answer in answers {
+            acknowledgement.options.push(answer.clone());
+        }
+        if length(acknowledgement) <= COMFORTABLE {
+            return;
+        }
+        // The verdicts matter more than the words they are about; what is still too much the
+        // mobile hears with its next update.
+        let asked = claim.update.options.flows().count() * BARE_FLOW;
+        let taken = length(&bare);
+        let room = match taken + asked <= COMFORTABLE {
+            true => COMFORTABLE - taken,
+            false => iana::MAX_MESSAGE.saturating_sub(taken),
+        };
+        let number = answers.len().saturating_sub(room / BARE_FLOW);
+        if number > 0 {
+            self.notice(AgentNotice::FlowAnswersLeftOut { home_address, number });
+        }
+        *acknowledgement = bare;
+        for answer in &answers[..answers.len() - number] {
+            let sub_options = Vec::new();
+            acknowledgement.options.push(FlowIdentification { sub_options, ..answer.clone() });
+        }
     }
 
     /// Answers an update that failed, as long as there is budget for it.

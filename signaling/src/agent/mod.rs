@@ -15,6 +15,7 @@
 
 mod accept;
 mod acknowledgement;
+mod flows;
 mod home_agents;
 mod home_link;
 mod identifiers;
@@ -242,6 +243,7 @@ pub struct HomeAgent {
     refresh_requests: bool,
     multiple_coa: bool,
     bulk: bool,
+    flow_bindings: bool,
     served: BTreeMap<HomeAddress, Served>,
     clock: AgentClock,
     prefixes: PrefixTable,
@@ -272,6 +274,7 @@ impl HomeAgent {
             refresh_requests: config.refresh_requests,
             multiple_coa: config.multiple_coa,
             bulk: config.bulk,
+            flow_bindings: config.flow_bindings,
             served: config
                 .mobiles
                 .into_iter()
@@ -385,6 +388,7 @@ impl HomeAgent {
         self.refresh_requests = config.refresh_requests;
         self.multiple_coa = config.multiple_coa;
         self.bulk = config.bulk;
+        self.flow_bindings = config.flow_bindings;
         let bound: Vec<HomeAddress> = self.cache.iter().map(|entry| entry.home_address).collect();
         for home_address in bound {
             match moved {
@@ -428,6 +432,7 @@ impl HomeAgent {
         entry.bindings.truncate(most);
         entry.bindings.sort_by_key(|binding| binding.bid);
         entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
+        self.limit_flows(&mut entry);
         if entry.bindings.is_empty() {
             return self.end(now, home_address);
         }

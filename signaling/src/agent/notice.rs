@@ -7,7 +7,7 @@ use mtun_policy::{Bid, HomeAddress};
 
 use crate::auth::AuthFailure;
 use crate::error::{DecodeError, EncodeError};
-use crate::wire::Status;
+use crate::wire::{FlowStatus, Status};
 
 /// Something about registrations that an operator may want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,22 @@ pub enum AgentNotice {
     PrefixInvalid {
         /// The home address.
         home_address: HomeAddress,
+    },
+    /// An update was accepted and some of its flow options were refused (RFC 6089 §5.3.5).
+    FlowsRefused {
+        /// The home address.
+        home_address: HomeAddress,
+        /// How many.
+        number: usize,
+        /// The status of the first of them.
+        status: FlowStatus,
+    },
+    /// Some answers to flow options found no room in the acknowledgement.
+    FlowAnswersLeftOut {
+        /// The home address.
+        home_address: HomeAddress,
+        /// How many.
+        number: usize,
     },
     /// A message could not be written.
     Unwritable(EncodeError),
@@ -83,6 +99,8 @@ impl AgentNotice {
             Self::Refused { .. } => "refused",
             Self::Expired { .. } => "expired",
             Self::PrefixInvalid { .. } => "prefix_invalid",
+            Self::FlowsRefused { .. } => "flows_refused",
+            Self::FlowAnswersLeftOut { .. } => "flow_answers_left_out",
             Self::Unwritable(_) => "unwritable",
         }
     }
@@ -129,6 +147,15 @@ impl fmt::Display for AgentNotice {
             }
             Self::PrefixInvalid { home_address } => {
                 write!(f, "{home_address} is not bound any more: its prefix is not valid")
+            }
+            Self::FlowsRefused { home_address, number, status } => {
+                write!(
+                    f,
+                    "refused {number} flow options of {home_address}, the first with status {status}"
+                )
+            }
+            Self::FlowAnswersLeftOut { home_address, number } => {
+                write!(f, "no room for {number} answers to flow options of {home_address}")
             }
             Self::Unwritable(error) => write!(f, "cannot write a message: {error}"),
         }

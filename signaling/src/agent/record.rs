@@ -17,18 +17,25 @@
 //! having been kept. A reader skips extensions whose type has its highest bit set and refuses a
 //! record with any other, so that the next version can add what this one may lose, and cannot add
 //! what it must not.
+//!
+//! Flow bindings are extensions of that kind, one each (`FID, FID-PRI, number of BIDs, BIDs, traffic
+//! selector`), and so is what the mobile agreed on besides (`flags`): a version that does not know
+//! them loses them, and its mobile hears status 132 with its next update and tells them again.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
-use mtun_policy::{Bid, CareOfAddress, HomeAddress, MobileNetworkPrefix};
+use mtun_policy::{
+    Bid, CareOfAddress, FlowBinding, FlowId, FlowPriority, HomeAddress, MobileNetworkPrefix,
+};
 
 use super::HomeAgent;
 use super::replay::Replay;
 use crate::binding::{Binding, BindingCacheEntry};
 use crate::time::{NtpTime, Timestamp};
 use crate::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
+use crate::wire::option::{TrafficSelector, emit_binary};
 
 /// The layout that is written; a reader of this version knows it alone.
 pub const RECORD_FORMAT: u8 = 1;
@@ -40,6 +47,16 @@ const LINK_LAYER: u8 = 4;
 
 /// Extensions from here on may be skipped.
 const SKIPPABLE: u16 = 0x8000;
+
+/// Extension: one flow binding.
+const FLOW: u16 = SKIPPABLE | 1;
+
+/// Extension: what is agreed on beyond RFC 6089, as flags.
+const AGREED: u16 = SKIPPABLE | 2;
+
+/// Flags of [`AGREED`].
+const REFLECT: u8 = 1;
+const COPIES: u8 = 2;
 
 /// What is kept of one mobile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +77,12 @@ pub struct MobileRecord {
     pub sequence: Option<(u16, Option<Duration>)>,
     /// The last accepted timestamp.
     pub timestamp: Option<NtpTime>,
+    /// Its flow bindings, by rising FID-PRI.
+    pub flows: Vec<FlowBinding>,
+    /// Whether its downlink follows its uplink within a flow binding.
+    pub reflect: bool,
+    /// Whether copies carry a sequence.
+    pub copies: bool,
 }
 
 /// One binding and what was left of it.
@@ -128,6 +151,13 @@ impl MobileRecord {
             out.extend_from_slice(&address.octets());
             span(binding.left, out);
         }
+        for flow in &self.flows {
+            extension(FLOW, out, |out| emit_flow(flow, out));
+        }
+        let agreed = flag(self.reflect, REFLECT) | flag(self.copies, COPIES);
+        if agreed != 0 {
+            extension(AGREED, out, |out| out.push(agreed));
+        }
     }
 
     /// Reads the record of `home_address`: all of the octets or none.
@@ -156,7 +186,16 @@ impl MobileRecord {
         let timestamp = Some(NtpTime(rest.u64()?)).filter(|_| stamped);
         let prefixes = (0..rest.u16()?).map(|_| rest.prefix()).collect::<Result<_, _>>()?;
         let bindings = (0..rest.u16()?).map(|_| rest.binding()).collect::<Result<_, _>>()?;
-        rest.extensions()?;
+        let mut flows = Vec::new();
+        let mut agreed = 0;
+        while let Some((kind, octets)) = rest.extension()? {
+            match kind {
+                FLOW => flows.push(flow(octets)?),
+                AGREED => agreed = Reader(octets).octet()?,
+                kind if kind & SKIPPABLE == 0 => return Err(RecordError::Extension(kind)),
+                _ => {}
+            }
+        }
         let (router, link_local) = (flags & ROUTER != 0, flags & LINK_LOCAL != 0);
         Ok(Self {
             home_address,
@@ -167,12 +206,48 @@ impl MobileRecord {
             bindings,
             sequence,
             timestamp,
+            flows,
+            reflect: agreed & REFLECT != 0,
+            copies: agreed & COPIES != 0,
         })
     }
 
     /// Whether nothing is left that a later update could depend on.
     pub fn is_empty(&self) -> bool {
         self.bindings.is_empty() && self.sequence.is_none() && self.timestamp.is_none()
+    }
+}
+
+/// Appends one extension, whose octets `of` appends.
+fn extension(kind: u16, out: &mut Vec<u8>, of: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(&kind.to_be_bytes());
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 2]);
+    of(out);
+    let length = u16::try_from(out.len() - length_at - 2).expect("one flow binding is short");
+    out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+}
+
+fn emit_flow(flow: &FlowBinding, out: &mut Vec<u8>) {
+    out.extend_from_slice(&flow.id.get().to_be_bytes());
+    out.extend_from_slice(&flow.priority.get().to_be_bytes());
+    count(flow.bids.len(), out);
+    out.extend(flow.bids.iter().flat_map(|bid| bid.get().to_be_bytes()));
+    emit_binary(&flow.selector, out);
+}
+
+fn flow(octets: &[u8]) -> Result<FlowBinding, RecordError> {
+    const WHAT: RecordError = RecordError::Value("a flow binding");
+    let mut rest = Reader(octets);
+    let id = FlowId::new(rest.u16()?).ok_or(WHAT)?;
+    let priority = FlowPriority::new(rest.u16()?).ok_or(WHAT)?;
+    let bids = (0..rest.u16()?).map(|_| Bid::new(rest.u16()?).ok_or(WHAT));
+    let bids: Vec<Bid> = bids.collect::<Result<_, _>>()?;
+    match TrafficSelector::parse(rest.0) {
+        Some(TrafficSelector::Binary(selector)) if !bids.is_empty() => {
+            Ok(FlowBinding { id, priority, selector, bids })
+        }
+        _ => Err(WHAT),
     }
 }
 
@@ -245,16 +320,14 @@ impl<'o> Reader<'o> {
         Ok(KeptBinding { bid, care_of: CareOfAddress(address), priority, left: self.span()? })
     }
 
-    fn extensions(&mut self) -> Result<(), RecordError> {
-        while !self.0.is_empty() {
-            let kind = self.u16()?;
-            let length = self.u16()?;
-            self.take(usize::from(length))?;
-            if kind & SKIPPABLE == 0 {
-                return Err(RecordError::Extension(kind));
-            }
+    /// The next extension, its type and its octets; none at the end.
+    fn extension(&mut self) -> Result<Option<(u16, &'o [u8])>, RecordError> {
+        if self.0.is_empty() {
+            return Ok(None);
         }
-        Ok(())
+        let kind = self.u16()?;
+        let length = self.u16()?;
+        Ok(Some((kind, self.take(usize::from(length))?)))
     }
 }
 
@@ -282,6 +355,9 @@ impl HomeAgent {
                 .collect(),
             sequence: sequence.map(|(number, until)| (number, until.map(left))),
             timestamp,
+            flows: entry.map_or_else(Vec::new, |entry| entry.flows.clone()),
+            reflect: entry.is_some_and(|entry| entry.reflect),
+            copies: entry.is_some_and(|entry| entry.copies),
         })
     }
 
@@ -317,6 +393,9 @@ impl HomeAgent {
             router: record.router,
             prefixes: record.prefixes.clone(),
             bindings,
+            flows: record.flows.clone(),
+            reflect: record.reflect,
+            copies: record.copies,
             ..BindingCacheEntry::new(record.home_address)
         };
         self.replace(now.monotonic, entry);
@@ -326,6 +405,8 @@ impl HomeAgent {
 
 #[cfg(test)]
 mod tests {
+    use mtun_policy::{BinarySelector, IpVersion};
+
     use super::*;
 
     fn record() -> MobileRecord {
@@ -338,6 +419,16 @@ mod tests {
             priority: 7,
             left: Duration::from_millis(left),
         };
+        let flow = |id, priority, bids: &[u16]| FlowBinding {
+            id: FlowId::new(id).expect("not zero"),
+            priority: FlowPriority::new(priority).expect("not zero"),
+            selector: BinarySelector {
+                destination_port: Some(5001..=5010),
+                protocol: Some(17..=17),
+                ..BinarySelector::everything(IpVersion::V6)
+            },
+            bids: bids.iter().map(|bid| Bid::new(*bid).expect("not zero")).collect(),
+        };
         MobileRecord {
             home_address: HomeAddress("2001:db8:100::42".parse().expect("an address")),
             router: true,
@@ -347,6 +438,9 @@ mod tests {
             bindings: vec![binding(1, "2001:db8:1::5", 400_000), binding(2, "192.0.2.7", 1)],
             sequence: Some((65_535, Some(Duration::from_secs(9)))),
             timestamp: Some(NtpTime(0x1122_3344_5566_7788)),
+            flows: vec![flow(3, 16, &[1, 2]), flow(1, 32, &[2])],
+            reflect: true,
+            copies: true,
         }
     }
 
@@ -366,13 +460,22 @@ mod tests {
             bindings: Vec::new(),
             sequence: None,
             timestamp: None,
+            flows: Vec::new(),
+            reflect: false,
+            copies: false,
             ..record()
         };
         assert!(empty.is_empty());
+        // What may be lost comes last, so a record may end before any of it.
+        let plain = MobileRecord { flows: Vec::new(), reflect: false, copies: false, ..record() };
+        let one = MobileRecord { flows: record().flows[..1].to_vec(), ..plain.clone() };
+        let two = MobileRecord { flows: record().flows, ..plain.clone() };
+        let shorter: Vec<usize> =
+            [plain, one, two].iter().map(|record| emitted(record).len()).collect();
         for want in [record(), empty] {
             let octets = emitted(&want);
             assert_eq!(MobileRecord::parse(want.home_address, &octets), Ok(want.clone()));
-            for cut in 0..octets.len() {
+            for cut in (0..octets.len()).filter(|cut| !shorter.contains(cut)) {
                 let read = MobileRecord::parse(want.home_address, &octets[..cut]);
                 assert_eq!(read, Err(RecordError::Length), "cut at {cut}");
             }
@@ -388,7 +491,7 @@ mod tests {
             octets.extend_from_slice(&[0, 3, 1, 2, 3]);
             MobileRecord::parse(want.home_address, &octets)
         };
-        assert_eq!(extended(0x8001), Ok(want.clone()));
+        assert_eq!(extended(0x8003), Ok(want.clone()));
         assert_eq!(extended(0x0001), Err(RecordError::Extension(1)));
         let mut next = emitted(&want);
         next[0] = 2;

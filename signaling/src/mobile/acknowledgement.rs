@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mtun_policy::Bid;
 
+use super::flows::SentFlows;
 use super::plan::Request;
 use super::update::Sent;
 use super::{Aim, Ignored, MobileNode, MobileNotice, MobileOutput, Mode, Outstanding};
@@ -42,7 +43,14 @@ impl MobileNode {
         if let Err(ignored) = self.check(envelope, message, acknowledgement) {
             return self.ignore(ignored);
         }
-        let Some(Outstanding { request, update, .. }) = self.outstanding.take() else { return };
+        let Some(Outstanding { request, update, flows, .. }) = self.outstanding.take() else {
+            return;
+        };
+        // Status 146 need not be authentic, and proves nothing of what the agent holds.
+        let refused = !acknowledgement.status.is_accepted();
+        if refused && acknowledgement.status != Status::AUTHENTICATION_FAILED {
+            self.flows_untouched(flows.clone());
+        }
         if let Some(path) = self.registrations.get_mut(&update.path) {
             path.unanswered = 0;
         }
@@ -130,7 +138,7 @@ impl MobileNode {
                 self.overwrite = true;
                 self.correct_and_ask_again(now, &request);
             }
-            _ => self.judge(now, &request, &update, acknowledgement),
+            _ => self.judge(now, &request, &update, flows, acknowledgement),
         }
     }
 
@@ -197,6 +205,7 @@ impl MobileNode {
         now: Timestamp,
         request: &Request,
         sent: &Sent,
+        flows: SentFlows,
         acknowledgement: &BindingAcknowledgement,
     ) {
         let status = acknowledgement.status;
@@ -250,6 +259,13 @@ impl MobileNode {
         }
         if granted {
             self.refusals = 0;
+        }
+        if status.is_accepted() {
+            // Without one binding accepted, nothing of the update was.
+            match granted || !request.is_registration() {
+                true => self.flows_judged(now.monotonic, flows, &acknowledgement.options),
+                false => self.flows_untouched(flows),
+            }
         }
         let replaces_all =
             matches!(request, Request::Plain { .. } | Request::Register { overwrite: true, .. });
@@ -362,6 +378,7 @@ impl MobileNode {
             }
         }
         self.mode = Mode::Single;
+        self.flows.forget();
         for registration in self.registrations.values_mut() {
             registration.apply(Event::Removed);
         }
@@ -390,6 +407,7 @@ impl MobileNode {
             self.notice(MobileNotice::DeregistrationRefused(status));
         }
         self.corrections = 0;
+        self.flows.forget();
         let stopping = self.aim == Aim::Stop;
         for (&bid, registration) in &mut self.registrations {
             let bid = (self.mode != Mode::Single).then_some(bid);

@@ -310,6 +310,7 @@ impl MobileNode {
         }
         self.corrections = 0;
         self.refusals = 0;
+        self.flows.forget();
         // req MN-14, R-MN-17 (RFC 6275 §11.5.5): who held no binding at the agent checks for
         // duplicates; everybody else must not.
         let held = self.registrations.values().any(Registration::may_be_held);

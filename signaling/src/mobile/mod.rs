@@ -40,20 +40,20 @@ use mtun_policy::{
     PrefixMode, ReturningHome,
 };
 
+pub use flows::FlowFault;
 pub use home_link::Stay;
 pub use notice::{Ignored, MobileNotice};
 pub use pace::MAX_UPDATE_RATE;
 
 use crate::auth::SecurityAssociation;
 use crate::binding::{BindingUpdateList, BindingUpdateListEntry};
-use crate::flow::PeerExtensions;
 use crate::machine::{Envelope, Machine, Transmit};
 use crate::registration::{self, Effect, Registration, UnboundReason};
 use crate::time::Timestamp;
 use crate::wire::iana::binding_error;
 use crate::wire::{self, Message};
 use clock::MessageClock;
-use flows::Flows;
+use flows::{Flows, SentFlows};
 use home_link::HomeLink;
 use pace::Pace;
 use plan::Request;
@@ -236,6 +236,8 @@ enum Aim {
 struct Outstanding {
     request: Request,
     update: update::Sent,
+    /// What it says of flow bindings.
+    flows: SentFlows,
     /// When to give it up.
     timer: Duration,
 }
@@ -336,7 +338,7 @@ impl MobileNode {
             peer: self.config.agent,
             entries: entries.into_values().collect(),
             flows: self.registered_flows(),
-            extensions: PeerExtensions::default(),
+            extensions: self.peer_extensions(),
         }
     }
 
@@ -489,6 +491,10 @@ impl MobileNode {
     /// Sends what is due, unless an update is outstanding or it is too early.
     fn proceed(&mut self, now: Timestamp) {
         self.registrations.retain(|_, entry| entry.phase() != registration::Phase::Gone);
+        if !self.registrations.values().any(Registration::may_be_held) {
+            // req FB-12 (RFC 6089 §5.3.3): flow bindings end with the last binding.
+            self.flows.forget();
+        }
         if self.finish_if_nothing_is_held(now.monotonic) {
             return;
         }
@@ -579,8 +585,13 @@ impl Machine for MobileNode {
             MobileEvent::HomeLinkDown { bid } => self.home_link_down(now.monotonic, bid),
             MobileEvent::Received { envelope, message } => self.received(now, &envelope, &message),
             MobileEvent::Unreachable { bid } => self.unreachable(now.monotonic, bid),
-            MobileEvent::FlowsChanged { flows, .. } => self.flows_changed(flows),
-            MobileEvent::AskAgain => self.ask_again(now.monotonic),
+            MobileEvent::FlowsChanged { flows, reflect, copies } => {
+                self.flows_changed(flows, reflect, copies);
+            }
+            MobileEvent::AskAgain => {
+                self.flows.ask_again();
+                self.ask_again(now.monotonic);
+            }
             MobileEvent::Stop => self.stop(),
         }
         self.proceed(now);

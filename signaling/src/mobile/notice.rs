@@ -3,12 +3,13 @@
 use std::fmt;
 use std::time::Duration;
 
-use mtun_policy::Bid;
+use mtun_policy::{Bid, FlowId};
 
+use super::flows::FlowFault;
 use crate::auth::AuthFailure;
 use crate::error::{DecodeError, EncodeError};
 use crate::time::NtpOffset;
-use crate::wire::Status;
+use crate::wire::{FlowStatus, Status};
 
 /// Something about the registration that an operator may want to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +110,31 @@ pub enum MobileNotice {
         /// When it will be asked again, from now.
         retry: Duration,
     },
+    /// The agent refused a flow binding; not asked for again before something changes.
+    FlowRefused {
+        /// The flow binding.
+        flow: FlowId,
+        /// The agent's reason.
+        status: FlowStatus,
+    },
+    /// A flow binding that cannot be sent.
+    FlowNotSent {
+        /// The flow binding.
+        flow: FlowId,
+        /// Why.
+        fault: FlowFault,
+    },
+    /// So many flow bindings found no room in an update and are gone at the agent.
+    FlowsLeftOut {
+        /// How many.
+        number: usize,
+    },
+    /// The agent answered no flow binding (RFC 6089 §5.2.6): it sends by the BIDs' priority.
+    AgentWithoutFlowBindings,
+    /// The agent does not know flow bindings that it had taken (status 132): all are told again.
+    FlowsUnknown,
+    /// The agent's digest of the flow bindings is not ours: all are told again.
+    FlowsDiffer,
     /// An update could not be written.
     Unwritable(EncodeError),
 }
@@ -170,6 +196,12 @@ impl MobileNotice {
             Self::HomeAndForeignImpossible => "home_and_foreign_impossible",
             Self::SilentAtHome { .. } => "silent_at_home",
             Self::ReturnRefused { .. } => "return_refused",
+            Self::FlowRefused { .. } => "flow_refused",
+            Self::FlowNotSent { .. } => "flow_not_sent",
+            Self::FlowsLeftOut { .. } => "flows_left_out",
+            Self::AgentWithoutFlowBindings => "agent_without_flow_bindings",
+            Self::FlowsUnknown => "flows_unknown",
+            Self::FlowsDiffer => "flows_differ",
             Self::Unwritable(_) => "unwritable",
         }
     }
@@ -280,6 +312,24 @@ impl fmt::Display for MobileNotice {
                 f,
                 "the agent refused the return home, status {status}; next try in {retry:?}"
             ),
+            Self::FlowRefused { flow, status } => {
+                write!(f, "flow binding {flow} refused, status {status}")
+            }
+            Self::FlowNotSent { flow, fault } => {
+                write!(f, "flow binding {flow} cannot be sent: {fault}")
+            }
+            Self::FlowsLeftOut { number } => {
+                write!(f, "no room to name {number} flow bindings, which end at the agent by that")
+            }
+            Self::AgentWithoutFlowBindings => f.write_str(
+                "the agent does not take flow bindings: it sends by the priority of the uplinks",
+            ),
+            Self::FlowsUnknown => f.write_str(
+                "the agent does not know flow bindings that it had (status 132): telling all again",
+            ),
+            Self::FlowsDiffer => {
+                f.write_str("the agent holds other flow bindings than ours: telling all again")
+            }
             Self::Unwritable(error) => write!(f, "cannot write a Binding Update: {error}"),
         }
     }

@@ -75,11 +75,23 @@ impl MobileNode {
         };
         let register = due(Registration::register_due);
         let leaving = due(Registration::deregister_due);
+        if register.is_empty() && leaving.is_empty() {
+            return is_due(self.flows_due()).then(|| self.for_flows_alone());
+        }
         if self.mode == Mode::Bulk {
             self.bulk(register, leaving)
         } else {
             self.one_by_one(register, leaving)
         }
+    }
+
+    /// A refresh of what is bound, to say something of flow bindings: of all, so that no home
+    /// binding ends by it (RFC 5648 §5.6.5), and an agent that lost some has them again.
+    fn for_flows_alone(&self) -> Request {
+        let bound = self.registrations.iter().filter(|(_, entry)| entry.phase() == Phase::Bound);
+        let bids = bound.map(|(&bid, _)| bid).collect();
+        let most = if self.mode == Mode::Bulk { MAX_BULK } else { 1 };
+        Request::Register { bids: self.preferred(bids, most), overwrite: false }
     }
 
     /// From when on [`Self::plan`] gives a request; `None` when nothing will be due by itself.
@@ -112,6 +124,7 @@ impl MobileNode {
                 entries
                     .flat_map(|entry| [entry.register_due(), entry.deregister_due()])
                     .flatten()
+                    .chain(self.flows_due())
                     .min()
             }
         }

@@ -56,7 +56,8 @@ impl MobileNode {
         if !away && request == Request::DeregisterAll {
             self.returning(path);
         }
-        let update = self.compose(&request, source);
+        let mut update = self.compose(&request, source);
+        let flows = self.tell_flows(now.monotonic, &request, &mut update.options);
         let (sequence, lifetime) = (update.sequence, update.lifetime);
         let care_of = auth::care_of_address(&update, &envelope);
         let message = Message::BindingUpdate(update);
@@ -96,7 +97,7 @@ impl MobileNode {
         self.pace.sent(at);
         self.last_sent = Some(at);
         let update = Sent { sequence, lifetime, at, path, source, care_of, message_id };
-        self.outstanding = Some(Outstanding { request, update, timer: at + wait });
+        self.outstanding = Some(Outstanding { request, update, flows, timer: at + wait });
     }
 
     fn compose(&self, request: &Request, source: Ipv6Addr) -> BindingUpdate {
@@ -124,7 +125,8 @@ impl MobileNode {
             }
             Request::Deregister { bids } => {
                 for bid in bids {
-                    options.push(BindingIdentifier::new(*bid));
+                    let priority = self.registrations[bid].priority().max(1);
+                    options.push(BindingIdentifier { priority, ..BindingIdentifier::new(*bid) });
                 }
             }
             // req MN-04, R-MN-01 (RFC 6275 §11.7.1): the care-of address stands inside what is
@@ -160,7 +162,8 @@ impl MobileNode {
         // disagree, by a stray update of an earlier life for one, the next refresh ends it.
         let registration = &self.registrations[&bid];
         BindingIdentifier {
-            priority: registration.priority(),
+            // req FB-01 (RFC 6089 §5.2.1): zero would say that we know no priorities.
+            priority: registration.priority().max(1),
             home: self.is_home(registration),
             care_of: Some(registration.care_of()),
             ..BindingIdentifier::new(bid)

@@ -3,6 +3,7 @@
 
 pub mod arithmetic;
 pub mod by_hand;
+pub mod flow_text;
 pub mod route;
 pub mod route_world;
 pub mod script;

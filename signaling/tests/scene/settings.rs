@@ -73,6 +73,15 @@ pub fn set_agent(config: &mut AgentConfig, words: &[&str]) {
         Some("only-router") => config.home_link = HomeLink::Real { only_router: true },
         Some(other) => panic!("home-link={other}"),
     }
+    if let Some(most) = value(words, "flows") {
+        config.mobiles[0].max_flows = most.parse().unwrap();
+    }
+    if let Some(most) = value(words, "copies-of-one") {
+        config.mobiles[0].max_copies = most.parse().unwrap();
+    }
+    config.flow_bindings = yes(words, "flow-bindings", config.flow_bindings);
+    config.mobiles[0].reflect = yes(words, "reflect", config.mobiles[0].reflect);
+    config.mobiles[0].copies = yes(words, "copies", config.mobiles[0].copies);
     if let Some(most) = value(words, "bindings") {
         config.mobiles[0].max_bindings = most.parse().unwrap();
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use mtun_policy::{Bid, CareOfAddress, HomeAddress};
 use mtun_signaling::mobile::Stay;
 use mtun_signaling::wire::option::{
-    AlternateCareOfAddress, BindingIdentifier, BindingRefreshAdvice, LinkLayerAddress,
-    MobileNetworkPrefixOption, NonceIndices,
+    AlternateCareOfAddress, BindingIdentifier, BindingRefreshAdvice, FlowExtensions, FlowSummary,
+    LinkLayerAddress, MobileNetworkPrefixOption, NonceIndices,
 };
 use mtun_signaling::wire::{
     BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate, BindingUpdateFlags,
@@ -15,7 +15,7 @@ use mtun_signaling::wire::{
 };
 use mtun_signaling::{AgentOutput, BindingCache, Envelope, MobileOutput, wire};
 
-use super::address;
+use super::{address, flow_text};
 
 /// Seconds with three decimals.
 pub fn seconds(time: Duration) -> String {
@@ -54,6 +54,17 @@ pub fn options(options: &Options) -> String {
             MobilityOption::LinkLayerAddress(option) => {
                 let octets = option.address.iter().map(|octet| format!("{octet:02x}"));
                 text += &format!(" [lla {}]", octets.collect::<Vec<_>>().join(":"));
+            }
+            MobilityOption::FlowIdentification(option) => text += &flow_text::option(option),
+            MobilityOption::FlowSummary(option) => {
+                let flows: Vec<String> = option.flows.iter().map(u16::to_string).collect();
+                text += &format!(" [fids {}]", flows.join(" "));
+            }
+            MobilityOption::VendorSpecific(option) => {
+                text += &match FlowExtensions::of(option) {
+                    Some(extensions) => flow_text::extensions(&extensions),
+                    None => format!(" [vendor {}]", option.vendor),
+                };
             }
             // Every protected message has them; the transcripts say so when it has not.
             MobilityOption::Authentication(_)
@@ -163,7 +174,7 @@ pub fn agent_output(output: &AgentOutput, cache: &BindingCache) -> String {
                     None => text += &format!(" [plain {}]", binding.care_of),
                 }
             }
-            text
+            text + &flow_text::held(entry)
         }
         AgentOutput::CheckDuplicate { home_address, link_local } => {
             let link_local = if *link_local { " and its link-local address" } else { "" };
@@ -246,6 +257,12 @@ fn parse_options(words: &[&str]) -> Options {
                 let refresh_interval = number::<u16>(&inner, "refresh", 0) / 4;
                 options.push(BindingRefreshAdvice { refresh_interval });
             }
+            "fids" => {
+                let flows = inner[1..].iter().map(|flow| flow.parse().expect("a FID")).collect();
+                options.push(FlowSummary { flows });
+            }
+            "flow-extensions" => options.push(flow_text::parse_extensions(&inner)),
+            _ if value(&inner, "fid").is_some() => options.push(flow_text::parse_option(&inner)),
             _ => options.push(BindingIdentifier {
                 bid: Bid::new(number(&inner, "bid", 0)),
                 status: Status(number(&inner, "status", 0)),

@@ -156,8 +156,10 @@ pub fn write_capture(link_type: u32, frames: &[Vec<u8>]) -> Vec<u8> {
     }
     for (index, frame) in frames.iter().enumerate() {
         let length = u32::try_from(frame.len()).expect("a short frame");
-        let microseconds = u32::try_from(index).expect("few frames") * 1000;
-        for value in [1_790_000_000, microseconds, length, length] {
+        let index = u32::try_from(index).expect("few frames");
+        // One in each millisecond.
+        let (seconds, microseconds) = (1_790_000_000 + index / 1000, index % 1000 * 1000);
+        for value in [seconds, microseconds, length, length] {
             word(&mut file, value);
         }
         file.extend_from_slice(frame);
