@@ -195,48 +195,54 @@ pub enum Spread {
     Ports(PortCut),
 }
 
-/// Ports cut into 256 buckets, in their order, once or several times round.
+/// Ports at the mobile's end cut into 256 buckets in their order, round after round.
 ///
-/// Ports outside and packets without ports belong to the first or the last bucket: to the first
-/// what lies before, to the last everything else.
+/// Other ports, and packets without ports, belong to the first bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PortCut {
     /// The first port.
     pub first: u16,
-    /// The last port, included; at least 255 behind the first for each round.
+    /// The last port, included.
     pub last: u16,
-    /// How many times all buckets come round.
-    pub rounds: u8,
+    /// How many ports all buckets share before they come round again; at least 256.
+    pub round: u16,
 }
 
 impl PortCut {
-    /// Where hosts take the ports of their flows from: 32768 and up, some from the middle on.
-    /// Two rounds, so that both kinds of hosts are spread.
-    pub const DYNAMIC: Self = Self { first: 32_768, last: u16::MAX, rounds: 2 };
+    /// Where hosts take the ports of their flows from: 32768 to 60999, or 49152 and up. Four
+    /// rounds fill the former to within 212 ports, and spread the latter too.
+    pub const DYNAMIC: Self = Self { first: 32_768, last: u16::MAX, round: 7168 };
+
+    /// A cut of these ports; `None` if they are too few for 256 buckets.
+    pub fn of(ports: RangeInclusive<u16>) -> Option<Self> {
+        let (first, last) = ports.into_inner();
+        if first <= Self::DYNAMIC.first && last == Self::DYNAMIC.last {
+            return Some(Self::DYNAMIC);
+        }
+        let round = last.checked_sub(first)?.saturating_add(1);
+        (round >= 256).then_some(Self { first, last, round })
+    }
 
     /// The bucket of a packet whose port at the mobile's end is this.
     pub fn bucket(self, port: Option<u16>) -> u8 {
-        let Some(port) = port else { return u8::MAX };
-        if port < self.first {
+        let Some(port) = port.filter(|port| (self.first..=self.last).contains(port)) else {
             return 0;
-        }
-        if port > self.last {
-            return u8::MAX;
-        }
-        let span = u64::from(self.last - self.first) + 1;
-        let at = u64::from(port - self.first) * 256 * u64::from(self.rounds.max(1)) / span;
-        (at % 256) as u8
+        };
+        let round = u32::from(self.round.max(1));
+        (u32::from(port - self.first) % round * 256 / round) as u8
     }
 
     /// All ports in order, in ranges of one bucket each.
     fn ranges(self) -> impl Iterator<Item = RangeInclusive<u16>> {
-        let span = u64::from(self.last.saturating_sub(self.first)) + 1;
-        let parts = 256 * u64::from(self.rounds.max(1));
-        let start = move |part: u64| u64::from(self.first) + (part * span).div_ceil(parts);
-        let inside = (0..parts).map(move |part| (start(part), start(part + 1)));
-        let before = (0, u64::from(self.first));
-        let behind = (u64::from(self.last) + 1, u64::from(u16::MAX) + 1);
-        let all = std::iter::once(before).chain(inside).chain([behind]);
+        let round = u32::from(self.round.max(1));
+        let (first, end) = (u32::from(self.first), u32::from(self.last) + 1);
+        let rounds = end.saturating_sub(first).div_ceil(round);
+        let start = move |part: u32| {
+            (first + part / 256 * round + (part % 256 * round).div_ceil(256)).min(end)
+        };
+        let inside = (0..rounds * 256).map(move |part| (start(part), start(part + 1)));
+        let outside = [(0, first), (end, 1 << 16)];
+        let all = outside.into_iter().take(1).chain(inside).chain(outside.into_iter().skip(1));
         all.filter(|(from, to)| from < to).map(|(from, to)| from as u16..=(to - 1) as u16)
     }
 }
@@ -275,7 +281,8 @@ impl Buckets {
         ranges
     }
 
-    /// The link of everything that has no port.
+    /// The link of packets without ports, and of the ports that are not cut; where nothing is, the
+    /// first link.
     pub fn remainder(&self) -> Option<Bid> {
         match self.spread {
             Spread::Hash => self.links.first().copied(),

@@ -33,6 +33,8 @@
 //! - `prefer a b c`: the links in this order.
 //! - `balance a=3 b=1`: 256 buckets cut at the weights. Buckets of links that are away are given
 //!   to the others by weight, all other buckets stay; a link that returns gets its own back.
+//!   Where the home agent is told the rules, buckets are ranges of the mobile's ports
+//!   ([`crate::Spread`]) if the rule's flows have such ports and stick one by one.
 //! - `overflow a b full="85%"`: the links in this order, but full ones after the others. A link
 //!   is full once its load is over `full`, until it is under 70 % (under seven eighths of `full`
 //!   if that is less). Flows on a full link stay there; when it has room again, flows that
@@ -112,6 +114,8 @@ pub struct Steering {
     rules: RuleSet,
     /// Whether packets of rules that do not say may go straight to correspondents.
     optimize: Option<Optimize>,
+    /// Whether the home agent is told the rules (RFC 6089).
+    told: bool,
     /// Rules with `when`, by place.
     conditional: Vec<usize>,
     /// The minutes of the day at which a `when` may change.
@@ -176,6 +180,7 @@ impl Steering {
             deadline: None,
             notices: VecDeque::new(),
             optimize: home.route_optimization.as_ref().map(RouteOptimizationPlan::unsaid),
+            told: home.register.flow_bindings,
             rules,
         };
         steering.settle(now);
@@ -357,7 +362,7 @@ impl Steering {
         self.now = now;
         let candidates: Vec<_> = self.links.iter().map(Tracked::candidate).collect();
         let verdicts = standing::judge(&candidates, &mut self.last_link);
-        let mut situation = Situation::default();
+        let mut situation = Situation { told: self.told, ..Situation::default() };
         let mut notices = Vec::new();
         for ((link, candidate), verdict) in self.links.iter_mut().zip(&candidates).zip(verdicts) {
             let view = link.view(candidate, &verdict);

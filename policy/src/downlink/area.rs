@@ -129,6 +129,15 @@ impl Area {
         Some(common)
     }
 
+    /// The least area that holds both.
+    pub fn hull(&self, other: &Self) -> Self {
+        let mut hull = self.clone();
+        for (field, other) in hull.fields.iter_mut().zip(&other.fields) {
+            *field = Span { first: field.first.min(other.first), last: field.last.max(other.last) };
+        }
+        hull
+    }
+
     /// What is left without the other's packets, in areas that do not meet.
     pub fn without(&self, other: &Self) -> Vec<Self> {
         let Some(common) = self.common(other) else { return vec![self.clone()] };
@@ -148,6 +157,16 @@ impl Area {
             inner.fields[at] = cut;
         }
         left
+    }
+
+    /// The same without addresses that are not the mobile's: no agent takes those.
+    pub fn clipped(self, target: &DownlinkTarget) -> Vec<Self> {
+        let span = self.get(Dimension::Own);
+        if span == whole(self.version, Dimension::Own) {
+            return vec![self];
+        }
+        let own = own_spans(self.version, target).into_iter().filter_map(|own| own.common(span));
+        own.map(|own| self.clone().with(Dimension::Own, own)).collect()
     }
 
     /// Both as one, if that is an area and can be told.

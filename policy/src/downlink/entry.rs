@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::area::{Area, Dimension, Span, TooMany, areas};
 use super::target::DownlinkTarget;
+use super::thin;
 use super::untold;
 use crate::effective::{Effective, Otherwise, Outcome, Ruling};
 use crate::selector::TrafficSelector;
@@ -143,6 +144,35 @@ pub(super) fn groups(
     (behind, crowded)
 }
 
+/// How many flow bindings a translation word by word would take: for each line that can be told
+/// one for each combination of its values and each link in turn, and for each combination of the
+/// values of an `exclude` one before them. For comparison only.
+pub fn cross_product(rules: &Effective, target: &DownlinkTarget) -> usize {
+    let of_line = |line: &TrafficSelector| {
+        let sizes = [
+            line.sources.len(),
+            line.destinations.len(),
+            line.protocols.len(),
+            line.source_ports.len(),
+            line.destination_ports.len(),
+            line.dscps.len(),
+        ];
+        sizes.into_iter().map(|size| size.max(1)).product::<usize>()
+    };
+    let sum = |lines: &[TrafficSelector]| {
+        lines.iter().filter(|line| untold::is_told(line)).map(of_line).sum::<usize>()
+    };
+    let of_rule = |rule: Ruling<'_>| {
+        let links: usize = parts_of(rule, target).iter().map(|(_, steps)| steps.len()).sum();
+        if links == 0 || !rule.head.exclude.iter().all(untold::is_told) {
+            return 0;
+        }
+        let lines = if rule.head.selectors.is_empty() { 1 } else { sum(&rule.head.selectors) };
+        lines * links + sum(&rule.head.exclude)
+    };
+    rules.rules().map(of_rule).sum()
+}
+
 /// How many links are named for the packets of a rule, at most.
 pub(super) fn depth(rule: Ruling<'_>, target: &DownlinkTarget) -> usize {
     parts_of(rule, target).iter().map(|(_, steps)| steps.len()).max().unwrap_or(0)
@@ -165,54 +195,73 @@ fn of_rule(
     let lines = if lines.is_empty() { &everything } else { lines.as_slice() };
     let matches = areas_of(lines, target)?;
     let excludes = areas_of(&rule.head.exclude, target)?;
-    let mut groups = Vec::new();
-    for area in matches {
-        let said = |area: &Area| -> Vec<Group> {
-            let part = |(ports, steps): &Part| {
-                let area = match ports {
-                    Some(ports) => {
-                        let cut = Area::all(area.version).with(Dimension::OwnPort, *ports);
-                        area.common(&cut)?
-                    }
-                    None => area.clone(),
-                };
-                Some(Group { area, steps: steps.clone(), rules: vec![rule.head.id] })
+    let said = |area: &Area| -> Vec<Group> {
+        let part = |(ports, steps): &Part| {
+            let area = match ports {
+                Some(ports) => {
+                    let cut = Area::all(area.version).with(Dimension::OwnPort, *ports);
+                    area.common(&cut)?
+                }
+                None => area.clone(),
             };
-            parts.iter().filter_map(part).collect()
+            Some(Group { area, steps: steps.clone(), rules: vec![rule.head.id] })
         };
-        let out: Vec<&Area> = excludes.iter().filter(|out| out.meets(&area)).collect();
-        let cut = cut_out(&area, &out);
-        let cut = cut.map(|pieces| pieces.iter().flat_map(&said).collect::<Vec<_>>());
-        let before = || -> Vec<Group> {
-            let mut groups: Vec<Group> = out
-                .iter()
-                .filter_map(|out| out.common(&area))
-                .flat_map(|area| what_follows(&area, behind, target, rule.head.id))
-                .collect();
-            groups.append(&mut said(&area));
+        parts.iter().filter_map(part).collect()
+    };
+    let out_of =
+        |area: &Area| -> Vec<&Area> { excludes.iter().filter(|out| out.meets(area)).collect() };
+    let size = matches.len().saturating_mul(parts.len());
+    if size > MOST_GROUPS {
+        return Err(TooMany(size));
+    }
+    let plain: Vec<Group> = matches.iter().flat_map(&said).collect();
+    if matches.iter().all(|area| out_of(area).is_empty()) {
+        return Ok(plain);
+    }
+    // What is excluded, cut out of each area.
+    let cut: Option<Vec<Vec<Area>>> =
+        matches.iter().map(|area| cut_out(area, &out_of(area), target)).collect();
+    let cut = cut.map(|pieces| pieces.iter().flatten().flat_map(&said).collect::<Vec<_>>());
+    // Or before each area as what its packets get from the rules behind.
+    let follows = |area: &Area| what_follows(area, behind, target, rule.head.id);
+    let each: Vec<Group> = matches
+        .iter()
+        .flat_map(|area| {
+            let out = out_of(area).into_iter().filter_map(|out| out.common(area));
+            let mut groups: Vec<Group> = out.flat_map(|area| follows(&area)).collect();
+            groups.append(&mut said(area));
             groups
-        };
-        let size = |groups: &[Group]| groups.iter().map(|group| group.steps.len()).sum::<usize>();
-        groups.append(&mut match cut {
-            Some(cut) if out.is_empty() => cut,
-            Some(cut) => {
-                let before = before();
-                if size(&cut) <= size(&before) { cut } else { before }
-            }
-            None => before(),
-        });
-        if groups.len() > MOST_GROUPS {
-            return Err(TooMany(groups.len()));
+        })
+        .collect();
+    // Or so before the whole rule: it speaks of none of these packets, wherever they are.
+    let hulls = hulls(&matches);
+    let out = hulls.iter().flat_map(|hull| excludes.iter().filter_map(|out| out.common(hull)));
+    let mut once: Vec<Group> = out.flat_map(|area| follows(&area)).collect();
+    once.extend(plain);
+    let ways = [cut, Some(each), Some(once)];
+    let shortest = ways.into_iter().flatten().min_by_key(|groups| thin::estimate(groups, target));
+    let groups = shortest.expect("two ways are always possible");
+    if groups.len() > MOST_GROUPS { Err(TooMany(groups.len())) } else { Ok(groups) }
+}
+
+/// The least area of each family that holds all areas of it.
+fn hulls(areas: &[Area]) -> Vec<Area> {
+    let mut hulls: Vec<Area> = Vec::new();
+    for area in areas {
+        match hulls.iter_mut().find(|hull| hull.version == area.version) {
+            Some(hull) => *hull = hull.hull(area),
+            None => hulls.push(area.clone()),
         }
     }
-    Ok(groups)
+    hulls
 }
 
 /// The area without others, if that can be told in few pieces.
-fn cut_out(area: &Area, out: &[&Area]) -> Option<Vec<Area>> {
+fn cut_out(area: &Area, out: &[&Area], target: &DownlinkTarget) -> Option<Vec<Area>> {
     let mut pieces = vec![area.clone()];
     for out in out {
         pieces = pieces.iter().flat_map(|piece| piece.without(out)).collect();
+        pieces = pieces.into_iter().flat_map(|piece| piece.clipped(target)).collect();
         if pieces.len() > MOST_AREAS {
             return None;
         }

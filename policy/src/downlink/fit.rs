@@ -76,10 +76,10 @@ fn shortened(groups: &[entry::Group], target: &DownlinkTarget, depth: usize) -> 
             .collect::<Vec<_>>()
     };
     let mut entries: Vec<Entry> = groups.iter().flat_map(each).collect();
-    let tails = depth == usize::MAX;
+    let exact = if depth == 1 { thin::Exact::WhileAllAre } else { thin::Exact::Always };
     loop {
         let count = entries.len();
-        thin::leave_out(&mut entries, target, tails);
+        thin::leave_out(&mut entries, target, exact);
         thin::join(&mut entries, target);
         if entries.len() == count {
             return entries;

@@ -42,6 +42,7 @@ mod untold;
 use serde::Serialize;
 
 pub use agent::{AgentDefault, Unmatched};
+pub use entry::cross_product;
 pub use target::DownlinkTarget;
 pub use untold::{Said, Untold};
 

@@ -19,6 +19,9 @@ use crate::terms::{Bid, RuleId};
 /// How far apart two neighbours may stand.
 const NEAR: usize = 64;
 
+/// Longer lists are not thinned to be compared.
+const MOST_ESTIMATED: usize = 256;
+
 /// What has an area and a result.
 pub(super) trait Piece {
     type Result: PartialEq;
@@ -105,53 +108,80 @@ fn neighbour<P: Piece>(
     })
 }
 
-/// Leaves out entries without which every decision is the same. With `target.reflect`, the links
-/// behind the first of one area stay if `tails` says so.
-pub(super) fn leave_out(entries: &mut Vec<Entry>, target: &DownlinkTarget, tails: bool) {
+/// For which bindings decisions have to stay the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exact {
+    /// Whichever are registered. With `target.reflect` all links of an area are named besides.
+    Always,
+    /// While all are.
+    WhileAllAre,
+}
+
+/// Leaves out entries without which every decision is the same.
+pub(super) fn leave_out(entries: &mut Vec<Entry>, target: &DownlinkTarget, exact: Exact) {
     let order = target.order();
     let certain = target.certain();
     for at in (0..entries.len()).rev() {
         let (before, rest) = entries.split_at(at);
         let (entry, behind) = (&rest[0], &rest[1..]);
-        let is_tail = tails
+        let is_tail = exact == Exact::Always
             && target.reflect
             && entry.bids.len() == 1
             && before.last().is_some_and(|head| head.area == entry.area && head.bids.len() == 1);
-        if says_nothing(entry, before)
-            || !is_tail && is_said(entry, before, behind, &order, certain)
-        {
+        let gone = match exact {
+            Exact::Always => Some(gone(&entry.area, before)),
+            Exact::WhileAllAre if before.iter().any(|it| it.area.holds(&entry.area)) => None,
+            Exact::WhileAllAre => Some(Vec::new()),
+        };
+        let needed = gone.is_some_and(|gone| {
+            let wanted = left(&entry.bids, &gone);
+            let said = || is_said(entry, &wanted, &gone, behind, &order[..], certain);
+            !wanted.is_empty() && (is_tail || !said())
+        });
+        if !needed {
             entries.remove(at);
         }
     }
 }
 
+/// About how many entries these groups come to, each named by its first links.
+pub(super) fn estimate(groups: &[Group], target: &DownlinkTarget) -> usize {
+    let first = |group: &Group| {
+        let bids = group.steps.first()?.clone();
+        Some(Entry { area: group.area.clone(), bids, rules: Vec::new() })
+    };
+    let mut entries: Vec<Entry> = groups.iter().filter_map(first).collect();
+    if entries.len() <= MOST_ESTIMATED {
+        leave_out(&mut entries, target, Exact::WhileAllAre);
+        join(&mut entries, target);
+    }
+    entries.len()
+}
+
 /// The BIDs that are gone for every packet that comes to an area behind these entries.
-fn gone<'e>(area: &Area, before: &'e [Entry]) -> Vec<&'e Bid> {
-    before.iter().filter(|earlier| earlier.area.holds(area)).flat_map(|it| &it.bids).collect()
+fn gone(area: &Area, before: &[Entry]) -> Vec<Bid> {
+    let passed = before.iter().filter(|earlier| earlier.area.holds(area));
+    passed.flat_map(|earlier| earlier.bids.iter().copied()).collect()
 }
 
-fn says_nothing(entry: &Entry, before: &[Entry]) -> bool {
-    let gone = gone(&entry.area, before);
-    entry.bids.iter().all(|bid| gone.contains(&bid))
+/// Those that are not gone.
+fn left(bids: &[Bid], gone: &[Bid]) -> Vec<Bid> {
+    let mut left: Vec<Bid> = bids.iter().copied().filter(|bid| !gone.contains(bid)).collect();
+    left.sort_unstable();
+    left
 }
 
-/// Whether what stands behind an entry says the same as it.
+/// Whether what stands behind an entry says the same as it: copies to all that are `wanted`.
 fn is_said(
     entry: &Entry,
-    before: &[Entry],
+    wanted: &[Bid],
+    gone: &[Bid],
     behind: &[Entry],
     order: &[Bid],
     certain: usize,
 ) -> bool {
-    let gone = gone(&entry.area, before);
-    let left = |bids: &[Bid]| -> Vec<Bid> {
-        bids.iter().copied().filter(|bid| !gone.contains(&bid)).collect()
-    };
-    let mut wanted = left(&entry.bids);
-    wanted.sort_unstable();
     for later in behind.iter().filter(|later| later.area.meets(&entry.area)) {
-        let mut says = left(&later.bids);
-        says.sort_unstable();
+        let says = left(&later.bids, gone);
         if says.is_empty() {
             continue;
         }
@@ -162,6 +192,6 @@ fn is_said(
             return true;
         }
     }
-    let preferred = order.iter().position(|bid| !gone.contains(&bid));
-    preferred.is_some_and(|place| place < certain && wanted == [order[place]])
+    let preferred = order.iter().position(|bid| !gone.contains(bid));
+    preferred.is_some_and(|place| place < certain && *wanted == [order[place]])
 }

@@ -130,7 +130,7 @@ pub(super) const ALL: &[Entry] = &[
         &[("speed", "of the vehicle: `\"<5km/h\"` or `\">80km/h\"`"), ("time", "local time of day, `\"22:00-05:00\"`"),
           ("days", "days of the week, `\"mon-fri\"` or `\"sat,sun\"`; of a span over midnight the day on which it began")]),
     (&w::PREFER, "The first of these links that is usable.", &[]),
-    (&w::BALANCE, "Spread over the links by weight, `balance wlan0=3 wwan0=1`: 256 buckets, the bucket is a hash of the sticky key. A link that goes or returns moves its own buckets only.", &[]),
+    (&w::BALANCE, "Spread over the links by weight, `balance wlan0=3 wwan0=1`: 256 buckets, the bucket is a hash of the sticky key; where the home agent is told the rules, buckets are ranges of the mobile's ports from 32768 up (or of the rule's own `sport`), so that both ends cut alike, and what has no such port takes the first link. A link that goes or returns moves its own buckets only.", &[]),
     (&w::OVERFLOW, "The first link until its load is over `full` of its `rate`, then new flows to the next; back under 70 %.",
         &[("full", "the load that counts as full; `\"85%\"` if left out")]),
     (&w::FASTEST, "The lowest smoothed round trip time. A challenger has to win for 5 s.",

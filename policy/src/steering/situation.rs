@@ -68,6 +68,8 @@ pub(super) struct Situation {
     pub capped: BTreeSet<RuleId>,
     /// The rules whose `when` is not met.
     pub unmet: BTreeSet<RuleId>,
+    /// Whether the home agent is told the rules, and so how a balance is cut.
+    pub told: bool,
 }
 
 impl Situation {
@@ -139,7 +141,10 @@ impl Situation {
             Verb::Prefer(links) => Outcome::Candidates(self.of_use(links, tunnel)),
             Verb::Balance(weights) => {
                 let present = self.of_use(&verb.links(), tunnel);
-                Outcome::Balance(buckets::assign(weights, &present))
+                Outcome::Balance(match buckets::port_cut(rule).filter(|_| self.told) {
+                    Some(ports) => buckets::cut(weights, &present, ports),
+                    None => buckets::assign(weights, &present),
+                })
             }
             Verb::Overflow { links, full } => {
                 let full = self.full.get(&(links.clone(), *full));

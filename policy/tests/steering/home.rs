@@ -48,6 +48,7 @@ pub fn policy() -> Policy {
             tunnel mtun0
             agent "2001:db8:100::1"
             address "2001:db8:100::42/64"
+            register flow-bindings=#false
             security none
         }
         rules { default { prefer wlan0; otherwise any; } }
