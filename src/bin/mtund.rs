@@ -28,9 +28,15 @@ struct Arguments {
     /// The group whose members may read
     #[arg(long, value_name = "GROUP")]
     read_group: Option<String>,
-    /// The group whose members may also steer and apply policies
+    /// The group whose members may everything
     #[arg(long, value_name = "GROUP")]
     write_group: Option<String>,
+    /// The group whose members may also steer
+    #[arg(long, value_name = "GROUP")]
+    steer_group: Option<String>,
+    /// The group whose members may also say that links have moved
+    #[arg(long, value_name = "GROUP")]
+    move_group: Option<String>,
     /// How long a stop waits for the de-registration to be acknowledged, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
     stop_deadline: f64,
@@ -92,6 +98,8 @@ fn options(arguments: Arguments) -> Result<Options, String> {
         metrics,
         read_group: arguments.read_group.as_deref().map(group).transpose()?,
         write_group: arguments.write_group.as_deref().map(group).transpose()?,
+        steer_group: arguments.steer_group.as_deref().map(group).transpose()?,
+        move_group: arguments.move_group.as_deref().map(group).transpose()?,
         stop_deadline,
         salvage_bindings: arguments.salvage_bindings,
         clock_offset: arguments.clock_offset,

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::control::{Client, ControlError, ErrorCode, Monitor, Request, Response};
+use mtun_signaling::mobility_socket::Filter;
+
+use crate::control::{Client, ControlError, ErrorCode, Request, Response, Subscription};
 
 /// Where the daemon listens.
 pub(super) struct Daemon {
@@ -25,9 +27,14 @@ impl Daemon {
         Ok(Client::connect(&self.socket)?.ask(request)?)
     }
 
-    /// Subscribes to events.
-    pub(super) fn monitor(&self) -> Result<Monitor, ControlError> {
-        Ok(Client::connect(&self.socket)?.monitor()?)
+    /// Listens to messages and events.
+    pub(super) fn subscribe(
+        &self,
+        filter: Filter,
+        messages: bool,
+        events: bool,
+    ) -> Result<Subscription, ControlError> {
+        Ok(Client::connect(&self.socket)?.listen(filter, messages, events)?)
     }
 }
 

@@ -61,6 +61,7 @@ impl From<ErrorCode> for Exit {
             | ErrorCode::Forbidden
             | ErrorCode::NotFound
             | ErrorCode::PolicyFaults
+            | ErrorCode::Conflict
             | ErrorCode::Refused => Self::Refused,
         }
     }
@@ -163,7 +164,7 @@ enum Command {
     #[command(subcommand)]
     Policy(policy::Command),
     /// One line per event until interrupted
-    Monitor,
+    Monitor(monitor::Command),
     /// Make keys
     #[command(subcommand)]
     Key(key::Command),
@@ -188,7 +189,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Explain(command)) => explain::run(&command, &daemon, screen),
         Some(Command::Steer(command)) => steer::run(&command, &daemon, screen),
         Some(Command::Policy(command)) => policy::run(&command, &daemon, screen, json),
-        Some(Command::Monitor) => return end(monitor::run(&daemon, screen, json), json, color),
+        Some(Command::Monitor(command)) => {
+            return end(monitor::run(&command, &daemon, screen, json), json, color);
+        }
         Some(Command::Key(command)) => key::run(&command, screen),
         Some(Command::Demo(command)) => demo::run(&command, screen, json),
     };

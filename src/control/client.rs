@@ -1,13 +1,16 @@
 //! The other end of the control socket: what the command line and the tests use.
 //!
-//! Blocking, because a command asks one thing and prints the answer.
+//! Blocking, because a command asks one thing and prints the answer. `examples/watch_bindings.rs`
+//! and `examples/movement_detector.rs` show it at work.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::documents::EventDocument;
+use mtun_signaling::mobility_socket::{Filter, MobilityMessage};
+
+use super::documents::{EventDocument, SentDocument, SubscriptionBody, SubscriptionLine};
 use super::protocol::{
     ControlError, ErrorCode, ReplyLine, Request, RequestLine, Response, VERSION,
 };
@@ -112,6 +115,39 @@ impl Client {
         }
     }
 
+    /// Sends a message of the mobility socket and waits until it is done. A link that it moved is
+    /// this connection's from then on, until it is dropped.
+    pub fn send(&mut self, message: MobilityMessage) -> Result<SentDocument, ClientError> {
+        match self.ask(Request::Send { message: Box::new(message) })? {
+            Response::Sent(sent) => Ok(sent),
+            _ => Err(ClientError::Broken("not an answer to `send`".to_owned())),
+        }
+    }
+
+    /// Listens to the messages of the mobility socket that pass the filter, the present state
+    /// first.
+    pub fn subscribe(self, filter: Filter) -> Result<Subscription, ClientError> {
+        self.listen(filter, true, false)
+    }
+
+    /// Listens to what passes the filter: messages of the mobility socket, events of
+    /// [`Client::monitor`], or both.
+    pub fn listen(
+        mut self,
+        filter: Filter,
+        messages: bool,
+        events: bool,
+    ) -> Result<Subscription, ClientError> {
+        match self.ask(Request::Subscribe { filter, messages, events })? {
+            Response::Subscribed { .. } => {
+                let broken = |error: io::Error| ClientError::Broken(error.to_string());
+                self.stream.get_ref().set_read_timeout(None).map_err(broken)?;
+                Ok(Subscription { client: self })
+            }
+            _ => Err(ClientError::Broken("not an answer to `subscribe`".to_owned())),
+        }
+    }
+
     fn line(&mut self) -> Result<Option<Vec<u8>>, ClientError> {
         let mut line = Vec::new();
         let read = self.stream.by_ref().take(REPLY_MAX).read_until(b'\n', &mut line);
@@ -144,6 +180,55 @@ impl Iterator for Monitor {
     fn next(&mut self) -> Option<Self::Item> {
         match self.client.line() {
             Ok(Some(line)) => Some(decode(&line)),
+            Ok(None) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+/// Something heard on a subscription.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    /// A line about one of the twelve messages, or about the subscription itself.
+    Line(SubscriptionLine),
+    /// Another event of the node.
+    Event(EventDocument),
+    /// What this program does not know, from a newer daemon: to be passed over.
+    Unknown(serde_json::Value),
+}
+
+impl Heard {
+    /// Reads a line of a subscription.
+    pub fn parse(line: &[u8]) -> Result<Self, ClientError> {
+        let value: serde_json::Value = decode(line)?;
+        let read = match value.get("event").is_some() {
+            true => serde_json::from_value(value.clone()).map(Self::Event),
+            false => serde_json::from_value(value.clone()).map(Self::Line),
+        };
+        Ok(read.unwrap_or(Self::Unknown(value)))
+    }
+
+    /// What a line says, if it is one.
+    pub fn body(&self) -> Option<&SubscriptionBody> {
+        match self {
+            Self::Line(line) => Some(&line.body),
+            Self::Event(_) | Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// A subscription to the mobility socket: an iterator that ends when the daemon leaves.
+#[derive(Debug)]
+pub struct Subscription {
+    client: Client,
+}
+
+impl Iterator for Subscription {
+    type Item = Result<Heard, ClientError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.client.line() {
+            Ok(Some(line)) => Some(Heard::parse(&line)),
             Ok(None) => None,
             Err(error) => Some(Err(error)),
         }

@@ -3,26 +3,33 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use serde::{Deserialize, Serialize};
+pub use mtun_signaling::mobility_socket::Class;
 
-/// What a request needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Class {
-    /// Looking.
-    Read,
-    /// Changing.
-    Write,
-}
-
-/// Which groups may look and which may change things; root and the daemon's own user may both.
+/// Which groups may do what; root and the daemon's own user may everything. The socket file
+/// belongs to the read group, so members of the other groups are members of that one too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// Group id of those who may look. The socket file belongs to this group, so members of the
-    /// write group are members of this one too.
+    /// Group id of those who may look.
     pub read_group: Option<u32>,
-    /// Group id of those who may change things.
+    /// Group id of those who may everything.
     pub write_group: Option<u32>,
+    /// Group id of those who may steer, besides looking.
+    pub steer_group: Option<u32>,
+    /// Group id of those who may say that the node has moved, besides looking.
+    pub move_group: Option<u32>,
+}
+
+impl Access {
+    /// The groups whose members may ask requests of a class, the narrowest first.
+    pub fn groups(&self, class: Class) -> impl Iterator<Item = u32> {
+        let narrow = match class {
+            Class::Reading => [self.read_group, self.steer_group, self.move_group],
+            Class::Steering => [self.steer_group, None, None],
+            Class::Movement => [self.move_group, None, None],
+            Class::Administration => [None; 3],
+        };
+        narrow.into_iter().chain([self.write_group]).flatten()
+    }
 }
 
 /// The process at the other end, as the kernel names it.
@@ -76,12 +83,8 @@ impl Peer {
 
     /// Whether it may ask requests of this class.
     pub fn may(&self, class: Class, access: &Access) -> bool {
-        let member = |group: Option<u32>| {
-            group.is_some_and(|group| self.gid == group || self.groups.contains(&group))
-        };
-        self.is_privileged()
-            || member(access.write_group)
-            || (class == Class::Read && member(access.read_group))
+        let member = |group: u32| self.gid == group || self.groups.contains(&group);
+        self.is_privileged() || access.groups(class).any(member)
     }
 }
 
@@ -144,26 +147,33 @@ mod tests {
 
     #[test]
     fn classes_by_group() {
-        let access = Access { read_group: Some(70_001), write_group: Some(70_002) };
+        let access = Access {
+            read_group: Some(70_001),
+            write_group: Some(70_002),
+            steer_group: Some(70_003),
+            move_group: Some(70_004),
+        };
         let nobody = Access::default();
         let other = own_uid() + 7;
-        // (what, primary group, further groups, access, may read, may write)
-        type Case = (&'static str, u32, &'static [u32], Access, bool, bool);
+        // (what, primary group, further groups, access, what it may of the classes in their order)
+        type Case = (&'static str, u32, &'static [u32], Access, [bool; 4]);
         let cases: &[Case] = &[
-            ("in no group", 70_009, &[], access, false, false),
-            ("read group, primary", 70_001, &[], access, true, false),
-            ("read group, supplementary", 70_009, &[5, 70_001], access, true, false),
-            ("write group, primary", 70_002, &[], access, true, true),
-            ("write group, supplementary", 70_009, &[70_002], access, true, true),
-            ("both groups", 70_001, &[70_002], access, true, true),
-            ("no groups configured", 70_001, &[70_002], nobody, false, false),
+            ("in no group", 70_009, &[], access, [false; 4]),
+            ("read group, primary", 70_001, &[], access, [true, false, false, false]),
+            ("read group, further", 70_009, &[5, 70_001], access, [true, false, false, false]),
+            ("steer group", 70_009, &[70_003], access, [true, true, false, false]),
+            ("move group", 70_004, &[70_001], access, [true, false, true, false]),
+            ("steer and move", 70_004, &[70_003], access, [true, true, true, false]),
+            ("write group, primary", 70_002, &[], access, [true; 4]),
+            ("write group, further", 70_009, &[70_002], access, [true; 4]),
+            ("both groups", 70_001, &[70_002], access, [true; 4]),
+            ("no groups configured", 70_001, &[70_002, 70_003, 70_004], nobody, [false; 4]),
         ];
-        for (what, gid, groups, access, read, write) in cases {
+        for (what, gid, groups, access, may) in cases {
             let peer = Peer { uid: other, gid: *gid, groups: groups.to_vec(), pid: None };
-            assert_eq!(peer.may(Class::Read, access), *read, "{what}: read");
-            assert_eq!(peer.may(Class::Write, access), *write, "{what}: write");
+            assert_eq!(Class::ALL.map(|class| peer.may(class, access)), *may, "{what}");
         }
         let root = Peer { uid: 0, gid: 0, groups: Vec::new(), pid: None };
-        assert!(root.may(Class::Write, &nobody), "root needs no group");
+        assert!(root.may(Class::Administration, &nobody), "root needs no group");
     }
 }

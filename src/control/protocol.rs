@@ -6,20 +6,24 @@
 //! <- {"version":1,"id":7,"ok":false,"error":{"code":"forbidden","message":"…","help":"…"}}
 //! ```
 //!
-//! One request a line, one reply a line, in order. After a `monitor` request the replies do not
-//! end: the first says that the subscription stands, every further line is one
-//! [`EventDocument`](super::documents::EventDocument), until the client leaves.
+//! One request a line, one reply a line, in order. After a `subscribe` or `monitor` request the
+//! replies do not end: the first says that the subscription stands, every further line is one
+//! [`SubscriptionLine`](super::documents::SubscriptionLine) or one
+//! [`EventDocument`](super::documents::EventDocument), until the client leaves. The twelve messages
+//! of the mobility socket are those of [`mtun_signaling::mobility_socket`].
 
 use std::fmt;
 use std::path::PathBuf;
 
 use mtun_policy::{Diagnostic, Faults};
+use mtun_signaling::mobility_socket::{self, Filter, FromClient, MobilityMessage};
 use serde::{Deserialize, Serialize};
 
 use super::documents::{
     BindingsDocument, ExplainDocument, FaultDocument, FlowsDocument, PolicyAppliedDocument,
     PolicyConfirmedDocument, PolicyDiffDocument, PolicyDocument, PolicyHistoryDocument,
-    PolicyRolledBackDocument, StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
+    PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument, SteerListDocument,
+    SteerUndoDocument,
 };
 use super::peer::Class;
 use crate::metrics::MetricsInput;
@@ -125,6 +129,25 @@ pub enum Request {
     Metrics {},
     /// Events until the client leaves: [`Response::Monitor`]. Answered by the server itself.
     Monitor {},
+    /// Messages of the mobility socket until the client leaves, the present state first:
+    /// [`Response::Subscribed`].
+    Subscribe {
+        /// Which of them; all if it is left out.
+        #[serde(default)]
+        filter: Filter,
+        /// Whether messages are wanted at all; so unless said otherwise.
+        #[serde(default = "yes")]
+        messages: bool,
+        /// Whether the events of [`Request::Monitor`] are wanted too.
+        #[serde(default)]
+        events: bool,
+    },
+    /// A message of the mobility socket from a client: [`Response::Sent`].
+    Send {
+        /// The message. A field that it does not have is refused.
+        #[serde(deserialize_with = "message")]
+        message: Box<MobilityMessage>,
+    },
 }
 
 /// Where a policy comes from.
@@ -137,6 +160,15 @@ pub enum PolicySource {
     File(PathBuf),
     /// The text itself, without includes.
     Text(String),
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn message<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Box<MobilityMessage>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    mobility_socket::read_value(value).map(Box::new).map_err(serde::de::Error::custom)
 }
 
 impl Request {
@@ -152,12 +184,17 @@ impl Request {
             | Self::PolicyDiff { .. }
             | Self::PolicyHistory { .. }
             | Self::Metrics {}
-            | Self::Monitor {} => Class::Read,
-            Self::Steer { .. }
-            | Self::SteerUndo { .. }
-            | Self::PolicyApply { .. }
-            | Self::PolicyConfirm {}
-            | Self::PolicyRollback { .. } => Class::Write,
+            | Self::Monitor {}
+            | Self::Subscribe { .. } => Class::Reading,
+            Self::Steer { .. } | Self::SteerUndo { .. } => Class::Steering,
+            Self::Send { message } => match message.kind().from_client() {
+                FromClient::Done(class) => class,
+                // To be told why, it is enough to be here.
+                FromClient::Refused(_) => Class::Reading,
+            },
+            Self::PolicyApply { .. } | Self::PolicyConfirm {} | Self::PolicyRollback { .. } => {
+                Class::Administration
+            }
         }
     }
 
@@ -179,6 +216,8 @@ impl Request {
             Self::PolicyShow {} => "policy-show",
             Self::Metrics {} => "metrics",
             Self::Monitor {} => "monitor",
+            Self::Subscribe { .. } => "subscribe",
+            Self::Send { .. } => "send",
         }
     }
 }
@@ -215,6 +254,13 @@ pub enum Response {
     Policy(PolicyDocument),
     /// To [`Request::Metrics`].
     Metrics(MetricsInput),
+    /// To [`Request::Subscribe`]: the subscription stands.
+    Subscribed {
+        /// How many messages wait for this client before it is told that it missed some.
+        waiting_max: usize,
+    },
+    /// To [`Request::Send`]: it is done.
+    Sent(SentDocument),
     /// To [`Request::Monitor`]: the subscription stands.
     Monitor {
         /// How many events wait for this client before the oldest are lost.
@@ -336,6 +382,8 @@ pub enum ErrorCode {
     NotFound,
     /// The policy has faults; they are listed.
     PolicyFaults,
+    /// Understood, allowed, and against what another client or the policy says.
+    Conflict,
     /// Understood, allowed, and not possible at this moment.
     Refused,
     /// Nobody answers at the socket.

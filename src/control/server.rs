@@ -1,27 +1,27 @@
 //! The daemon's end of the control socket.
 //!
 //! It owns the clients and nothing else: what they ask goes to the owner loop as a
-//! [`ControlRequest`], what happened comes from it as an [`EventDocument`]. A client costs at most
-//! one request in memory and one place in [`Limits::clients`]; it can wait, stall, leave or send
-//! nonsense without anyone else noticing.
+//! [`ControlRequest`], what happened comes from it by [`Listeners`]. A client costs at most one
+//! request in memory, what waits for it, and one place in [`Limits::clients`]; it can wait, stall,
+//! leave or send nonsense without anyone else noticing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::{Semaphore, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::documents::EventDocument;
 use super::line::Lines;
+use super::listeners::Listeners;
 use super::peer::{Access, Class, Peer};
 use super::protocol::{ControlError, ErrorCode, REQUEST_MAX, ReplyLine, Request, Response};
 use super::session::{Session, encode, forbidden};
 use super::socket::{BindError, Socket};
 
-/// The capacity for the broadcast channel of events: a burst of link, binding and generation
-/// changes of a few hundred mobiles fits.
+/// How much may wait for one client: a burst of link, binding and generation changes of a few
+/// hundred mobiles fits.
 pub const EVENTS_WAITING: usize = 1024;
 
 /// What a client asked, for the owner loop to answer.
@@ -59,7 +59,7 @@ pub struct Limits {
     /// Places among them kept for root and the daemon's own user, so that others cannot lock an
     /// administrator out.
     pub reserved: usize,
-    /// Monitors at a time, among the clients.
+    /// Those who listen at a time, among the clients.
     pub monitors: usize,
     /// A request must end so long after its first octet.
     pub half_request: Duration,
@@ -74,9 +74,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            clients: 64,
+            clients: 96,
             reserved: 8,
-            monitors: 32,
+            monitors: 64,
             half_request: Duration::from_secs(5),
             idle: Duration::from_secs(60),
             write: Duration::from_secs(10),
@@ -120,19 +120,14 @@ impl Server {
 
     /// Serves clients until this future is dropped; then they are cut off and the file removed.
     ///
-    /// `events` is asked for a subscription per monitor; its capacity is how far a monitor may
-    /// fall behind.
-    pub async fn serve(
-        self,
-        requests: mpsc::Sender<ControlRequest>,
-        events: broadcast::Sender<EventDocument>,
-    ) {
+    /// `listeners` has what they listen to; its capacity is how far one may fall behind.
+    pub async fn serve(self, requests: mpsc::Sender<ControlRequest>, listeners: Listeners) {
         let mut clients = JoinSet::new();
         loop {
             tokio::select! {
                 accepted = self.socket.listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        if let Some(client) = self.shared.admit(stream, &requests, &events) {
+                        if let Some(client) = self.shared.admit(stream, &requests, &listeners) {
                             clients.spawn(client.serve());
                         }
                     }
@@ -154,7 +149,7 @@ impl Shared {
         &self,
         stream: UnixStream,
         requests: &mpsc::Sender<ControlRequest>,
-        events: &broadcast::Sender<EventDocument>,
+        listeners: &Listeners,
     ) -> Option<Session> {
         let peer = match Peer::of(std::os::fd::AsFd::as_fd(&stream)) {
             Ok(peer) => peer,
@@ -163,9 +158,9 @@ impl Shared {
                 return None;
             }
         };
-        if !peer.may(Class::Read, &self.access) {
+        if !peer.may(Class::Reading, &self.access) {
             tracing::info!(uid = peer.uid, pid = peer.pid, "control socket: client refused");
-            turn_away(&stream, forbidden(&peer, Class::Read, &self.access));
+            turn_away(&stream, forbidden(&peer, Class::Reading, &self.access));
             return None;
         }
         let reserved = if peer.is_privileged() { 0 } else { self.limits.reserved };
@@ -191,7 +186,7 @@ impl Shared {
             peer,
             shared: self.clone(),
             requests: requests.clone(),
-            events: events.clone(),
+            listeners: listeners.clone(),
             here: watch::Sender::new(()),
             _place: place,
         })

@@ -4,36 +4,42 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mtun_signaling::mobility_socket::{Delivery, FromClient, Interest, Next};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::documents::{Event, EventDocument};
+use super::documents::{Event, EventDocument, SubscriptionBody, SubscriptionLine};
 use super::line::{LineError, Lines};
+use super::listeners::Listeners;
 use super::peer::{Access, Class, Peer};
 use super::protocol::{
     ControlError, ErrorCode, PolicySource, REQUEST_MAX, ReplyLine, Request, Response, VERSION,
 };
-use super::server::{ControlRequest, EVENTS_WAITING, Limits, Shared};
+use super::server::{ControlRequest, Limits, Shared};
+
+/// Octets that are written in one go to a client that listens.
+const WRITTEN_AT_ONCE: usize = 16 << 10;
+
+/// How long a connection may be silent that holds a link: it ends when its client does.
+const HOLDS_A_LINK: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(super) fn forbidden(peer: &Peer, class: Class, access: &Access) -> ControlError {
-    let (what, group) = match class {
-        Class::Read => ("look at", access.read_group.or(access.write_group)),
-        Class::Write => ("change", access.write_group),
+    let what = match class {
+        Class::Reading => "look at this daemon's state",
+        Class::Steering => "steer this daemon's flows",
+        Class::Movement => "say where this daemon's links are",
+        Class::Administration => "change this daemon's state",
     };
-    let help = match group {
+    let help = match access.groups(class).next() {
         Some(group) => {
             format!("run the command as root, or become a member of group id {group} and log in")
         }
         None => "run the command as root; no group was given this right".to_owned(),
     };
-    ControlError::new(
-        ErrorCode::Forbidden,
-        format!("user id {} may not {what} this daemon's state", peer.uid),
-    )
-    .help(help)
+    ControlError::new(ErrorCode::Forbidden, format!("user id {} may not {what}", peer.uid))
+        .help(help)
 }
 
 pub(super) fn encode(line: &impl serde::Serialize) -> Vec<u8> {
@@ -49,14 +55,14 @@ pub(super) struct Session {
     pub(super) peer: Peer,
     pub(super) shared: Shared,
     pub(super) requests: mpsc::Sender<ControlRequest>,
-    pub(super) events: broadcast::Sender<EventDocument>,
+    pub(super) listeners: Listeners,
     /// Dropped with the connection: who waits for this client then knows that it has left.
     pub(super) here: watch::Sender<()>,
     pub(super) _place: OwnedSemaphorePermit,
 }
 
 impl Session {
-    /// Answers until the client leaves, stalls or becomes a monitor that leaves.
+    /// Answers until the client leaves, stalls or becomes one that listens and leaves.
     pub(super) async fn serve(mut self) {
         let Limits { mut idle, half_request, .. } = self.shared.limits;
         loop {
@@ -80,8 +86,12 @@ impl Session {
             };
             drop(line);
             let answer = match self.may(&mut request) {
-                Ok(()) if request == (Request::Monitor {}) => return self.monitor(id).await,
-                Ok(()) => self.ask(request).await,
+                Ok(()) => match request {
+                    Request::Monitor {} | Request::Subscribe { .. } => {
+                        return self.listen(id, request).await;
+                    }
+                    request => self.ask(request).await,
+                },
                 Err(error) => Err(error),
             };
             // Who has put a policy on trial may think it over: its connection vouches for it.
@@ -89,6 +99,12 @@ impl Session {
                 && let Some(seconds) = applied.confirm_within_seconds
             {
                 idle = idle.max(self.shared.limits.idle + Duration::from_secs(seconds));
+            }
+            if let Ok(Response::Sent(sent)) = &answer {
+                idle = match sent.claimed {
+                    Some(_) => HOLDS_A_LINK,
+                    None => idle,
+                };
             }
             if self.send(&ReplyLine::new(id, answer)).await.is_err() {
                 return;
@@ -109,7 +125,23 @@ impl Session {
         {
             *file = self.may_read(file)?;
         }
-        if class == Class::Write {
+        match request {
+            Request::Subscribe { filter, .. } => {
+                let usage = |error: mtun_signaling::mobility_socket::FilterError| {
+                    ControlError::new(ErrorCode::Usage, error.to_string())
+                };
+                filter.check().map_err(usage)?;
+            }
+            Request::Send { message } => {
+                if let FromClient::Refused(reason) = message.kind().from_client() {
+                    let kind = message.kind();
+                    let error = format!("{kind} is the node's to tell: {reason}");
+                    return Err(ControlError::new(ErrorCode::Refused, error));
+                }
+            }
+            _ => {}
+        }
+        if class != Class::Reading {
             tracing::info!(uid = peer.uid, pid = peer.pid, command, "control socket: request");
         }
         Ok(())
@@ -164,39 +196,85 @@ impl Session {
         })
     }
 
-    /// Sends events until the client leaves.
-    async fn monitor(mut self, id: u64) {
+    /// Sends what happens until the client leaves.
+    async fn listen(mut self, id: u64, request: Request) {
         let Ok(_place) = Arc::clone(&self.shared.monitors).try_acquire_owned() else {
             let count = self.shared.limits.monitors;
             let error = ControlError::new(
                 ErrorCode::Busy,
-                format!("all {count} places for monitors are taken"),
+                format!("all {count} places for those who listen are taken"),
             );
             let _ = self.send(&ReplyLine::new(id, Err(error))).await;
             return;
         };
-        let mut events = self.events.subscribe();
-        let first = Response::Monitor { waiting_max: EVENTS_WAITING };
-        if self.send(&ReplyLine::new(id, Ok(first))).await.is_err() {
+        // Before the owner is asked what is so, so that nothing happens unheard between.
+        let waiting_max = self.listeners.capacity();
+        let events_alone = Interest { events: true, ..Interest::default() };
+        let (interest, as_events, at_once) = match &request {
+            Request::Subscribe { filter, messages, events } => {
+                let (filter, messages, events) = (filter.clone(), *messages, *events);
+                let first = (!messages).then_some(Response::Subscribed { waiting_max });
+                (Interest { filter, messages, events }, false, first)
+            }
+            _ => (events_alone, true, Some(Response::Monitor { waiting_max })),
+        };
+        let listener = self.listeners.join(interest);
+        let first = match at_once {
+            Some(first) => Ok(first),
+            None => self.ask(request).await,
+        };
+        let stands = first.is_ok();
+        if self.send(&ReplyLine::new(id, first)).await.is_err() || !stands {
             return;
         }
+        let mut lines = Vec::new();
         loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
-                () = self.lines.left() => return,
+            // What is taken out here is all that waits outside of the bounded queue.
+            let later = loop {
+                match listener.next() {
+                    Next::Deliver(delivery) => {
+                        lines.extend(self.line(delivery, as_events));
+                    }
+                    Next::Later => break true,
+                    Next::Wait => break false,
+                }
+                if lines.len() >= WRITTEN_AT_ONCE {
+                    break true;
+                }
             };
-            let event = match event {
-                Ok(event) => event,
-                Err(RecvError::Lagged(count)) => Event::Lost { count }.into(),
-                Err(RecvError::Closed) => return,
-            };
-            let line = encode(&event);
-            // However long this takes, only this client waits: the channel drops what it misses.
+            // However long this takes, only this client waits.
             tokio::select! {
-                written = self.write.write_all(&line) => if written.is_err() { return },
+                written = self.write.write_all(&lines) => if written.is_err() { return },
+                () = self.lines.left() => return,
+            }
+            lines.clear();
+            if later {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = listener.news() => {}
                 () = self.lines.left() => return,
             }
         }
+    }
+
+    /// The line for something that a client is told; `as_events` to one who asked for `monitor`.
+    fn line(&self, delivery: Delivery<EventDocument>, as_events: bool) -> Vec<u8> {
+        let now = self.listeners.clock();
+        let (at, body) = match delivery {
+            Delivery::Event(event) => return encode(&*event),
+            Delivery::Overflow { lost } if as_events => {
+                return encode(&EventDocument::now(Event::Lost { count: lost }));
+            }
+            Delivery::Overflow { lost } => (now, SubscriptionBody::Overflow { lost }),
+            Delivery::Present { facts } => (now, SubscriptionBody::Present { facts }),
+            Delivery::State(fact) => (now, SubscriptionBody::State(Box::new((*fact).clone()))),
+            Delivery::Message { at, message } => {
+                (at, SubscriptionBody::Message(Box::new((*message).clone())))
+            }
+        };
+        encode(&SubscriptionLine::new(at, now.saturating_sub(at), body))
     }
 
     async fn send(&mut self, line: &ReplyLine) -> Result<(), ()> {

@@ -90,6 +90,13 @@ impl Owner {
             Request::PolicyDiff { source } => return self.prepare_preview(source, reply),
             Request::PolicyShow {} => Ok(Response::Policy(self.policy_document())),
             Request::Metrics {} => Ok(Response::Metrics(self.metrics_input())),
+            Request::Subscribe { .. } => {
+                if self.listeners.is_unfilled() {
+                    self.listeners.fill(self.mobility_facts());
+                }
+                Ok(Response::Subscribed { waiting_max: self.listeners.capacity() })
+            }
+            Request::Send { message } => self.sent(*message, peer, left).map(Response::Sent),
             Request::Monitor {} => Err(ControlError::new(
                 ErrorCode::Internal,
                 "a subscription is answered by the socket, not by the owner",

@@ -8,6 +8,7 @@ use mtun_dataplane::backend::Uplink;
 use mtun_policy::{Bid, HomeAddress, InterfaceName};
 use mtun_signaling::agent::AgentEvent;
 use mtun_signaling::machine::Transmit;
+use mtun_signaling::mobility_socket::DadState;
 
 use super::owner::Owner;
 use crate::control::documents::{Event, Severity};
@@ -44,6 +45,7 @@ impl Owner {
         link_local: bool,
     ) {
         let now = self.now().monotonic;
+        self.show_duplicate(served, home_address, DadState::UnderWay);
         let home_link = self.served[served].home_link.as_mut();
         let verdict = match home_link {
             Some(home_link) => home_link.search(now, home_address, link_local),
@@ -55,6 +57,8 @@ impl Owner {
     }
 
     fn duplicate_checked(&mut self, served: usize, home_address: HomeAddress, duplicate: bool) {
+        let state = if duplicate { DadState::Duplicate } else { DadState::Unique };
+        self.show_duplicate(served, home_address, state);
         if duplicate {
             let it = &self.served[served];
             let (home, link) = (&it.served.name, it.served.on.as_ref());

@@ -170,7 +170,7 @@ impl Owner {
         }
     }
 
-    fn moved(&mut self, movement: Movement) {
+    pub(super) fn moved(&mut self, movement: Movement) {
         let now = self.now();
         let (name, state) = match &movement {
             Movement::CareOfUp(attachment) => {
@@ -193,6 +193,7 @@ impl Owner {
             Err(reason) => Event::LinkDown { link: name.clone(), reason: reason.to_string() },
         });
         self.links.insert(name.clone(), LinkRecord { state: state.clone(), since: now.monotonic });
+        self.show_link(&name, state.clone().map(drop));
         self.routes_dirty = true;
         let Some(interface) = self.policy.interface(name.as_str()) else { return };
         let Some(bid) = interface.bid else { return };

@@ -16,6 +16,7 @@ mod answers;
 mod apply;
 mod chosen;
 mod correspondent;
+mod detector;
 mod discovery;
 mod downlink;
 mod explain;
@@ -29,12 +30,14 @@ mod keeping;
 mod key_store;
 mod ledger;
 mod links;
+mod mobility;
 mod optimization;
 mod owner;
 mod preview;
 mod report;
 mod roles;
 mod routes;
+mod sent;
 mod served;
 mod signaling;
 mod start;
@@ -66,6 +69,10 @@ pub struct Options {
     pub read_group: Option<u32>,
     /// The group that may also write, by number.
     pub write_group: Option<u32>,
+    /// The group that may also steer, by number.
+    pub steer_group: Option<u32>,
+    /// The group that may also say that links have moved, by number.
+    pub move_group: Option<u32>,
     /// How long a stop waits for the agents to acknowledge the de-registration.
     pub stop_deadline: Duration,
     /// Whether what is whole of a damaged store is taken, instead of not starting.

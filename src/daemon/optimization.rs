@@ -184,6 +184,17 @@ impl Optimization {
         self.handle(now, RouteOptimizationEvent::Wanted { correspondent })
     }
 
+    /// Gives a correspondent up, until somebody wants it again.
+    pub fn unwant(
+        &mut self,
+        now: Timestamp,
+        correspondent: Ipv6Addr,
+    ) -> Vec<RouteOptimizationOutput> {
+        self.wanted.remove(&correspondent);
+        self.reasons.retain(|(of, _), _| *of != correspondent);
+        self.handle(now, RouteOptimizationEvent::Unwanted { correspondent })
+    }
+
     /// Packets go straight.
     pub fn used(&mut self, now: Duration, correspondent: Ipv6Addr) {
         if let Some(wanted) = self.wanted.get_mut(&correspondent) {

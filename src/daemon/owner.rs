@@ -15,24 +15,26 @@ use mtun_signaling::mobile::{MobileEvent, Stay};
 use mtun_signaling::time::Timestamp;
 use mtun_signaling::wire::iana::mh;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Options;
 use super::apply::{Candidate, InForce, Prepared, Purpose, Trial, Wanted, client_left};
 use super::correspondent::{Responder, Strangers};
+use super::detector::Claims;
 use super::facts::Counted;
 use super::history::History;
 use super::home::MobileHome;
 use super::home_link::home_path;
 use super::keeping::Keeping;
 use super::ledger::LedgerKeeper;
+use super::mobility::Changed;
 use super::preview::Preview;
 use super::served::AgentHome;
 use super::tunnel::Tunnel;
-use crate::control::ControlRequest;
 use crate::control::documents::{Event, EventDocument, TakenBack};
 use crate::control::protocol::PolicySource;
+use crate::control::{ControlRequest, Listeners};
 use mtun_signaling::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
 
 use crate::edge::home_link::HomeLinkEdge;
@@ -169,7 +171,11 @@ pub struct Owner {
     pub(super) tasks: Vec<JoinHandle<()>>,
     /// What is scraped, if anything is.
     pub(super) metrics: Option<Arc<Metrics>>,
-    pub(super) events: broadcast::Sender<EventDocument>,
+    /// Those who listen to what happens, and what they were not told yet.
+    pub(super) listeners: Listeners,
+    pub(super) changed: Changed,
+    /// Links that movement detectors outside drive.
+    pub(super) claims: Claims,
     pub(super) arrivals: mpsc::Receiver<Arrived>,
     pub(super) requests: mpsc::Receiver<ControlRequest>,
     /// What the kernel was told of mobiles that must not be asked, by interface and address.
@@ -222,6 +228,7 @@ impl Owner {
                 Some(request) = self.requests.recv() => self.answer(request).await,
                 Some(prepared) = self.ready.recv() => self.prepared(prepared).await,
                 Some(preview) = self.previews.recv() => self.previewed(preview),
+                () = self.claims.left() => self.detectors_left(),
                 () = client_left(self.trial.as_mut()) => {
                     self.trial_over(TakenBack::ClientLeft).await;
                 }
@@ -240,6 +247,7 @@ impl Owner {
             self.tell_attached();
             self.settle().await;
             self.homeward().await;
+            self.show_changes();
         }
         self.stop().await;
     }
@@ -250,15 +258,14 @@ impl Owner {
 
     pub(super) fn tell(&self, event: Event) {
         tracing::info!("{event}");
-        // Nobody listening is no fault.
-        let _ = self.events.send(EventDocument::now(event));
+        self.listeners.tell(EventDocument::now(event));
     }
 
     /// The same for what anybody may cause as often as they like: those who watch see it, and the
     /// log is not filled with it.
     pub(super) fn whisper(&self, event: Event) {
         tracing::debug!("{event}");
-        let _ = self.events.send(EventDocument::now(event));
+        self.listeners.tell(EventDocument::now(event));
     }
 
     fn until_deadline(&self) -> Duration {
@@ -576,6 +583,7 @@ impl Owner {
             }
             let sleep = self.until_deadline().min(left);
             self.homeward().await;
+            self.show_changes();
             tokio::select! {
                 biased;
                 Ok((event, movements)) = self.watch.report() => self.link_event(&event, movements),

@@ -216,6 +216,9 @@ impl Owner {
                 }
                 AgentOutput::Advertise(transmit) => transmit_discovery(&self.shared, &transmit),
                 AgentOutput::Changed { home_address, effective } => {
+                    if self.listeners.is_listened() {
+                        self.changed.mobiles.insert((served, home_address));
+                    }
                     if effective {
                         self.publish_mobile(served, home_address);
                     }

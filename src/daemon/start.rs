@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use ipnet::Ipv6Net;
@@ -15,7 +16,7 @@ use mtun_policy::{
 };
 use mtun_signaling::agent::{AgentConfig, AgentMobile, HomeLink};
 use mtun_signaling::mobile::MobileConfig;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::mpsc;
 
 use super::Options;
 use super::apply::InForce;
@@ -33,7 +34,7 @@ use super::roles::{Built, NotBuilt};
 use super::served::AgentHome;
 use super::tunnel::{Plan, Tunnel};
 use crate::control::server::{EVENTS_WAITING, Limits, Server, Settings};
-use crate::control::{Access, BindError, ControlError, ErrorCode};
+use crate::control::{Access, BindError, ControlError, ErrorCode, Listeners};
 use crate::edge::clock::Clock;
 use crate::edge::netlink::Netlink;
 use crate::edge::nft::{Firewall, Guarded};
@@ -115,7 +116,12 @@ impl Owner {
         warn_unprotected(policy);
         let server = Server::bind(Settings {
             path: options.socket.clone(),
-            access: Access { read_group: options.read_group, write_group: options.write_group },
+            access: Access {
+                read_group: options.read_group,
+                write_group: options.write_group,
+                steer_group: options.steer_group,
+                move_group: options.move_group,
+            },
             policy_directory: options.policy.parent().map(PathBuf::from),
             limits: Limits::default(),
         })
@@ -210,9 +216,9 @@ impl Owner {
         let uplinks: Vec<InterfaceName> = uplinks.map(|it| it.name.clone()).collect();
         let watch = Watch::start(netlink.clone(), uplinks, own)?;
 
-        let (events, _) = broadcast::channel(EVENTS_WAITING);
+        let listeners = Listeners::new(EVENTS_WAITING, shared.clock.instant(Duration::ZERO));
         let (request_sender, requests) = mpsc::channel(REQUESTS);
-        let control = tokio::spawn(server.serve(request_sender.clone(), events.clone()));
+        let control = tokio::spawn(server.serve(request_sender.clone(), listeners.clone()));
         let scrapes = match options.metrics {
             Some(address) => Some(Scrapes::bind(address).await?),
             None => None,
@@ -250,7 +256,9 @@ impl Owner {
             ledger,
             next_override: 1,
             override_owners: Default::default(),
-            events,
+            listeners,
+            changed: Default::default(),
+            claims: Default::default(),
             arrivals: arrived,
             requests,
             tasks: vec![control],

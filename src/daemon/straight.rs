@@ -20,6 +20,7 @@ use mtun_signaling::mobile::MobileEvent;
 use mtun_signaling::mobile::route_optimization::{
     Route, RouteOptimizationEvent, RouteOptimizationNotice, RouteOptimizationOutput,
 };
+use mtun_signaling::mobility_socket::{BeCause, BeHint};
 use mtun_signaling::wire::iana::mh;
 
 use super::home::MobileHome;
@@ -134,6 +135,13 @@ impl Owner {
         home_address: HomeAddress,
     ) {
         let now = self.now();
+        self.hint_of_strangers(BeHint {
+            cause: BeCause::UnknownBinding,
+            home_address,
+            peer: source,
+            home: None,
+            bid: None,
+        });
         if let Some(responder) = &mut self.responder {
             let event = CorrespondentEvent::UnknownBinding { source, destination, home_address };
             let outputs = responder.handle(now, event);
@@ -168,6 +176,7 @@ impl Owner {
         match note {
             RouteNote::Wanted(pair) => {
                 let Some(home) = self.home_of(pair.home_address) else { return };
+                self.show_wanted(home, pair.correspondent);
                 if let Some(optimization) = &mut self.homes[home].optimization {
                     let outputs = optimization.want(now, pair.correspondent);
                     self.optimization_outputs(home, outputs);
@@ -175,6 +184,7 @@ impl Owner {
             }
             RouteNote::WantedAtOnce(pair) => {
                 let Some(home) = self.home_of(pair.home_address) else { return };
+                self.show_wanted(home, pair.correspondent);
                 if let Some(optimization) = &mut self.homes[home].optimization {
                     let outputs = optimization.want_at_once(now, pair.correspondent);
                     self.optimization_outputs(home, outputs);
@@ -193,14 +203,21 @@ impl Owner {
                 }
             },
             RouteNote::Eaten { pair, bid } => {
+                self.cut_off(BeCause::HeadersEaten, pair.home_address, pair.correspondent, bid);
                 if let (Some(home), Some(bid)) = (self.home_of(pair.home_address), bid) {
                     let correspondent = pair.correspondent;
                     let event = RouteOptimizationEvent::HeadersEaten { correspondent, bid };
                     self.tell_optimization(home, event);
                 }
             }
-            RouteNote::Refused(pair) => self.option_refused(pair.home_address, pair.correspondent),
-            RouteNote::Unreachable { pair, care_of, .. } => {
+            RouteNote::Refused(pair) => {
+                let (home_address, peer) = (pair.home_address, pair.correspondent);
+                self.cut_off(BeCause::OptionRefused, home_address, peer, None);
+                self.option_refused(home_address, peer);
+            }
+            RouteNote::Unreachable { pair, care_of, bid } => {
+                let (home_address, peer) = (pair.home_address, care_of);
+                self.cut_off(BeCause::Unreachable, home_address, peer, bid);
                 let Some(responder) = &mut self.responder else { return };
                 let (pair, care_of) = (publish::pair_here(pair), care_of.into());
                 let outputs =
@@ -376,6 +393,9 @@ impl Owner {
                     _ => self.answer_mobile(&transmit),
                 },
                 CorrespondentOutput::Changed { pair, effective } => {
+                    if self.listeners.is_listened() {
+                        self.changed.pairs.insert(pair);
+                    }
                     if effective {
                         changed = true;
                         self.publish_correspondent(pair);

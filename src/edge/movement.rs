@@ -10,12 +10,16 @@
 //!
 //! Standards: RFC 6275 §11.5; RFC 4862 §5.4; RFC 4861 §7.3.
 
+mod claim;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use ipnet::Ipv6Net;
 use mtun_policy::InterfaceName;
+
+pub use claim::Said;
 
 /// What is known of one network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +161,8 @@ pub enum DownReason {
     RouterUnreachable,
     /// The policy no longer names it.
     NotConfigured,
+    /// The client that drives it says so.
+    Detector,
 }
 
 impl fmt::Display for DownReason {
@@ -172,6 +178,7 @@ impl fmt::Display for DownReason {
             Self::RouterSought => "default router has not answered yet",
             Self::RouterUnreachable => "default router unreachable",
             Self::NotConfigured => "not configured",
+            Self::Detector => "its movement detector says so",
         })
     }
 }
@@ -211,6 +218,8 @@ pub struct Movements {
     own: Vec<Ipv6Net>,
     links: BTreeMap<u32, Link>,
     attached: BTreeMap<InterfaceName, Attachment>,
+    /// What movement detectors outside say of the links that are theirs.
+    claims: BTreeMap<InterfaceName, Said>,
 }
 
 impl Movements {
@@ -246,7 +255,11 @@ impl Movements {
         let current = self.attached.get(uplink).map(|attached| attached.care_of);
         let link =
             self.links.values().find(|it| it.facts.as_ref().is_some_and(|f| f.name == *uplink));
-        link.ok_or(DownReason::NoInterface)?.attachment(&self.own, current)
+        let link = link.ok_or(DownReason::NoInterface)?;
+        match self.claims.get(uplink) {
+            Some(said) => link.attachment_as_said(*said, &self.own, current),
+            None => link.attachment(&self.own, current),
+        }
     }
 
     /// The watched uplinks in the order of their names, each with its state.
@@ -398,14 +411,16 @@ impl Link {
             home_links,
             addresses,
             router: self.router(facts.link_layer)?,
-            on_link: self
-                .routes
-                .iter()
-                .filter(|it| it.router.is_none() && it.destination.prefix_len() > 0)
-                .map(|it| it.destination)
-                .collect(),
+            on_link: self.on_link(),
             mtu: facts.mtu,
         })
+    }
+
+    /// The prefixes that need no router.
+    fn on_link(&self) -> BTreeSet<Ipv6Net> {
+        let routes = self.routes.iter();
+        let direct = routes.filter(|it| it.router.is_none() && it.destination.prefix_len() > 0);
+        direct.map(|it| it.destination).collect()
     }
 
     /// The home addresses among `own` that a prefix of this link holds.

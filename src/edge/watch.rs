@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::movement::{LinkEvent, Movement, Movements};
+use super::movement::{DownReason, LinkEvent, Movement, Movements, Said};
 use super::netlink::{Events, Netlink, NetlinkError};
 
 /// How often carrier is looked at while traffic flows: the kernel may hold a report back for up to
@@ -86,6 +86,16 @@ impl Watch {
     /// What is known of the uplinks.
     pub fn movements(&self) -> &Movements {
         &self.movements
+    }
+
+    /// Gives a link to a movement detector outside that says this of it, or takes it back for
+    /// `None`; refused where the kernel makes it impossible.
+    pub fn claim(
+        &mut self,
+        uplink: &InterfaceName,
+        said: Option<Said>,
+    ) -> Result<Vec<Movement>, DownReason> {
+        self.movements.claim(uplink, said)
     }
 
     /// The next movement. Safe to cancel.

@@ -6,6 +6,7 @@
 mod breakout;
 mod correspondents;
 mod demo;
+mod detector;
 mod errors;
 mod failback;
 mod fixture;

@@ -350,7 +350,7 @@ fn a_monitor_prints_one_line_per_event() {
         // Events from before the subscription are nobody's: they are told until one is heard.
         let line = (0..4000).find_map(|_| {
             // Without a monitor there is nobody to take it.
-            let _ = owner.events.send(down.clone().into());
+            owner.listeners.tell(down.clone().into());
             hear.recv_timeout(Duration::from_millis(10)).ok()
         });
         let line = line.expect("a monitor prints what it hears");
@@ -480,7 +480,11 @@ fn a_reader_is_refused_what_changes_something() {
     if !may_change_user("command line: a user of the read group") {
         return;
     }
-    let access = Access { read_group: Some(READ_GROUP), write_group: Some(WRITE_GROUP) };
+    let access = Access {
+        read_group: Some(READ_GROUP),
+        write_group: Some(WRITE_GROUP),
+        ..Access::default()
+    };
     let owner = Owner::start(Plan { access, ..Plan::default() });
     // The build directory may be closed to others.
     let program = owner.scratch.join("mtun");

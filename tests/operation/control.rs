@@ -167,10 +167,10 @@ fn wait_for_place(owner: &Owner) -> Response {
 }
 
 #[test]
-fn the_65th_client_is_told_that_there_is_no_place() {
+fn the_97th_client_is_told_that_there_is_no_place() {
     let owner = Owner::start(Plan::default());
     let mut clients: Vec<Client> = Vec::new();
-    for _ in 0..64 {
+    for _ in 0..96 {
         let mut client = Client::connect(&owner.socket()).unwrap();
         client.ask(Request::Status {}).unwrap();
         clients.push(client);
@@ -208,7 +208,7 @@ fn a_slow_monitor_loses_events_is_told_and_holds_nobody_up() {
     // Far more than socket buffers and the channel hold.
     let sent: usize = 2000;
     for number in 0..sent {
-        owner.events.send(notice(number).into()).unwrap();
+        owner.listeners.tell(notice(number).into());
         if number % 100 == 0 {
             // The server has had time to stall: it answers another client meanwhile.
             assert!(prompt.ask(Request::Status {}).is_ok());
@@ -244,7 +244,7 @@ fn a_monitor_ends_with_the_daemon_and_frees_its_place_with_its_client() {
             Err(error) => assert!(Instant::now() < deadline, "{error}"),
         }
     };
-    owner.events.send(Event::SteerEnded { id: 3, expired: true }.into()).unwrap();
+    owner.listeners.tell(Event::SteerEnded { id: 3, expired: true }.into());
     let event = second.next().unwrap().unwrap();
     assert_eq!((event.version, event.event), (1, Event::SteerEnded { id: 3, expired: true }));
     owner.stop();
@@ -256,7 +256,11 @@ fn the_classes_of_three_users_and_root() {
     if !may_change_user("control socket: classes of users") {
         return;
     }
-    let access = Access { read_group: Some(READ_GROUP), write_group: Some(WRITE_GROUP) };
+    let access = Access {
+        read_group: Some(READ_GROUP),
+        write_group: Some(WRITE_GROUP),
+        ..Access::default()
+    };
     let policies = Scratch::new();
     let inside = policies.join("bus.kdl");
     std::fs::copy(example("figure-11.kdl"), &inside).unwrap();
@@ -338,7 +342,7 @@ fn others_cannot_lock_the_administrator_out() {
     if !may_change_user("control socket: reserved places") {
         return;
     }
-    let access = Access { read_group: Some(READ_GROUP), write_group: None };
+    let access = Access { read_group: Some(READ_GROUP), ..Access::default() };
     let owner = Owner::start(Plan { access, ..Plan::default() });
     let socket = owner.socket();
     let (clients, refusals): (Vec<_>, Vec<_>) = READER.run(|| {

@@ -7,9 +7,12 @@
 mod cli;
 mod control;
 mod documents;
+mod listening;
 mod metrics;
+mod mobility_page;
 mod owner;
 mod pages;
 #[path = "../support/skip.rs"]
 mod skip;
+mod transcripts;
 mod users;

@@ -5,18 +5,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use mtun::control::documents::{
     BindingsDocument, FlowsDocument, PolicyAppliedDocument, PolicyConfirmedDocument,
-    PolicyRolledBackDocument, StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
+    PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument, SteerListDocument,
+    SteerUndoDocument,
 };
 use mtun::control::protocol::PolicySource;
 use mtun::control::{
-    Access, ControlError, ControlRequest, ErrorCode, EventDocument, Limits, Request, Response,
-    Server, Settings,
+    Access, ControlError, ControlRequest, ErrorCode, Limits, Listeners, Request, Response, Server,
+    Settings,
 };
 use mtun_policy::NoFiles;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use mtun_signaling::mobility_socket::{Facts, MdCommand, MobilityMessage};
+use tokio::sync::{mpsc, oneshot};
 
 use super::documents;
 
@@ -52,8 +55,10 @@ pub struct Plan {
     pub policy_directory: Option<PathBuf>,
     pub limits: Limits,
     pub status: StatusDocument,
-    /// How many events wait for a monitor.
+    /// How much waits for one who listens.
     pub events: usize,
+    /// What stands.
+    pub facts: Facts,
 }
 
 impl Default for Plan {
@@ -64,6 +69,7 @@ impl Default for Plan {
             limits: Limits::default(),
             status: documents::status(),
             events: 1024,
+            facts: Facts::default(),
         }
     }
 }
@@ -71,7 +77,7 @@ impl Default for Plan {
 /// The running daemon; stopped when dropped.
 pub struct Owner {
     pub scratch: Scratch,
-    pub events: broadcast::Sender<EventDocument>,
+    pub listeners: Listeners,
     asked: Arc<Mutex<Vec<Request>>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -80,15 +86,15 @@ pub struct Owner {
 impl Owner {
     pub fn start(plan: Plan) -> Self {
         let scratch = Scratch::new();
-        let Plan { access, policy_directory, limits, status, events } = plan;
+        let Plan { access, policy_directory, limits, status, events, facts } = plan;
         let settings =
             Settings { path: scratch.join("mtun.sock"), access, policy_directory, limits };
-        let (events, _) = broadcast::channel(events);
+        let listeners = Listeners::new(events, Instant::now());
         let (stop, stopped) = oneshot::channel();
         let (ready, is_ready) = std::sync::mpsc::channel();
         let asked = Arc::default();
         let thread = std::thread::spawn({
-            let (events, asked) = (events.clone(), Arc::clone(&asked));
+            let (listeners, asked) = (listeners.clone(), Arc::clone(&asked));
             move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 runtime.unwrap().block_on(async move {
@@ -96,15 +102,15 @@ impl Owner {
                     ready.send(()).unwrap();
                     let (requests, inbox) = mpsc::channel(8);
                     tokio::select! {
-                        () = server.serve(requests, events) => {}
-                        () = own(inbox, &status, &asked) => {}
+                        () = server.serve(requests, listeners.clone()) => {}
+                        () = own(inbox, &status, &asked, &listeners, &facts) => {}
                         _ = stopped => {}
                     }
                 });
             }
         });
         is_ready.recv().unwrap();
-        Self { scratch, events, asked, stop: Some(stop), thread: Some(thread) }
+        Self { scratch, listeners, asked, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn socket(&self) -> PathBuf {
@@ -140,9 +146,14 @@ async fn own(
     mut inbox: mpsc::Receiver<ControlRequest>,
     status: &StatusDocument,
     asked: &Mutex<Vec<Request>>,
+    listeners: &Listeners,
+    facts: &Facts,
 ) {
     while let Some(ControlRequest { request, reply, .. }) = inbox.recv().await {
         asked.lock().unwrap().push(request.clone());
+        if matches!(request, Request::Subscribe { .. }) {
+            listeners.fill(facts.clone());
+        }
         let _ = reply.send(answer(&request, status));
     }
 }
@@ -230,6 +241,17 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
         }
         Request::PolicyShow {} => Response::Policy(documents::policy()),
         Request::Metrics {} => Response::Metrics(documents::first_figures()),
+        Request::Subscribe { .. } => Response::Subscribed { waiting_max: 1024 },
+        Request::Send { message } => Response::Sent(SentDocument {
+            message: message.kind(),
+            done: "done".to_owned(),
+            claimed: match &**message {
+                MobilityMessage::MdInfo(said) if said.command != MdCommand::Scan => {
+                    said.link.clone()
+                }
+                _ => None,
+            },
+        }),
         Request::Monitor {} => unreachable!("the server answers this itself"),
     })
 }

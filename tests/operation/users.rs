@@ -5,6 +5,8 @@ use std::io;
 /// Groups of the tests; nobody on a real machine has them.
 pub const READ_GROUP: u32 = 70_001;
 pub const WRITE_GROUP: u32 = 70_002;
+pub const STEER_GROUP: u32 = 70_003;
+pub const MOVE_GROUP: u32 = 70_004;
 
 /// A user by its numbers.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +19,9 @@ pub struct User {
 pub const STRANGER: User = User { uid: 70_010, gid: 70_010, groups: &[] };
 pub const READER: User = User { uid: 70_011, gid: 70_011, groups: &[READ_GROUP] };
 pub const WRITER: User = User { uid: 70_012, gid: 70_012, groups: &[READ_GROUP, WRITE_GROUP] };
+
+pub const STEERER: User = User { uid: 70_013, gid: 70_013, groups: &[READ_GROUP, STEER_GROUP] };
+pub const MOVER: User = User { uid: 70_014, gid: 70_014, groups: &[READ_GROUP, MOVE_GROUP] };
 
 impl User {
     /// Makes the calling thread, and it alone, this user: raw system calls, because the C

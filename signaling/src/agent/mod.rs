@@ -132,6 +132,11 @@ pub enum AgentEvent {
         /// Whether it is refused (status 129).
         prohibited: bool,
     },
+    /// The operator ends what this mobile has bound; it may register again.
+    End {
+        /// Its home address.
+        home_address: HomeAddress,
+    },
     /// The home prefix has another lifetime than before; at the start it has no end.
     HomePrefix(PrefixLifetime),
     /// What became of a [`AgentOutput::CheckDuplicate`].
@@ -415,6 +420,20 @@ impl HomeAgent {
         }
     }
 
+    /// Ends what a mobile holds, and has that remembered over a restart.
+    fn end_by_hand(&mut self, now: Duration, home_address: HomeAddress) {
+        if self.cache.get(home_address).is_none() {
+            return;
+        }
+        if let Some(served) = self.served.get_mut(&home_address) {
+            served.presence.forget();
+        }
+        self.end(now, home_address);
+        if self.keeping {
+            self.out.push_back(AgentOutput::Keep { home_address });
+        }
+    }
+
     /// Ends what the policy does not allow of what a mobile holds.
     fn prune(&mut self, now: Duration, home_address: HomeAddress) {
         let Some(held) = self.cache.get(home_address) else { return };
@@ -474,6 +493,7 @@ impl Machine for HomeAgent {
             AgentEvent::Prohibit { home_address, prohibited } => {
                 self.prohibit(now.monotonic, home_address, prohibited);
             }
+            AgentEvent::End { home_address } => self.end_by_hand(now.monotonic, home_address),
             AgentEvent::HomePrefix(lifetime) => self.set_home_prefix(now.monotonic, lifetime),
             AgentEvent::DuplicateChecked { home_address, duplicate } => {
                 self.duplicate_checked(now.monotonic, home_address, duplicate);

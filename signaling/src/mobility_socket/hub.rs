@@ -17,6 +17,17 @@ use super::message::MobilityMessage;
 /// Facts looked at in one go, so that a client that wants few of many keeps nobody waiting.
 const SLICE: usize = 256;
 
+/// What a client listens to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Interest {
+    /// What of it.
+    pub filter: Filter,
+    /// Whether to the twelve messages.
+    pub messages: bool,
+    /// Whether to the node's other events.
+    pub events: bool,
+}
+
 /// A client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SubscriberId(u64);
@@ -40,7 +51,8 @@ pub enum Delivery<E> {
     },
     /// Another event of the node.
     Event(Arc<E>),
-    /// The client was too slow. The present state follows, in place of what it knew.
+    /// The client was too slow. To one that listens to messages the present state follows, in place
+    /// of what it knew; to others the events that it did not miss.
     Overflow {
         /// How many messages and events it missed.
         lost: u64,
@@ -72,17 +84,17 @@ enum Phase {
 
 #[derive(Debug)]
 struct Subscriber<E> {
-    filter: Filter,
-    /// Whether it wants the node's other events too.
-    events: bool,
+    interest: Interest,
     phase: Phase,
+    /// Events lost of a client that listens to nothing else.
+    lost: u64,
     queue: VecDeque<Delivery<E>>,
 }
 
 impl<E> Subscriber<E> {
     /// Whether a fact is its business, whatever messages it asked for.
     fn is_concerned(&self, fact: &MobilityMessage) -> bool {
-        self.filter.passes(&Scope { kind: None, ..fact.scope() })
+        self.interest.messages && self.interest.filter.passes(&Scope { kind: None, ..fact.scope() })
     }
 
     /// Whether it was shown the fact of this key, or is to be told of it.
@@ -98,6 +110,12 @@ impl<E> Subscriber<E> {
     fn push(&mut self, capacity: usize, delivery: Delivery<E>) -> bool {
         match &mut self.phase {
             Phase::Overflown { lost } => *lost += 1,
+            // Events are no state that could be told anew: the oldest goes.
+            Phase::Live if self.queue.len() >= capacity && !self.interest.messages => {
+                self.queue.pop_front();
+                self.queue.push_back(delivery);
+                self.lost += 1;
+            }
             _ if self.queue.len() >= capacity => {
                 let lost = self.queue.len() as u64 + 1;
                 self.queue.clear();
@@ -109,7 +127,8 @@ impl<E> Subscriber<E> {
     }
 }
 
-/// All clients that listen, and the facts they were told. Without a client nothing is kept.
+/// All clients that listen, and the facts they were told. Without a client that listens to messages
+/// nothing is kept.
 #[derive(Debug)]
 pub struct Hub<E> {
     capacity: usize,
@@ -126,14 +145,15 @@ impl<E> Hub<E> {
 
     /// A client comes. Unless others listen already, it is told nothing before somebody has
     /// [filled](Self::fill) the present state in.
-    pub fn join(&mut self, filter: Filter, events: bool) -> SubscriberId {
+    pub fn join(&mut self, interest: Interest) -> SubscriberId {
         let id = SubscriberId(self.next);
         self.next += 1;
         let phase = match self.facts {
+            _ if !interest.messages => Phase::Live,
             Some(_) => Phase::Showing { last: None, facts: 0 },
             None => Phase::Unfilled,
         };
-        let subscriber = Subscriber { filter, events, phase, queue: VecDeque::new() };
+        let subscriber = Subscriber { interest, phase, lost: 0, queue: VecDeque::new() };
         self.subscribers.insert(id, subscriber);
         id
     }
@@ -141,14 +161,19 @@ impl<E> Hub<E> {
     /// A client leaves. With the last one the facts are forgotten.
     pub fn leave(&mut self, id: SubscriberId) {
         self.subscribers.remove(&id);
-        if self.subscribers.is_empty() {
+        if !self.is_listened() {
             self.facts = None;
         }
     }
 
-    /// Whether anybody listens.
+    /// Whether anybody listens to messages.
     pub fn is_listened(&self) -> bool {
-        !self.subscribers.is_empty()
+        self.subscribers.values().any(|it| it.interest.messages)
+    }
+
+    /// Whether anybody listens to events.
+    pub fn is_watched(&self) -> bool {
+        self.subscribers.values().any(|it| it.interest.events)
     }
 
     /// Whether somebody waits for the present state to be filled in.
@@ -200,7 +225,8 @@ impl<E> Hub<E> {
         match message.effect() {
             Effect::Passes => {
                 for (id, it) in &mut self.subscribers {
-                    let passes = it.filter.passes(&message.scope());
+                    let interest = &it.interest;
+                    let passes = interest.messages && interest.filter.passes(&message.scope());
                     let delivery = || Delivery::Message { at, message: message.clone() };
                     if passes && it.push(self.capacity, delivery()) {
                         woken.push(*id);
@@ -238,8 +264,8 @@ impl<E> Hub<E> {
         let event = Arc::new(event);
         let mut woken = Vec::new();
         for (id, it) in &mut self.subscribers {
-            if it.events
-                && it.filter.passes(scope)
+            if it.interest.events
+                && it.interest.filter.passes(scope)
                 && it.push(self.capacity, Delivery::Event(event.clone()))
             {
                 woken.push(*id);
@@ -261,12 +287,16 @@ impl<E> Hub<E> {
                 };
                 Next::Deliver(Delivery::Overflow { lost })
             }
+            Phase::Live if it.lost > 0 => {
+                let lost = std::mem::take(&mut it.lost);
+                Next::Deliver(Delivery::Overflow { lost })
+            }
             Phase::Live => it.queue.pop_front().map_or(Next::Wait, Next::Deliver),
             Phase::Showing { last, facts: shown } => {
                 let Some(facts) = &self.facts else { return Next::Wait };
                 let wants = |fact: &MobilityMessage| {
-                    it.filter.wants(fact.kind())
-                        && it.filter.passes(&Scope { kind: None, ..fact.scope() })
+                    it.interest.filter.wants(fact.kind())
+                        && it.interest.filter.passes(&Scope { kind: None, ..fact.scope() })
                 };
                 let mut reached = None;
                 let mut found = None;
@@ -327,7 +357,8 @@ impl<E> Subscriber<E> {
             (true, None) => message.clone(),
             (false, _) => return false,
         };
-        self.filter.wants(message.kind()) && self.push(capacity, Delivery::Message { at, message })
+        self.interest.filter.wants(message.kind())
+            && self.push(capacity, Delivery::Message { at, message })
     }
 
     /// Many facts ended at once.
@@ -339,7 +370,7 @@ impl<E> Subscriber<E> {
         ended: &[(FactKey, Arc<MobilityMessage>)],
     ) -> bool {
         if matches!(self.phase, Phase::Live | Phase::Overflown { .. }) {
-            return self.filter.wants(message.kind())
+            return self.interest.filter.wants(message.kind())
                 && ended.iter().any(|(_, fact)| self.is_concerned(fact))
                 && self.push(capacity, Delivery::Message { at, message: message.clone() });
         }
@@ -348,7 +379,7 @@ impl<E> Subscriber<E> {
         for (key, fact) in ended {
             if self.has_passed(key) && self.is_concerned(fact) {
                 let message = Arc::new(fact.ending());
-                if self.filter.wants(message.kind()) {
+                if self.interest.filter.wants(message.kind()) {
                     woken |= self.push(capacity, Delivery::Message { at, message });
                 }
             }

@@ -18,22 +18,25 @@
 //! Nothing here does I/O, reads a clock or knows who is connected; nothing here changes a
 //! binding either.
 
+mod display;
 mod facts;
 mod filter;
 mod hub;
 mod message;
 mod names;
+mod read;
 mod rights;
 #[cfg(test)]
 mod tests;
 
 pub use facts::{FactKey, Facts, Subject};
 pub use filter::{FILTER_MAX, Filter, FilterError, Scope};
-pub use hub::{Delivery, Hub, Next, SubscriberId};
+pub use hub::{Delivery, Hub, Interest, Next, SubscriberId};
 pub use message::{
     BcFlush, BcRemove, BeCause, BeHint, BulFlush, BulRemove, CachedBinding, DadState,
     DuplicateDetection, HomeHint, ListedBinding, MdCommand, MdInfo, MobilityMessage, NodetypeInfo,
     RrHint,
 };
 pub use names::{MobilityKind, UnknownKind};
+pub use read::{MESSAGE_MAX, ReadError, read, read_value};
 pub use rights::{Class, FromClient, matrix};

@@ -14,6 +14,10 @@ const AT: Duration = Duration::from_secs(7);
 
 type Listeners = Hub<&'static str>;
 
+fn listening(filter: &Filter) -> Interest {
+    Interest { filter: filter.clone(), messages: true, events: true }
+}
+
 fn bid(number: u16) -> Option<Bid> {
     Bid::new(number)
 }
@@ -222,7 +226,7 @@ proptest! {
                     }
                 }
                 Step::Join(filter) => {
-                    let id = hub.join(filter.clone(), true);
+                    let id = hub.join(listening(&filter));
                     if hub.is_unfilled() {
                         hub.fill(said.clone());
                     }
@@ -250,7 +254,7 @@ proptest! {
 #[test]
 fn a_late_comer_is_shown_everything_and_misses_nothing_meanwhile() {
     let mut hub = Listeners::new(64);
-    let id = hub.join(Filter::default(), false);
+    let id = hub.join(listening(&Filter::default()));
     assert_eq!(hub.next(id), Next::Wait, "nobody has said what is so");
     assert_eq!(hub.fill(Facts::new((0..600).map(|it| cached(0, it, 1, 1)))), [id]);
     let mut reader = Reader::new();
@@ -272,7 +276,7 @@ fn a_late_comer_is_shown_everything_and_misses_nothing_meanwhile() {
 fn who_wants_few_of_many_keeps_nobody_waiting() {
     let mut hub = Listeners::new(4);
     let wanted = Filter { links: vec![link(0)], ..Filter::default() };
-    let id = hub.join(wanted, false);
+    let id = hub.join(listening(&wanted));
     hub.fill(Facts::new((0..1000).map(|it| cached(0, it, 1, 1))));
     let mut turns = 0;
     while hub.next(id) == Next::Later {
@@ -285,7 +289,7 @@ fn who_wants_few_of_many_keeps_nobody_waiting() {
 #[test]
 fn an_overflow_is_told_with_its_count_and_the_present_state_follows() {
     let mut hub = Listeners::new(3);
-    let id = hub.join(Filter::default(), true);
+    let id = hub.join(listening(&Filter::default()));
     hub.fill(Facts::default());
     assert_eq!(hub.next(id), Next::Deliver(Delivery::Present { facts: 0 }));
     for number in 0..5 {
@@ -304,7 +308,7 @@ fn the_business_of_roles_stays_apart() {
     // J3: an agent's client hears nothing of what mobiles do.
     let mut hub = Listeners::new(16);
     let filter = Filter { roles: vec![Role::HomeAgent], ..Filter::default() };
-    let id = hub.join(filter, false);
+    let id = hub.join(listening(&filter));
     hub.fill(Facts::default());
     assert!(matches!(hub.next(id), Next::Deliver(Delivery::Present { .. })));
     for mobile in [listed(0, 0, 1, 1), moved(0, MdCommand::ReReg), hint(3)] {
@@ -317,7 +321,7 @@ fn the_business_of_roles_stays_apart() {
 #[test]
 fn a_binding_that_moves_to_another_link_ends_for_who_asked_for_the_first() {
     let mut hub = Listeners::new(16);
-    let id = hub.join(Filter { links: vec![link(1)], ..Filter::default() }, false);
+    let id = hub.join(listening(&Filter { links: vec![link(1)], ..Filter::default() }));
     hub.fill(Facts::new([listed(0, 0, 0, 1)]));
     let mut reader = Reader::new();
     while reader.read(&mut hub, id) {}
@@ -347,4 +351,22 @@ fn a_filter_has_an_end() {
     let filter = Filter { bids, ..Filter::default() };
     assert_eq!(filter.check(), Err(FilterError { list: "bids", length: FILTER_MAX + 1 }));
     assert_eq!(Filter::default().check(), Ok(()));
+}
+
+#[test]
+fn who_wants_events_alone_waits_for_nobody_and_loses_the_oldest() {
+    let mut hub = Listeners::new(2);
+    let id = hub.join(Interest { events: true, ..Interest::default() });
+    assert!(!hub.is_listened() && !hub.is_unfilled() && hub.is_watched());
+    hub.say(AT, cached(0, 1, 1, 1));
+    for event in ["a", "b", "c"] {
+        assert_eq!(hub.tell(&Scope::default(), event).len(), usize::from(event == "a"));
+    }
+    let told: Vec<_> = std::iter::from_fn(|| match hub.next(id) {
+        Next::Deliver(delivery) => Some(delivery),
+        Next::Later | Next::Wait => None,
+    })
+    .collect();
+    let event = |it| Delivery::Event(Arc::new(it));
+    assert_eq!(told, [Delivery::Overflow { lost: 1 }, event("b"), event("c")]);
 }

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mtun_policy::{
-    Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, MobileNetworkPrefix, RuleName,
+    Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, MobileNetworkPrefix, Role, RuleName,
 };
+use mtun_signaling::mobility_socket::Scope;
 use serde::{Deserialize, Serialize};
 
 use super::status::QuotaLevel;
@@ -296,6 +297,58 @@ pub enum Event {
         /// How many.
         count: u64,
     },
+}
+
+impl Event {
+    /// What it is about, for filters.
+    pub fn scope(&self) -> Scope<'_> {
+        let mobile = Some(Role::MobileNode);
+        let scope = Scope::default();
+        match self {
+            Self::LinkUp { link, .. } | Self::LinkDown { link, .. } | Self::Quota { link, .. } => {
+                Scope { role: mobile, link: Some(link), ..scope }
+            }
+            Self::Steered { via: link, .. } => Scope { role: mobile, link: Some(link), ..scope },
+            Self::LinkState { home, link, .. } => {
+                Scope { role: mobile, home: Some(home), link: Some(link), ..scope }
+            }
+            Self::Bound { home, bid, link, .. } | Self::Unbound { home, bid, link, .. } => {
+                Scope { role: mobile, home: Some(home), link: link.as_ref(), bid: *bid, ..scope }
+            }
+            Self::RouteOptimized { home, bid, link, .. }
+            | Self::RouteTunnelled { home, bid, link, .. } => {
+                let (link, bid) = (link.as_ref(), Some(*bid));
+                Scope { role: mobile, home: Some(home), link, bid, ..scope }
+            }
+            Self::AtHome { home, link, .. } => {
+                Scope { role: mobile, home: Some(home), link: link.as_ref(), ..scope }
+            }
+            Self::CapReached { home, .. }
+            | Self::LeftHome { home }
+            | Self::FlowBindings { home, .. } => Scope { role: mobile, home: Some(home), ..scope },
+            Self::MobileChanged { home, home_address, prefixes, .. } => Scope {
+                role: Some(Role::HomeAgent),
+                home: Some(home),
+                home_address: Some(home_address.0),
+                prefixes,
+                ..scope
+            },
+            Self::CorrespondentChanged { home_address, .. } => Scope {
+                role: Some(Role::Correspondent),
+                home_address: Some(home_address.0),
+                ..scope
+            },
+            Self::Published { home, .. } => Scope { home: Some(home), ..scope },
+            Self::SteerEnded { .. }
+            | Self::PolicyApplied { .. }
+            | Self::PolicyOnTrial { .. }
+            | Self::PolicyConfirmed { .. }
+            | Self::PolicyTakenBack { .. }
+            | Self::PolicyRefused { .. }
+            | Self::Notice { .. }
+            | Self::Lost { .. } => scope,
+        }
+    }
 }
 
 impl fmt::Display for Event {

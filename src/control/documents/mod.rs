@@ -13,6 +13,7 @@ mod explain;
 mod flows;
 mod health;
 mod history;
+mod mobility;
 mod policy;
 mod routes;
 mod status;
@@ -34,6 +35,7 @@ pub use history::{
     PolicyCause, PolicyConfirmedDocument, PolicyEntryState, PolicyHistoryDocument,
     PolicyHistoryEntry, PolicyRolledBackDocument,
 };
+pub use mobility::{SentDocument, SubscriptionBody, SubscriptionLine};
 pub use policy::{
     FaultDocument, PolicyAppliedDocument, PolicyDocument, PolicyHomeDocument, RuleDocument,
 };

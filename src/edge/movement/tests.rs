@@ -284,3 +284,63 @@ fn lost_reports_change_only_what_has_changed() {
     let up = movements.handle(LinkEvent::Everything(more.collect()));
     assert_eq!(text(&up), ["wwan0 up 2001:db8:2::7"]);
 }
+
+/// A8: a detector outside drives a link, and ours is silent meanwhile.
+#[test]
+fn what_a_detector_outside_says_counts_until_it_gives_the_link_back() {
+    let wlan0 = InterfaceName::from("wlan0");
+    let mut movements = attached();
+    let down = movements.claim(&wlan0, Some(Said::Nothing)).unwrap();
+    assert_eq!(text(&down), ["wlan0 down: its movement detector says so"]);
+    assert!(movements.is_claimed(&wlan0));
+    // What would bring it up changes nothing.
+    assert_eq!(text(&movements.handle(neighbour("fe80::1", true))), [""; 0]);
+    assert_eq!(text(&movements.handle(has(WLAN, "2001:db8:1::8", GOOD))), [""; 0]);
+    let chosen = Said::CareOf(Some(address("2001:db8:1::8")));
+    let up = movements.claim(&wlan0, Some(chosen)).unwrap();
+    assert_eq!(text(&up), ["wlan0 up 2001:db8:1::8 via fe80::1"]);
+    // A router that is given up and a carrier that is lost are for the detector to judge.
+    assert_eq!(text(&movements.handle(neighbour("fe80::1", false))), [""; 0]);
+    let no_carrier = LinkEvent::Link(LinkFacts { carrier: false, ..facts(WLAN, "wlan0") });
+    assert_eq!(text(&movements.handle(no_carrier)), [""; 0]);
+    // Given back, ours judges by what it knows.
+    let back = movements.claim(&wlan0, None).unwrap();
+    assert_eq!(text(&back), ["wlan0 down: no carrier"]);
+}
+
+#[test]
+fn a_detector_outside_cannot_say_what_cannot_be() {
+    let wlan0 = InterfaceName::from("wlan0");
+    let mut movements = attached();
+    let tentative = AddressFacts { tentative: true, ..GOOD };
+    movements.handle(has(WLAN, "2001:db8:1::9", tentative));
+    let mut say = |text| movements.claim(&wlan0, Some(Said::CareOf(Some(address(text)))));
+    assert_eq!(say("2001:db8:1::99"), Err(DownReason::NoAddress));
+    assert_eq!(say("2001:db8:1::9"), Err(DownReason::Tentative));
+    assert_eq!(say("2001:db8:100:4200::1"), Err(DownReason::NoAddress), "one of our own");
+    assert!(!movements.is_claimed(&wlan0), "what was refused claims nothing");
+    let other = InterfaceName::from("wwan0");
+    let any = movements.claim(&other, Some(Said::CareOf(None)));
+    assert_eq!(any, Err(DownReason::NoInterface));
+    // What becomes impossible ends it, and the claim stays.
+    movements.claim(&wlan0, Some(Said::CareOf(None))).unwrap();
+    let off = LinkEvent::Link(LinkFacts { up: false, ..facts(WLAN, "wlan0") });
+    assert_eq!(text(&movements.handle(off)), ["wlan0 down: link down"]);
+    assert_eq!(
+        text(&movements.handle(link(WLAN, "wlan0"))),
+        ["wlan0 up 2001:db8:1::7 via fe80::1"]
+    );
+}
+
+#[test]
+fn a_detector_outside_says_which_link_is_home() {
+    let wlan0 = InterfaceName::from("wlan0");
+    let mut movements = attached();
+    let home = address("2001:db8:100::42");
+    let at_home = movements.claim(&wlan0, Some(Said::Home(home))).unwrap();
+    let [Movement::CareOfUp(attachment)] = at_home.as_slice() else { panic!("{at_home:?}") };
+    assert_eq!(attachment.home_links, BTreeSet::from([home]));
+    assert_eq!(attachment.care_of, address("2001:db8:1::7"));
+    let abroad = movements.claim(&wlan0, Some(Said::CareOf(None))).unwrap();
+    assert_eq!(text(&abroad), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
+}
