@@ -231,6 +231,11 @@ impl<'c> Compiler<'c> {
                     .and_then(|register| register.flow_bindings)
                     .unwrap_or(usual.flow_bindings),
                 reflect: register.and_then(|register| register.reflect).unwrap_or(usual.reflect),
+                flow_budget: self
+                    .document
+                    .flow_budget
+                    .as_ref()
+                    .map_or(usual.flow_budget, |budget| budget.value),
             },
             security,
             also,

@@ -60,6 +60,8 @@ pub struct Document {
     pub rule_sets: Vec<RuleSetNode>,
     /// Tests.
     pub tests: Vec<TestNode>,
+    /// `flow-budget`.
+    pub flow_budget: Option<Spanned<u16>>,
 }
 
 /// `interface "wlan0" { … }`.

@@ -7,10 +7,12 @@
 
 use crate::diagnostic::Code;
 use crate::document::{Document, MatchNode, RuleNode, RuleSetNode, Term};
+use crate::downlink::untold::of_written;
+use crate::downlink::{MOST_FLOWS, Untold, preview};
 use crate::policy::{Home, Policy, Rule};
 use crate::source::{Sink, Spanned};
 use crate::terms::Bid;
-use crate::verb::{FailbackMode, Fallback, Scope, Verb};
+use crate::verb::{FailbackMode, Verb};
 
 /// Gives the warnings of a policy that has no fault.
 pub(crate) fn check(document: &Document, policy: &Policy, sink: &mut Sink) {
@@ -26,6 +28,9 @@ pub(crate) fn check(document: &Document, policy: &Policy, sink: &mut Sink) {
         if asked {
             downlink(document, home, rules, sink);
             quotas(document, sink);
+        }
+        if home.register.flow_bindings && (asked || document.flow_budget.is_some()) {
+            budget(policy, home, rules, sink);
         }
     }
 }
@@ -134,39 +139,49 @@ fn says(
     untold: &mut Vec<&'static str>,
     instead: &mut Vec<&'static str>,
 ) {
-    let mut say = |word, then| {
-        untold.push(word);
-        if !instead.contains(&then) {
-            instead.push(then);
-        }
-    };
-    let present = "it is told the present choice, again at every change, at most once a second";
-    if !rule.when.is_empty() {
-        say("`when`", present);
-    }
-    let otherwise = match &rule.otherwise {
-        Fallback::Then(verb) => Some(verb),
-        Fallback::NextRule | Fallback::Any => None,
-    };
-    for verb in [Some(&rule.verb), otherwise].into_iter().flatten() {
-        match verb {
-            Verb::Fastest { .. } => say("`fastest`", present),
-            Verb::Cheapest { .. } => say("`cheapest`", present),
-            Verb::Overflow { .. } => say("`overflow`", present),
-            Verb::Block(_) => say("`block`", "what is refused here it sends by the rules behind"),
-            Verb::Prefer(_) | Verb::Balance(_) | Verb::Duplicate { .. } | Verb::Breakout { .. } => {
-            }
-        }
-    }
-    if node.sticky.is_some() && matches!(rule.sticky.scope, Scope::Pair | Scope::Host) {
-        say("`sticky`", "answers of all its flows move together with a new choice");
-    }
-    if node.together.is_some() {
-        say("`together`", "answers of all its flows move together with a new choice");
-    }
+    let mut words = of_written(rule);
+    words.retain(|word| match word {
+        // A scope or a word that nobody wrote needs no warning.
+        Untold::Sticky => node.sticky.is_some(),
+        _ => true,
+    });
     if node.failback.is_some() && rule.failback.mode != FailbackMode::Now {
-        say("`failback`", "answers go back at once, when it is told");
+        words.push(Untold::Failback);
     }
+    for word in words {
+        untold.push(word.word());
+        if !instead.contains(&word.instead()) {
+            instead.push(word.instead());
+        }
+    }
+}
+
+/// Refuses rules that take more flow bindings than there is room for.
+fn budget(policy: &Policy, home: &Home, rules: &RuleSetNode, sink: &mut Sink) {
+    let Some(refused) = preview(policy, home).refused else { return };
+    let costliest: Vec<String> =
+        refused.costliest.iter().map(|(name, cost)| format!("`{name}` {cost}")).collect();
+    let nodes = rules.rules.iter().chain(&rules.default);
+    let first = refused.costliest.first().map(|(name, _)| name.as_str());
+    let first = nodes.clone().find(|node| Some(node.name.value.as_str()) == first);
+    let Some(node) = first.or(nodes.clone().next()) else { return };
+    let needed = refused.needed;
+    let help = match u16::try_from(needed).ok().filter(|needed| *needed <= MOST_FLOWS) {
+        Some(_) => format!(
+            "write flow-budget {needed}, if the agent allows so many, or shorten these rules"
+        ),
+        None => format!("shorten these rules: no agent is told more than {MOST_FLOWS}"),
+    };
+    sink.error(
+        node.name.span,
+        Code::Downlink,
+        format!(
+            "to tell the home agent the rules takes {needed} flow bindings, and there is room for {}: {}",
+            refused.budget,
+            costliest.join(", ")
+        ),
+        help,
+    );
 }
 
 fn quotas(document: &Document, sink: &mut Sink) {

@@ -285,12 +285,21 @@ pub struct Register {
     pub flow_bindings: bool,
     /// Whether the agent is asked to let the way down of a flow follow its way up.
     pub reflect: bool,
+    /// How many flow bindings that may take, at most 512.
+    pub flow_budget: u16,
 }
 
 impl Default for Register {
     fn default() -> Self {
         let lifetime = Duration::from_secs(420);
-        Self { lifetime, multiple_coa: true, bulk: true, flow_bindings: true, reflect: true }
+        Self {
+            lifetime,
+            multiple_coa: true,
+            bulk: true,
+            flow_bindings: true,
+            reflect: true,
+            flow_budget: crate::downlink::USUAL_FLOWS,
+        }
     }
 }
 

@@ -59,6 +59,12 @@ pub(crate) fn document(
             "security" => document.securities.extend(reader.security(node)),
             "rules" => document.rule_sets.push(reader.rule_set(node)),
             "test" => document.tests.extend(reader.test(node)),
+            "flow-budget" => {
+                let most = i128::from(MOST_FLOWS);
+                document.flow_budget = reader.argument(node, |value| {
+                    whole(value, 1..=most).map(|number| u16::try_from(number).unwrap_or(MOST_FLOWS))
+                });
+            }
             _ => {}
         }
     }

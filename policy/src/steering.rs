@@ -82,6 +82,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use buckets::port_cut;
 pub use calendar::{Day, LocalTime, Moment};
 pub use facts::{Admin, Fact, Measurement, ProbeResult};
 pub use given::{Given, GivenLink, GivenState, Supposed, suppose};

@@ -172,12 +172,13 @@ words! {
         children: &[&GIVEN];
     TEST = "test" One("a sentence"), many: true, children: &[&FLOW, &EXPECT];
 
+    FLOW_BUDGET = "flow-budget" One("a number");
+
     FILE = "the file" Nothing,
         children: &[
             &POLICY, &INCLUDE, &ROLE, &INTERFACE, &GROUP, &SET, &HOME, &CORRESPONDENT, &SECURITY, &SLA,
-            &RULES, &TEST,
-        ],
-        later_children: &["flow-budget"];
+            &RULES, &TEST, &FLOW_BUDGET,
+        ];
 }
 
 /// Properties of `match`, `exclude` and `flow`.

@@ -408,7 +408,6 @@ fn words_of_the_full_language_are_refused_by_name() {
     let cases = [
         ("bid 1;", "bid 1; linger \"2s\";"),
         ("auth-option", "ike local=\"a\"\n    auth-option"),
-        ("group \"web\"", "flow-budget 64\ngroup \"web\""),
     ];
     for (from, to) in cases {
         let faults = faults(ROUTER, from, to);

@@ -405,6 +405,19 @@ fn what_the_home_agent_cannot_be_told() {
 }
 
 #[test]
+fn more_rules_than_the_home_agent_can_be_told() {
+    let bulk = "    rule \"bulk\" { match proto=tcp dport=873; balance wlan0=3 wwan0=1; }\n";
+    let many = "    rule \"bulk\" { match proto=\"tcp,132,33\" dport=\"1,3,5,7,9,11\" dst=\"2001:db8:a::/48,2001:db8:c::/48\"; prefer wwan0; }\n";
+    let asked = BUS.replacen("flow-bindings=#false", "flow-bindings=#true", 1);
+    let few = asked.replacen("role ", "flow-budget 1\nrole ", 1);
+    let cases = [(bulk, many), ("role \"", "flow-budget 513\nrole \"")];
+    insta::assert_snapshot!(format!("{}\n{}", seen(&few, &cases[..1]), seen(&asked, &cases[1..])));
+    // With the room that it asks for the file is in order.
+    let room = few.replacen(bulk, many, 1).replacen("flow-budget 1\n", "flow-budget 64\n", 1);
+    assert!(judged(&room).is_ok());
+}
+
+#[test]
 fn defaults_that_cost_money() {
     let from = "default { prefer wlan0 wwan0";
     insta::assert_snapshot!(warned(

@@ -16,7 +16,7 @@ use mtun_dataplane::{Fate, Memory, Remembered, Snapshot, explain};
 use mtun_policy::downlink::{AgentDefault, DownlinkTarget, Plan, Unmatched, plan};
 use mtun_policy::{Bid, Effective, FlowBinding, FlowId, FlowKey, Policy, RuleName};
 use mtun_signaling::binding::{BindingCacheEntry, BindingUpdateList};
-use mtun_signaling::flow::{DEFAULT_MAX_FLOWS, DigestState, FlowState, FlowSupport};
+use mtun_signaling::flow::{DigestState, FlowState, FlowSupport};
 use mtun_signaling::mobile::MobileEvent;
 use mtun_signaling::wire::FlowStatus;
 
@@ -72,9 +72,7 @@ fn is_told(home: &mtun_policy::Home) -> bool {
 pub(crate) fn preview(policy: &Policy) -> Vec<RuleDownlinkDocument> {
     let homes = policy.homes.iter().filter(|home| is_told(home));
     let rules = homes.flat_map(|home| {
-        let supposed = mtun_policy::suppose(policy, home, &mtun_policy::Given::default());
-        let target = target(policy, home, home.register.reflect);
-        let plan = plan(&supposed.effective, &target, DEFAULT_MAX_FLOWS, None);
+        let plan = mtun_policy::downlink::preview(policy, home);
         plan.rules.into_iter().map(|rule| RuleDownlinkDocument::new(&home.name, &rule))
     });
     rules.collect()
@@ -97,7 +95,9 @@ impl Owner {
         if present.is_some_and(|(rules, of)| Arc::ptr_eq(rules, &it.effective) && *of == target) {
             return;
         }
-        let plan = plan(&it.effective, &target, DEFAULT_MAX_FLOWS, Some(&it.downlink.plan));
+        let budget = it.home.register.flow_budget;
+        let plan = plan(&it.effective, &target, budget, Some(&it.downlink.plan));
+        let plan = plan.as_written(&it.home.rules);
         let first = it.downlink.of.is_none();
         let same = plan.bindings == it.downlink.plan.bindings;
         let flows = plan.bindings.clone();

@@ -60,8 +60,9 @@ fn balance_spreads_flows_by_weight_and_keeps_each_on_its_link() {
             }
         }
     }
-    // 750 expected; four standard deviations of a fair hash are 55.
-    assert!((690..=810).contains(&links["wlan0"]), "{links:?} of {FLOWS}");
+    // The agent is told the cut, so it is one of ports: 762 expected of those from 32768 to 60999;
+    // four standard deviations are 54.
+    assert!((705..=819).contains(&links["wlan0"]), "{links:?} of {FLOWS}");
     lab.assert_clean();
 }
 

@@ -42,6 +42,14 @@ impl Check<'_> {
 
     /// Names BIDs where nothing is registered.
     pub(super) fn nothing_registers(&mut self, role: Role) {
+        if let Some(budget) = &self.document.flow_budget {
+            self.sink.error(
+                budget.span,
+                Code::Conflict,
+                format!("a {role} tells no agent its rules"),
+                "remove it; at a home agent write flows in the block of allow",
+            );
+        }
         for bid in self.document.interfaces.iter().filter_map(|link| link.bid.as_ref()) {
             self.sink.error(
                 bid.span,

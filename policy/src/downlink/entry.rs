@@ -236,7 +236,8 @@ fn of_rule(
     // Or so before the whole rule: it speaks of none of these packets, wherever they are.
     let hulls = hulls(&matches);
     let out = hulls.iter().flat_map(|hull| excludes.iter().filter_map(|out| out.common(hull)));
-    let mut once: Vec<Group> = out.flat_map(|area| follows(&area)).collect();
+    let own = out.flat_map(|area| area.clipped(target));
+    let mut once: Vec<Group> = own.flat_map(|area| follows(&area)).collect();
     once.extend(plain);
     let ways = [cut, Some(each), Some(once)];
     let shortest = ways.into_iter().flatten().min_by_key(|groups| thin::estimate(groups, target));

@@ -37,7 +37,7 @@ mod fit;
 mod numbers;
 mod target;
 mod thin;
-mod untold;
+pub(crate) mod untold;
 
 use serde::Serialize;
 
@@ -48,6 +48,8 @@ pub use untold::{Said, Untold};
 
 use crate::effective::Effective;
 use crate::flow_binding::FlowBinding;
+use crate::policy::{Home, Policy, RuleSet};
+use crate::steering::{Given, suppose};
 use crate::terms::{FlowId, RuleId, RuleName};
 
 /// How many flow bindings an agent holds for a mobile if nobody says another number.
@@ -71,6 +73,17 @@ impl Plan {
     /// What a rule became.
     pub fn rule(&self, id: RuleId) -> Option<&RuleDownlink> {
         self.rules.iter().find(|rule| rule.rule == id)
+    }
+
+    /// With what cannot be told of the rules as they are written: what is told of those is their
+    /// present choice.
+    pub fn as_written(mut self, rules: &RuleSet) -> Self {
+        for told in self.rules.iter_mut().filter(|told| !told.rule.is_override()) {
+            let Some(rule) = rules.get(told.rule) else { continue };
+            told.says.add(untold::of_written(rule));
+            told.instead = told.says.instead();
+        }
+        self
     }
 
     /// The flow binding of this FID.
@@ -103,6 +116,15 @@ pub struct OverBudget {
     pub budget: u16,
     /// The rules that take most, the costliest first, and how many each.
     pub costliest: Vec<(RuleName, usize)>,
+}
+
+/// What the agent of a home is told while every link is registered and up.
+pub fn preview(policy: &Policy, home: &Home) -> Plan {
+    let bids = policy.interfaces.iter().filter_map(|interface| interface.bid);
+    let reflect = home.register.reflect;
+    let target = DownlinkTarget { reflect, ..DownlinkTarget::new(policy, home, bids) };
+    let rules = suppose(policy, home, &Given::default()).effective;
+    plan(&rules, &target, home.register.flow_budget, None).as_written(&home.rules)
 }
 
 /// The flow bindings for the rules as they stand, at most `budget` of them (and never more than

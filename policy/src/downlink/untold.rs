@@ -5,7 +5,10 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::effective::{Otherwise, Outcome, RuleHead, Says};
+use crate::policy::Rule;
 use crate::selector::TrafficSelector;
+use crate::steering::port_cut;
+use crate::verb::{Fallback, Scope, Verb};
 
 /// A word of a rule that a home agent cannot be told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -138,6 +141,22 @@ impl Said {
         }
     }
 
+    /// Adds what is not told either.
+    fn insert(untold: &mut Vec<Untold>, more: Vec<Untold>) {
+        untold.extend(more);
+        untold.sort_unstable();
+        untold.dedup();
+    }
+
+    /// The same with more that is not told.
+    pub(super) fn add(&mut self, more: Vec<Untold>) {
+        match self {
+            Self::Expressed | Self::Implied if more.is_empty() => {}
+            Self::Expressed | Self::Implied => *self = Self::Partly(more),
+            Self::Partly(untold) | Self::Not(untold) => Self::insert(untold, more),
+        }
+    }
+
     /// What the agent does instead of what it is not told; `None` if it is told all.
     pub fn instead(&self) -> Option<String> {
         let mut sentences: Vec<&str> = Vec::new();
@@ -161,6 +180,43 @@ pub(super) fn of_line(line: &TrafficSelector) -> Vec<Untold> {
         (Untold::Spi, !line.spis.is_empty()),
     ];
     looks.into_iter().filter(|(_, looks)| *looks).map(|(untold, _)| untold).collect()
+}
+
+/// What of a rule as it is written cannot be told, whatever its links do: conditions, choices that
+/// are told as their present result, and words about flows.
+pub(crate) fn of_written(rule: &Rule) -> Vec<Untold> {
+    let mut untold = Vec::new();
+    if !rule.when.is_empty() {
+        untold.push(Untold::When);
+    }
+    let otherwise = match &rule.otherwise {
+        Fallback::Then(verb) => Some(verb),
+        Fallback::NextRule | Fallback::Any => None,
+    };
+    for verb in [Some(&rule.verb), otherwise].into_iter().flatten() {
+        match verb {
+            Verb::Fastest { .. } => untold.push(Untold::Fastest),
+            Verb::Cheapest { .. } => untold.push(Untold::Cheapest),
+            Verb::Overflow { .. } => untold.push(Untold::Overflow),
+            Verb::Block(_) => untold.push(Untold::Block),
+            Verb::Breakout { .. } => untold.push(Untold::Breakout),
+            Verb::Balance(weights) if weights.len() > 1 && port_cut(rule).is_none() => {
+                untold.push(Untold::Balance);
+            }
+            Verb::Duplicate { links, copies, .. } if links.len() > usize::from(*copies) => {
+                untold.push(Untold::Copies);
+            }
+            Verb::Prefer(_) | Verb::Balance(_) | Verb::Duplicate { .. } => {}
+        }
+    }
+    if matches!(rule.sticky.scope, Scope::Pair | Scope::Host) {
+        untold.push(Untold::Sticky);
+    }
+    if rule.together.is_some() {
+        untold.push(Untold::Together);
+    }
+    untold.dedup();
+    untold
 }
 
 /// Whether nothing of what a line looks at has to be left out.

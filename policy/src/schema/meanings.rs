@@ -150,6 +150,7 @@ pub(super) const ALL: &[Entry] = &[
 
     (&w::OPTIMIZE, "Whether packets of the rule may go straight to correspondents: `always`, as soon as there is a flow, or `never`. If left out, as the home's `route-optimization` says.", &[]),
 
+    (&w::FLOW_BUDGET, "How many flow bindings each home agent may be told (RFC 6089), 1 to 512; `64` if left out, which is what agents hold for a mobile unless their `allow` says another number. Rules that take more are refused by `check`, the costliest by name.", &[]),
     (&w::TEST, "A sentence and the proof of it: `check` runs it, `apply` refuses a file whose tests fail.", &[]),
     (&w::FLOW, "The packet that is judged.", FLOW),
     (&w::EXPECT, "What must come out: a rule, a link, several links for copies, `blocked`, `unreachable`, or `breakout` with a link.",

@@ -88,7 +88,7 @@ pub(super) fn cut(weights: &[(Bid, u16)], present: &[Bid], ports: PortCut) -> Bu
 
 /// Where the ports of a rule's flows can be cut: `None` if its flows do not stick one by one, or
 /// have no or too few ports at the mobile's end.
-pub(super) fn port_cut(rule: &Rule) -> Option<PortCut> {
+pub(crate) fn port_cut(rule: &Rule) -> Option<PortCut> {
     if !matches!(rule.sticky.scope, Scope::Flow | Scope::None) {
         return None;
     }

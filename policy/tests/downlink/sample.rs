@@ -1,6 +1,8 @@
 //! The sample of fifty rules, and what becomes of it.
 
-use mtun_policy::downlink::{DownlinkTarget, Said, USUAL_FLOWS, cross_product, plan};
+use mtun_policy::downlink::{
+    DownlinkTarget, Said, USUAL_FLOWS, Untold, cross_product, plan, preview,
+};
 use mtun_policy::steering::{Given, suppose};
 use mtun_policy::{NoFiles, Policy, parse};
 
@@ -31,14 +33,28 @@ fn fifty_mixed_rules_take_less_than_half_of_their_cross_product() {
             usual.bindings.len(),
             usual.refused
         );
-        for rule in &usual.rules {
-            println!("  {:20} {:?} {:?}", rule.name, rule.entries.len(), rule.says);
-        }
     }
+    let told = preview(&policy, home);
+    assert_eq!(told.refused, None, "the file asks for the room that it needs");
     let says = |name: &str| {
-        let rules = plan(&rules, &target, 512, None).rules;
-        rules.into_iter().find(|rule| rule.name.as_str() == name).expect(name).says
+        told.rules.iter().find(|rule| rule.name.as_str() == name).map(|rule| rule.says.clone())
     };
-    assert_eq!(says("shell"), Said::Expressed);
-    assert_eq!(says("default"), Said::Implied);
+    assert_eq!(says("shell"), Some(Said::Expressed));
+    assert_eq!(says("default"), Some(Said::Implied));
+    assert_eq!(says("passenger-web"), Some(Said::Expressed));
+    assert_eq!(says("pings"), Some(Said::Not(vec![Untold::IcmpType])));
+    assert_eq!(says("cameras-live"), Some(Said::Partly(vec![Untold::Fastest])));
+}
+
+#[test]
+fn each_word_says_what_happens_instead() {
+    let policy = fleet();
+    let home = &policy.homes[0];
+    let mut text = String::new();
+    for rule in preview(&policy, home).rules {
+        let entries = rule.entries.len();
+        let instead = rule.instead.as_deref().unwrap_or("all of it is told");
+        text += &format!("{} [{entries}] {:?}: {instead}\n", rule.name, rule.says);
+    }
+    insta::assert_snapshot!(text);
 }
