@@ -405,10 +405,8 @@ fn failed_tests() {
 
 #[test]
 fn words_of_the_full_language_are_refused_by_name() {
-    let cases = [
-        ("bid 1;", "bid 1; linger \"2s\";"),
-        ("auth-option", "ike local=\"a\"\n    auth-option"),
-    ];
+    let cases =
+        [("bid 1;", "bid 1; linger \"2s\";"), ("auth-option", "ike local=\"a\"\n    auth-option")];
     for (from, to) in cases {
         let faults = faults(ROUTER, from, to);
         assert!(faults.0.iter().any(|fault| fault.code == Code::NotSupported), "{to}\n{faults}");

@@ -12,7 +12,7 @@ use mtun_policy::{Effective, FlowBinding, Origin};
 use mtun_signaling::wire::option::{FlowIdentification, FlowSubOption, TrafficSelector};
 use proptest::prelude::*;
 use random::Random;
-use readers::{decider, decision, told};
+use readers::{decider, decision, scan, told};
 
 /// A flow binding written as an option and read again, as it stands in a message at this offset.
 fn through_the_wire(flow: &FlowBinding, offset: usize) -> FlowBinding {
@@ -55,6 +55,7 @@ proptest! {
             let key = worlds::packet(&mut random, &target);
             let down = agent.choose(&key.mirrored(), Origin::Home, &links, None);
             let down = decision(&down, &links);
+            prop_assert_eq!(&down, &scan(&held, &key.mirrored(), &links));
             prop_assert_eq!(&down, &told(&rules, &key, &links), "{:?}", key);
             let up = rules.choose(&key, Origin::Home, &links, None);
             let by = decider(&up);

@@ -1,6 +1,6 @@
 //! From rules to entries: areas of packets and the links each names, first match first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::area::{Area, Dimension, Span, TooMany, areas};
 use super::target::DownlinkTarget;
@@ -119,7 +119,7 @@ fn areas_of(lines: &[TrafficSelector], target: &DownlinkTarget) -> Result<Vec<Ar
 pub(super) fn groups(
     rules: &Effective,
     target: &DownlinkTarget,
-    left_out: &[RuleId],
+    left_out: &BTreeSet<RuleId>,
 ) -> (Vec<Group>, BTreeMap<RuleId, usize>) {
     let rulings: Vec<Ruling<'_>> = rules.rules().collect();
     let mut behind: Vec<Group> = Vec::new();

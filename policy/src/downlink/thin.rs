@@ -111,7 +111,10 @@ fn neighbour<P: Piece>(
 /// For which bindings decisions have to stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exact {
-    /// Whichever are registered. With `target.reflect` all links of an area are named besides.
+    /// Whichever are registered; with `target.reflect` all links of an area are named besides, so
+    /// that its flows may go down by each.
+    AllNamed,
+    /// Whichever are registered.
     Always,
     /// While all are.
     WhileAllAre,
@@ -124,12 +127,12 @@ pub(super) fn leave_out(entries: &mut Vec<Entry>, target: &DownlinkTarget, exact
     for at in (0..entries.len()).rev() {
         let (before, rest) = entries.split_at(at);
         let (entry, behind) = (&rest[0], &rest[1..]);
-        let is_tail = exact == Exact::Always
+        let is_tail = exact == Exact::AllNamed
             && target.reflect
             && entry.bids.len() == 1
             && before.last().is_some_and(|head| head.area == entry.area && head.bids.len() == 1);
         let gone = match exact {
-            Exact::Always => Some(gone(&entry.area, before)),
+            Exact::AllNamed | Exact::Always => Some(gone(&entry.area, before)),
             Exact::WhileAllAre if before.iter().any(|it| it.area.holds(&entry.area)) => None,
             Exact::WhileAllAre => Some(Vec::new()),
         };
