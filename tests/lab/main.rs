@@ -7,6 +7,7 @@ mod breakout;
 mod correspondents;
 mod demo;
 mod detector;
+mod downlink;
 mod errors;
 mod failback;
 mod fixture;

@@ -219,6 +219,7 @@ impl World {
             self.announce(mobile, bid);
         }
         self.mobiles[mobile].publish(self.now);
+        self.tell_rules(mobile);
     }
 
     fn agent_restarts(&mut self) {
@@ -245,6 +246,9 @@ impl World {
         text.multiple_coa = self.random.chance(700);
         text.bulk = self.random.chance(700);
         text.max_bindings = self.random.pick(&[1, 2, 3, 4, 4]);
+        text.flow_bindings = self.random.chance(850);
+        text.max_flows = self.random.pick(&[1, 64, 64, 64]);
+        text.reflect = self.random.chance(700);
         self.tell(|| format!("agent {agent}: {text:?}"));
         let config = self.agents[agent].adopt(self.now, text, self.fault);
         self.agent_event(agent, AgentEvent::Reconfigure(config), None);
@@ -262,6 +266,7 @@ impl World {
         self.tell(|| format!("mobile {mobile} has rules {rules}"));
         self.mobiles[mobile].adopt(self.now, rules);
         self.mobiles[mobile].publish(self.now);
+        self.tell_rules(mobile);
         self.witness_mobile(mobile);
     }
 

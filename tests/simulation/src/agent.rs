@@ -9,8 +9,9 @@ use mtun_dataplane::Engine;
 use mtun_policy::{Effective, HomeAddress, ServedHome};
 use mtun_signaling::agent::{HomeLink, MobileRecord};
 use mtun_signaling::auth::SecurityAssociation;
-use mtun_signaling::flow;
-use mtun_signaling::{AgentConfig, AgentMobile, HomeAgent, Machine, Timestamp, Transmit};
+use mtun_signaling::{
+    AgentConfig, AgentMobile, BindingCacheEntry, HomeAgent, Machine, Timestamp, Transmit,
+};
 
 use crate::fault::Fault;
 use crate::mobile::{settings, timestamp};
@@ -31,7 +32,8 @@ pub struct Agent {
     /// Where the home addresses are.
     pub home_link: HomeLink,
     pub machine: HomeAgent,
-    reflecting: Arc<Effective>,
+    /// The rules of mobiles that told none, and whether there are no others.
+    own: (Arc<Effective>, bool),
     pub published: Published,
     pub engine: Engine,
     pub link: Quality,
@@ -82,14 +84,15 @@ impl Agent {
         let served = text.policy().served.into_iter().next().expect("an agent serves a home");
         let config = AgentConfig { home_link, ..config(&served, &keys, fault) };
         let machine = HomeAgent::new(config);
-        let (published, engine, reflecting) = packets(&served);
+        let (published, engine, own) = packets(&served);
+        let own = (own, fault == Fault::AgentSendsByItsOwnRules);
         Self {
             text,
             served,
             keys,
             home_link,
             machine,
-            reflecting,
+            own,
             published,
             engine,
             link: Quality::GOOD,
@@ -111,7 +114,7 @@ impl Agent {
     /// Starts again with its policy and what it kept: what was still being written is lost.
     pub fn restart(&mut self, fault: Fault, now: Duration, (base, epoch): (Duration, u64)) {
         self.machine = HomeAgent::new(self.config(fault));
-        (self.published, self.engine, self.reflecting) = packets(&self.served);
+        (self.published, self.engine, self.own.0) = packets(&self.served);
         (self.base, self.epoch) = (base, epoch);
         self.sequences.clear();
         self.checks.clear();
@@ -174,9 +177,17 @@ impl Agent {
         let allowed = self.served.mobiles.iter().find(|allowed| allowed.address == home_address);
         let Some(allowed) = allowed else { return };
         let entry = self.machine.cache().get(home_address);
-        let effective = self.reflecting.clone();
+        let effective = self.rules(entry);
         let registration = publish::mobile(&self.served, allowed, entry, effective, |_| MTU, None);
         publish::publish_mobile(&self.published, registration, vec![self.address()]);
+    }
+
+    /// The rules by which packets go to the mobile of an entry.
+    fn rules(&self, entry: Option<&BindingCacheEntry>) -> Arc<Effective> {
+        match entry.filter(|entry| !entry.flows.is_empty() && !self.own.1) {
+            Some(entry) => Arc::new(publish::downlink(Some(entry), self.served.unmatched)),
+            None => self.own.0.clone(),
+        }
     }
 
     /// The mobile's registration as packets are to see it.
@@ -184,7 +195,7 @@ impl Agent {
         let mut mobiles = self.served.mobiles.iter();
         let allowed = mobiles.find(|allowed| allowed.address == home_address)?;
         let entry = self.machine.cache().get(home_address);
-        let effective = self.reflecting.clone();
+        let effective = self.rules(entry);
         Some(publish::mobile(&self.served, allowed, entry, effective, |_| MTU, None))
     }
 
@@ -196,13 +207,12 @@ impl Agent {
 }
 
 fn packets(served: &ServedHome) -> (Published, Engine, Arc<Effective>) {
-    let reflecting = Effective::reflecting();
+    let own = Arc::new(publish::downlink(None, served.unmatched));
     let mobiles = served.mobiles.iter();
-    let known =
-        mobiles.map(|it| publish::mobile(served, it, None, reflecting.clone(), |_| MTU, None));
+    let known = mobiles.map(|it| publish::mobile(served, it, None, own.clone(), |_| MTU, None));
     let published = publish::initial(known, false, vec![served.agent.0]);
     let engine = Engine::new(published.clone(), settings());
-    (published, engine, reflecting)
+    (published, engine, own)
 }
 
 fn config(served: &ServedHome, keys: &[SecurityAssociation], fault: Fault) -> AgentConfig {
@@ -222,10 +232,10 @@ fn config(served: &ServedHome, keys: &[SecurityAssociation], fault: Fault) -> Ag
             Fault::AgentWithoutCaps => 1000,
             _ => allowed.max_bindings,
         },
-        max_flows: flow::DEFAULT_MAX_FLOWS,
-        max_copies: flow::DEFAULT_MAX_COPIES,
-        reflect: false,
-        copies: false,
+        max_flows: allowed.max_flows,
+        max_copies: allowed.max_copies,
+        reflect: served.reflect,
+        copies: true,
     });
     AgentConfig {
         address: served.agent,
@@ -236,7 +246,7 @@ fn config(served: &ServedHome, keys: &[SecurityAssociation], fault: Fault) -> Ag
         max_lifetime: served.max_lifetime,
         multiple_coa: served.multiple_coa,
         bulk: served.bulk,
-        flow_bindings: false,
+        flow_bindings: served.flow_bindings,
         mobiles: mobiles.collect(),
     }
 }

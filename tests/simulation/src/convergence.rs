@@ -23,6 +23,7 @@ impl World {
         for mobile in 0..self.mobiles.len() {
             if self.violation.is_none() {
                 self.witness_converged(mobile);
+                self.witness_downlink(mobile);
                 self.witness_mobile(mobile);
             }
         }

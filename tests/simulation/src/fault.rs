@@ -40,13 +40,17 @@ pub enum Fault {
     RoutePublishesNoEnd,
     /// The correspondent goes on sending straight to bindings that ended.
     CorrespondentPublishesNoEnd,
+    /// The mobile tells its agent its first rules and none of the later ones.
+    MobileTellsRulesOnce,
+    /// The agent acknowledges flow bindings and sends by its own rules.
+    AgentSendsByItsOwnRules,
     /// Routers remove the limit of further encapsulations.
     RouterWithoutLimit,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::AgentForgetsSequence,
         Self::AgentBelievesAnybody,
         Self::AgentForgetsBindings,
@@ -63,6 +67,8 @@ impl Fault {
         Self::MobileLeavesSilently,
         Self::RoutePublishesNoEnd,
         Self::CorrespondentPublishesNoEnd,
+        Self::MobileTellsRulesOnce,
+        Self::AgentSendsByItsOwnRules,
         Self::RouterWithoutLimit,
     ];
 }

@@ -24,6 +24,7 @@ mod attacker;
 mod convergence;
 mod correspondent;
 mod coverage;
+mod downlink;
 mod fault;
 mod forward;
 mod hosts;

@@ -16,6 +16,7 @@ use mtun_signaling::{
 };
 
 use crate::correspondent::{Responder, seed};
+use crate::downlink;
 use crate::network::Quality;
 use crate::publish::{self, PathFacts, Published};
 use crate::random::Random;
@@ -82,6 +83,8 @@ pub struct Mobile {
     pub node: MobileNode,
     steering: Steering,
     told: BTreeMap<Bid, Told>,
+    /// What its agent was told of its rules.
+    pub told_rules: downlink::Told,
     pub published: Published,
     pub engine: Engine,
     /// When flows without packets are judged anew, on the node's clock.
@@ -159,6 +162,7 @@ impl Mobile {
             node: parts.node,
             steering: parts.steering,
             told: BTreeMap::new(),
+            told_rules: downlink::Told::default(),
             published: parts.published,
             engine: parts.engine,
             reevaluate: None,
@@ -186,6 +190,7 @@ impl Mobile {
         self.published = parts.published;
         self.engine = parts.engine;
         self.told.clear();
+        self.told_rules = downlink::Told::default();
         self.reevaluate = None;
         (self.base, self.epoch, self.born) = (birth.base, birth.epoch, birth.now);
         self.sequence = None;
@@ -216,6 +221,11 @@ impl Mobile {
         self.policy = self.text.policy();
         self.home = self.policy.homes.first().expect("a mobile has a home").clone();
         self.steering.adopt(&self.policy, &self.home, self.base + now);
+    }
+
+    /// Its policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 
     /// This instant on its clocks.

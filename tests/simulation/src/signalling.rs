@@ -45,6 +45,7 @@ impl World {
         let it = &mut self.mobiles[mobile];
         if it.steering_is_due(self.now) {
             it.publish(self.now);
+            self.tell_rules(mobile);
         } else if it.reevaluate.is_some_and(|at| at <= now.monotonic) {
             it.reevaluate = it.engine.reevaluate(now.monotonic);
         }

@@ -244,6 +244,7 @@ impl World {
 
     /// Tells route optimization which care-of addresses the home agent holds.
     pub fn follow(&mut self, mobile: usize) {
+        self.tell_rules(mobile);
         let now = self.mobiles[mobile].timestamp(self.now);
         let it = &mut self.mobiles[mobile];
         let Some(optimizer) = &mut it.optimizer else { return };

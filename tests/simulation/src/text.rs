@@ -20,6 +20,9 @@ pub struct MobileText {
     pub lifetime: u32,
     /// Whether routes are optimized, for this many correspondents.
     pub optimize: Option<u16>,
+    /// Whether the agent is told the rules, and asked to let the way down follow the way up.
+    pub flow_bindings: bool,
+    pub reflect: bool,
     /// Which of the rule sets.
     pub rules: usize,
 }
@@ -54,6 +57,7 @@ impl MobileText {
         // The reader refuses bulk without several care-of addresses.
         let bulk = *bulk && *multiple_coa;
         let mode = if self.explicit { "explicit" } else { "implicit" };
+        let (flow_bindings, reflect) = (self.flow_bindings, self.reflect);
         let optimize = self.optimize.map_or(String::new(), |most| {
             format!("route-optimization traffic lifetime=\"60s\" correspondents={most}")
         });
@@ -70,7 +74,8 @@ home "home" {{
     agent "{agent}"
     address "{home_address}/64"
     {network}
-    register lifetime="{lifetime}s" multiple-coa=#{multiple_coa} bulk=#{bulk} mode={mode}
+    register lifetime="{lifetime}s" multiple-coa=#{multiple_coa} bulk=#{bulk} mode={mode} \
+        flow-bindings=#{flow_bindings} reflect=#{reflect}
     {optimize}
     security "sa"
 }}
@@ -92,6 +97,10 @@ pub struct AgentText {
     pub multiple_coa: bool,
     pub bulk: bool,
     pub max_bindings: u16,
+    /// Whether it takes flow bindings, how many of each mobile, and whether it reflects.
+    pub flow_bindings: bool,
+    pub max_flows: u16,
+    pub reflect: bool,
     /// Longest lifetime granted, in seconds.
     pub lifetime: u32,
 }
@@ -99,7 +108,8 @@ pub struct AgentText {
 impl AgentText {
     /// The policy, read and checked.
     pub fn policy(&self) -> Policy {
-        let Self { address, multiple_coa, bulk, max_bindings, lifetime, .. } = self;
+        let Self { address, multiple_coa, bulk, max_bindings, lifetime, max_flows, .. } = self;
+        let (flow_bindings, reflect) = (self.flow_bindings, self.reflect);
         let bulk = *bulk && *multiple_coa;
         let home: Ipv6Addr = (u128::from(*address) & !u128::from(u64::MAX)).into();
         let mut allowed = String::new();
@@ -108,7 +118,8 @@ impl AgentText {
             let network =
                 prefix.as_ref().map_or(String::new(), |it| format!("mobile-network \"{it}\"; "));
             allowed += &format!(
-                "allow \"{home_address}\" {{ {network}security \"sa{number}\"; bindings {max_bindings} }}\n"
+                "allow \"{home_address}\" {{ {network}security \"sa{number}\"; bindings {max_bindings}; \
+                 flows {max_flows} }}\n"
             );
             securities += &format!(
                 "security \"sa{number}\" {{ auth-option spi=0x1001 algorithm=hmac-sha256 \
@@ -121,7 +132,8 @@ policy "agent" schema=1
 role "home-agent"
 home "home" {{
     tunnel mtun0
-    serve "{home}/64" agent="{address}" lifetime="{lifetime}s" multiple-coa=#{multiple_coa} bulk=#{bulk}
+    serve "{home}/64" agent="{address}" lifetime="{lifetime}s" multiple-coa=#{multiple_coa} bulk=#{bulk} \
+        flow-bindings=#{flow_bindings} reflect=#{reflect}
     {allowed}
 }}
 {securities}
@@ -161,6 +173,8 @@ mod tests {
                     explicit: router,
                     lifetime: 60,
                     optimize: router.then_some(4),
+                    flow_bindings: router,
+                    reflect: router,
                 };
                 assert_eq!(mobile.policy().homes.len(), 1);
                 let agent = AgentText {
@@ -169,6 +183,9 @@ mod tests {
                     multiple_coa: true,
                     bulk: true,
                     max_bindings: 4,
+                    flow_bindings: router,
+                    max_flows: 64,
+                    reflect: router,
                     lifetime: 60,
                 };
                 assert_eq!(agent.policy().served[0].mobiles.len(), 1);

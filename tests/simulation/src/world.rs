@@ -103,6 +103,9 @@ impl World {
                 multiple_coa: world.random.chance(900),
                 bulk: world.random.chance(800),
                 max_bindings: world.random.pick(&[1, 2, 3, 4, 4]),
+                flow_bindings: world.random.chance(850),
+                max_flows: world.random.pick(&[1, 64, 64, 64]),
+                reflect: world.random.chance(700),
                 lifetime: world.random.pick(&[24, 60, 120]),
             };
             let keys = mine.iter().map(|&it| key(1 + it as u8)).collect();
@@ -148,6 +151,8 @@ impl World {
             explicit: random.chance(500),
             lifetime: random.pick(&[20, 60, 120]),
             optimize: random.chance(700).then(|| random.pick(&[1, 4])),
+            flow_bindings: random.chance(900),
+            reflect: random.chance(700),
             rules: random.below(RULES.len()),
         };
         (agent, text)

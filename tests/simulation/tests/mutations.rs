@@ -8,7 +8,7 @@ use mtun_simulation::{Fault, Invariant, live};
 const PATIENCE: u64 = 500;
 
 /// The fault and the invariants that are about it.
-const CAUGHT: [(Fault, &[Invariant]); 17] = [
+const CAUGHT: [(Fault, &[Invariant]); 19] = [
     (Fault::AgentForgetsSequence, &[OnlyAuthentic, AcknowledgedSurvives]),
     (Fault::AgentBelievesAnybody, &[OnlyAuthentic, OneOwner]),
     (Fault::AgentForgetsBindings, &[AcknowledgedSurvives, TablesAgree]),
@@ -25,6 +25,8 @@ const CAUGHT: [(Fault, &[Invariant]); 17] = [
     (Fault::MobileLeavesSilently, &[TablesAgree]),
     (Fault::RoutePublishesNoEnd, &[TablesAgree]),
     (Fault::CorrespondentPublishesNoEnd, &[TablesAgree]),
+    (Fault::MobileTellsRulesOnce, &[TablesAgree]),
+    (Fault::AgentSendsByItsOwnRules, &[TablesAgree]),
     (Fault::RouterWithoutLimit, &[NoLoop]),
 ];
 

@@ -1,0 +1,256 @@
+//! The way down: whether packets come down by the uplink they go up by, and what that costs.
+//!
+//! Packet by packet in the lab: 1,000 probes a second from the router and from the node behind it,
+//! each with a rule of its own, 20 ms round trip on either path by the user-space wire, a handover
+//! every two seconds, by turns the death and the return of the WLAN and an override. An echo agrees
+//! if it comes down by the uplink its probe went up by. Prints one line for each goal:
+//!
+//! ```text
+//! goal <name> <measured> <op> <limit> met|missed
+//! ```
+//!
+//! and exits 0 whether met or missed. `MTUN_BENCH_RUNS` is the number of handovers of each kind,
+//! 30 by default. `MTUN_BENCH_PARTS` names the parts to run, of `moves,handovers`; all by default.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use mtun::lab::daemons::{Arguments, Daemon, Programs, Side, write_keys};
+use mtun::lab::namespace::wait_for;
+use mtun::lab::observe::{Carried, Flow, Observatory, Way};
+use mtun::lab::policy::PolicyText;
+use mtun::lab::probe::{Bound, Echo, INTERVAL, PORT, Probe};
+use mtun::lab::wire::Impairment;
+use mtun::lab::world::{Plan, World, address};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const ONE_WAY: Duration = Duration::from_millis(10);
+const BETWEEN: Duration = Duration::from_secs(2);
+const MS: f64 = 1e6;
+
+fn main() {
+    // `cargo test --benches` passes arguments too; none of them matters here.
+    let chosen = std::env::var("MTUN_BENCH_PARTS").ok();
+    let wanted = |part: &str| {
+        chosen.as_ref().is_none_or(|parts| parts.split(',').any(|named| named == part))
+    };
+    let runs = std::env::var("MTUN_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok());
+    let runs: u32 = runs.unwrap_or(30);
+    if let Err(reason) = mtun::lab::able() {
+        println!("SKIPPED: {reason}");
+        return;
+    }
+    let measured = Bench::start().and_then(|bench| {
+        if wanted("moves") {
+            moves(&bench, runs)?;
+        }
+        if wanted("handovers") {
+            handovers(&bench, runs)?;
+        }
+        Ok(())
+    });
+    if let Err(error) = measured {
+        println!("downlink bench broke off: {error:#}");
+    }
+}
+
+fn goal(name: &str, measured: f64, op: &str, limit: f64) {
+    let met = match op {
+        ">=" => measured >= limit,
+        _ => measured <= limit,
+    };
+    let met = if met { "met" } else { "missed" };
+    println!("goal {name} {measured:.3} {op} {limit} {met}");
+}
+
+/// The router's and the node's probes, followed packet by packet.
+struct Bench {
+    probes: Vec<(Flow, Probe)>,
+    observatory: Observatory,
+    mobile: Daemon,
+    _agent: Daemon,
+    _echo: Echo,
+    world: World,
+}
+
+impl Bench {
+    fn start() -> Result<Self> {
+        let world = World::build(Plan {
+            wlan_path: Impairment::delayed(ONE_WAY),
+            wwan_path: Impairment::delayed(ONE_WAY),
+            detection: Duration::from_millis(50),
+            ..Plan::default()
+        })?;
+        write_keys(&world)?;
+        let programs = Programs {
+            mtund: PathBuf::from(env!("CARGO_BIN_EXE_mtund")),
+            mtun: PathBuf::from(env!("CARGO_BIN_EXE_mtun")),
+        };
+        let probes_of = |address, says: &str| {
+            format!("match proto=udp dport={PORT} src=\"{address}\"\n        {says}")
+        };
+        let text = PolicyText::default()
+            .with_rule("node", &probes_of(address::NODE, "prefer wlan0 wwan0"))
+            .with_rule("router", &probes_of(address::HOME, "prefer wlan0 wwan0"));
+        let none = Arguments::default();
+        let observatory = Observatory::open(&world)?;
+        let agent = Daemon::start(&world, &programs, Side::Agent, &text, &none)?;
+        let mobile = Daemon::start(&world, &programs, Side::Mobile, &text, &none)?;
+        mobile.wait_for_links(&["wlan0", "wwan0"], PATIENCE)?;
+        let echo = Echo::start(&world.cn)?;
+        let mut probes = Vec::new();
+        for (namespace, home) in [(&world.mr, address::HOME), (&world.mnn, address::NODE)] {
+            let probe = Probe::start(namespace, &echo, INTERVAL, &Bound::Nowhere)?;
+            probe.wait_for_echo_after(100, PATIENCE)?;
+            let flow = Flow::to_correspondent(17, (home, probe.port()), PORT);
+            observatory.follow(&flow);
+            probes.push((flow, probe));
+        }
+        Ok(Self { probes, observatory, mobile, _agent: agent, _echo: echo, world })
+    }
+
+    /// Waits until the probes go out and come in by `uplink`.
+    fn settle(&self, uplink: &str) -> Result<()> {
+        for (flow, _) in &self.probes {
+            for way in [Way::Out, Way::In] {
+                wait_for(&format!("{flow} on {uplink}"), PATIENCE, || {
+                    let now = self.observatory.uplink(flow, way);
+                    (now.as_deref() == Some(uplink)).then_some(())
+                })
+                .with_context(|| self.mobile.story())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn steer(&self) -> Result<String> {
+        let words = ["steer", "proto udp and dport 4000", "via", "wwan0", "--for", "10m"];
+        let result = self.mobile.mtun_ok(&words)?;
+        let id = result["override"]["id"].as_u64().context("an override without number")?;
+        Ok(id.to_string())
+    }
+
+    /// The median round trip of the probes, in milliseconds.
+    fn round_trip_ms(&self) -> f64 {
+        let times = self.probes.iter().filter_map(|(_, probe)| probe.round_trip_ms());
+        times.fold(0.0, f64::max)
+    }
+
+    fn forget(&self) {
+        for (flow, _) in &self.probes {
+            self.observatory.take_trail(flow, Way::Out);
+            self.observatory.take_trail(flow, Way::In);
+        }
+    }
+}
+
+/// How often both directions of the followed flows agreed.
+#[derive(Default)]
+struct Agreement {
+    echoes: u64,
+    agree: u64,
+    /// Of those that did not, how many came later than one round trip after the last update.
+    late: u64,
+    /// The longest time from an update to an echo that did not agree, in milliseconds.
+    longest_ms: f64,
+}
+
+impl Agreement {
+    fn judge(&mut self, out: &[Carried], back: &[Carried], updates: &[u64], round_trip: f64) {
+        let sent: HashMap<u32, &str> =
+            out.iter().map(|carried| (carried.number, carried.uplink.as_str())).collect();
+        for echo in back {
+            // One that went up before this stretch.
+            let Some(up) = sent.get(&echo.number) else { continue };
+            self.echoes += 1;
+            if *up == echo.uplink {
+                self.agree += 1;
+                continue;
+            }
+            let last = updates.iter().filter(|at| **at <= echo.at).max();
+            let since = last.map_or(f64::INFINITY, |at| (echo.at - at) as f64 / MS);
+            self.longest_ms = self.longest_ms.max(since);
+            self.late += u64::from(since > round_trip);
+        }
+    }
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { f64::NAN } else { part as f64 * 100.0 / whole as f64 }
+}
+
+/// A handover every two seconds.
+fn handovers(bench: &Bench, runs: u32) -> Result<()> {
+    bench.settle("wlan0")?;
+    bench.forget();
+    let mut all = Agreement::default();
+    let mut next = Instant::now();
+    let mut pause = || {
+        next += BETWEEN;
+        std::thread::sleep(next.saturating_duration_since(Instant::now()));
+    };
+    for _ in 0..runs {
+        pause();
+        bench.world.wlan_down()?;
+        pause();
+        bench.world.wlan_up()?;
+        pause();
+        let id = bench.steer()?;
+        pause();
+        bench.mobile.mtun_ok(&["steer", "undo", &id])?;
+    }
+    bench.settle("wlan0")?;
+    pause();
+    let (updates, round_trip) = (bench.observatory.updates(), bench.round_trip_ms());
+    for (flow, _) in &bench.probes {
+        let trail = |way| bench.observatory.take_trail(flow, way);
+        all.judge(&trail(Way::Out), &trail(Way::In), &updates, round_trip);
+    }
+    let Agreement { echoes, agree, late, longest_ms } = all;
+    println!(
+        "# handovers: {}, echoes: {echoes}, round trip {round_trip:.1} ms, updates: {}, the last echo \
+         astray {longest_ms:.1} ms after an update",
+        4 * runs,
+        updates.len()
+    );
+    goal("down-as-up-percent", percent(agree, echoes), ">=", 99.9);
+    goal("down-as-up-after-one-round-trip-percent", percent(echoes - late, echoes), ">=", 100.0);
+    Ok(())
+}
+
+/// From the Binding Update that carries a move to the first packet that comes by the other uplink.
+fn moves(bench: &Bench, runs: u32) -> Result<()> {
+    bench.settle("wlan0")?;
+    let mut took = Vec::new();
+    for number in 0..runs {
+        // One Binding Update a second for flows alone: the one before has been answered long ago.
+        std::thread::sleep(BETWEEN);
+        bench.forget();
+        let before = bench.observatory.updates().len();
+        let id = bench.steer()?;
+        bench.settle("wwan0")?;
+        let update = *bench.observatory.updates().get(before).context("no update for a move")?;
+        for (flow, _) in &bench.probes {
+            let trail = bench.observatory.take_trail(flow, Way::In);
+            let moved = trail.iter().filter(|it| it.uplink == "wwan0").map(|it| it.at).min();
+            let moved = moved.with_context(|| format!("move {number} of {flow} was not seen"))?;
+            took.push(moved.saturating_sub(update) as f64 / MS);
+        }
+        std::thread::sleep(BETWEEN);
+        bench.mobile.mtun_ok(&["steer", "undo", &id])?;
+        bench.settle("wlan0")?;
+    }
+    took.sort_by(f64::total_cmp);
+    let round_trip = bench.round_trip_ms();
+    let at = |share: usize| took[(took.len() * share).div_ceil(100).max(1) - 1];
+    println!(
+        "# moves: {}, round trip {round_trip:.1} ms, median {:.1} ms, longest {:.1} ms",
+        took.len(),
+        at(50),
+        at(100)
+    );
+    goal("move-at-agent-p99-ms", at(99), "<=", round_trip + 5.0);
+    Ok(())
+}

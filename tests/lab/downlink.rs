@@ -1,0 +1,382 @@
+//! The way down on real packets: the agent follows the rules that the mobile told it.
+//!
+//! Packets that the correspondent sends out of the blue have no way up to follow: where they come
+//! down is what the flow bindings say, and nothing else. The agent's own choice, the lowest
+//! BID-PRI, would be W-CDMA for all of them.
+
+use std::net::Ipv6Addr;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use mtun::control::documents::{DigestState, FlowBindingState, FlowBindingsTaken, StatusDocument};
+use mtun::lab::flows::{BULK, SSH};
+use mtun::lab::namespace::wait_for;
+use mtun::lab::observe::{Flow, Way};
+use mtun::lab::policy::PolicyText;
+use mtun::lab::probe::{Bound, Echo, INTERVAL, PORT, Probe};
+use mtun::lab::traffic::{Name, Traffic};
+use mtun::lab::world::{Plan, address};
+use serde_json::json;
+
+use crate::fixture::{Lab, PATIENCE, all_wwan, assert_alive, figure_11, ipv6};
+use crate::ground::{Ground, KEY, inject};
+use crate::need_lab;
+use crate::scripted::{self, Peer, need_scapy};
+use crate::texts;
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Packets of each flow out of the blue.
+const COUNT: u64 = 5;
+/// The router itself and the node behind it.
+const ENDS: [Ipv6Addr; 2] = [address::HOME, address::NODE];
+const LINKS: [&str; 2] = ["wlan0", "wwan0"];
+
+/// Packets from a port of the correspondent to one of `to` that nobody listens on: the link on
+/// which they come, and it fails if there are two.
+fn out_of_the_blue(lab: &Lab, protocol: u8, from: u16, to: Ipv6Addr) -> &'static str {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    let port = NEXT.fetch_add(1, Ordering::Relaxed);
+    // Checksums that are wrong: nobody answers, so nothing goes up.
+    let mut segment = vec![0; 20];
+    segment[..2].copy_from_slice(&from.to_be_bytes());
+    segment[2..4].copy_from_slice(&port.to_be_bytes());
+    match protocol {
+        TCP => segment[12] = 5 << 4,
+        _ => segment[4..6].copy_from_slice(&20_u16.to_be_bytes()),
+    }
+    let flow = Flow { protocol, home: (to, port), peer: (address::CORRESPONDENT, from) };
+    let seen = |link| lab.observatory.packets(&flow, Way::In, link);
+    for _ in 0..COUNT {
+        inject(&lab.world.cn, &ipv6(protocol, address::CORRESPONDENT, to, &segment));
+    }
+    wait_for("packets out of the blue", PATIENCE, || {
+        (LINKS.map(seen).iter().sum::<u64>() >= COUNT).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{flow}: {error:#}\n{}", lab.agent().story()));
+    assert_eq!(LINKS.map(|link| lab.observatory.packets(&flow, Way::Out, link)), [0, 0]);
+    match LINKS.map(seen) {
+        [COUNT, 0] => "wlan0",
+        [0, COUNT] => "wwan0",
+        both => panic!("{flow} came down on two links: {both:?}"),
+    }
+}
+
+/// Where ssh, bulk and all else come down out of the blue, to router and node.
+fn down(lab: &Lab) -> Vec<[&'static str; 3]> {
+    let each = |to| {
+        [(TCP, SSH), (TCP, BULK), (UDP, PORT)]
+            .map(|(protocol, from)| out_of_the_blue(lab, protocol, from, to))
+    };
+    ENDS.map(each).to_vec()
+}
+
+/// Waits until the agent has answered everything it was told.
+fn told(lab: &Lab) -> StatusDocument {
+    let all = lab.mobile().wait_until("flow bindings at the agent", PATIENCE, |status| {
+        let downlink = status.homes[0].downlink.as_ref();
+        downlink.is_some_and(|it| it.held > 0 && it.pending == 0 && it.refused == 0)
+    });
+    all.unwrap_or_else(|error| panic!("{error:#}\n{}", lab.agent().story()))
+}
+
+/// Counts packets of every flow for a while: all of them by `wanted`, both ways.
+fn only_by(lab: &Lab, traffic: &Traffic, wanted: fn(Name) -> &'static str) {
+    let count = || {
+        let keys = traffic.keys().into_iter();
+        let each = keys.flat_map(|(name, origin, flow)| {
+            [Way::Out, Way::In].map(|way| {
+                let packets = LINKS.map(|link| lab.observatory.packets(&flow, way, link));
+                (name, origin, way, packets)
+            })
+        });
+        each.collect::<Vec<_>>()
+    };
+    let before = count();
+    traffic.let_run(300).unwrap();
+    traffic.all_progress(PATIENCE).unwrap();
+    for ((name, origin, way, packets), (.., old)) in count().into_iter().zip(before) {
+        let more = [packets[0] - old[0], packets[1] - old[1]];
+        let (own, other) =
+            if wanted(name) == "wlan0" { (more[0], more[1]) } else { (more[1], more[0]) };
+        assert!(own > 0 && other == 0, "{name} of the {origin} {way:?}: {LINKS:?} {more:?}");
+    }
+}
+
+fn by_figure_11(name: Name) -> &'static str {
+    if name == Name::Ssh { "wwan0" } else { "wlan0" }
+}
+
+/// What `mtun explain` says of the node's flow to this port of the correspondent.
+fn explained(lab: &Lab, port: u16) -> serde_json::Value {
+    let question = format!("tcp {} -> {} dport {port}", address::NODE, address::CORRESPONDENT);
+    lab.mobile().mtun_ok(&["explain", &question, "--at", "agent"]).unwrap()
+}
+
+const FIGURE_11: [&str; 3] = ["wwan0", "wlan0", "wlan0"];
+
+#[test]
+fn ssh_and_bulk_come_down_by_the_uplink_they_go_up_by() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&LINKS);
+    told(&lab);
+    assert_eq!(down(&lab), [FIGURE_11; 2]);
+    let traffic = lab.traffic();
+    only_by(&lab, &traffic, by_figure_11);
+
+    // What people are told, at both ends.
+    for (port, link) in [(SSH, "wwan0"), (BULK, "wlan0")] {
+        let said = explained(&lab, port);
+        let at = &said["at_agent"];
+        assert_eq!(at["verdict"]["link"], link, "{said}");
+        assert_eq!(said["verdict"]["link"], link, "{said}");
+        assert_eq!((&at["as_uplink"], &at["taken"]), (&json!(true), &json!("yes")), "{said}");
+        assert_eq!(at["digest"], json!(DigestState::Agrees), "{said}");
+        let entries = at["entries"].as_array().unwrap();
+        let chosen = entries.iter().find(|entry| entry["fid"] == at["fid"]).unwrap();
+        assert_eq!((&chosen["state"], &chosen["links"][0]), (&json!("active"), &json!(link)));
+        assert_eq!(chosen["status"]["code"], 0, "{said}");
+    }
+    for flow in lab.mobile().flows().unwrap() {
+        // What came out of the blue was never answered.
+        if flow.outbound.is_none() {
+            continue;
+        }
+        let down = flow.downlink.unwrap_or_else(|| panic!("{:?} has no way down", flow.key));
+        assert_eq!(Some(down.path.bid), flow.outbound.map(|path| path.bid), "{:?}", flow.key);
+    }
+    let held = lab.agent().status().unwrap().mobiles.remove(0).flow_bindings;
+    let own = lab.mobile().status().unwrap().flow_bindings;
+    let brief = |flows: &[mtun::control::documents::FlowBindingDocument]| -> Vec<_> {
+        flows.iter().map(|it| (it.fid, it.priority, it.packets.clone(), it.bids.clone())).collect()
+    };
+    assert_eq!(brief(&held), brief(&own), "both ends hold the same");
+    assert!(held.iter().all(|flow| flow.state == FlowBindingState::Active), "{held:?}");
+    let (from, to) = (address::CORRESPONDENT, address::NODE);
+    let question = format!("tcp {from} -> {to} sport {BULK} dport 9");
+    let said = lab.agent().mtun_ok(&["explain", &question]).unwrap();
+    assert_eq!(said["verdict"]["bid"], 1, "{said}");
+
+    // The WLAN dies: both directions move, and what was told of it is skipped.
+    lab.world.wlan_down().unwrap();
+    lab.registered(&["wwan0"]);
+    lab.settled(&traffic, all_wwan);
+    assert_eq!(down(&lab), [["wwan0"; 3]; 2]);
+    only_by(&lab, &traffic, |_| "wwan0");
+    lab.agent()
+        .wait_until("flow bindings without a binding", PATIENCE, |status| {
+            let flows = &status.mobiles[0].flow_bindings;
+            flows.iter().any(|flow| flow.state == FlowBindingState::Inactive)
+        })
+        .unwrap();
+
+    // It comes back, and so do they.
+    lab.world.wlan_up().unwrap();
+    lab.registered(&LINKS);
+    lab.settled(&traffic, figure_11);
+    assert_eq!(down(&lab), [FIGURE_11; 2]);
+    only_by(&lab, &traffic, by_figure_11);
+    assert_alive(&traffic);
+    lab.assert_clean();
+}
+
+#[test]
+fn an_override_and_another_policy_move_both_directions() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&LINKS);
+    told(&lab);
+    let traffic = lab.traffic();
+    let words = ["steer", "proto tcp and dport 22", "via", "wlan0", "--for", "10m"];
+    let steered = lab.mobile().mtun_ok(&words).unwrap();
+    lab.settled(&traffic, |_, _| "wlan0");
+    told(&lab);
+    assert_eq!(down(&lab), [["wlan0"; 3]; 2]);
+    only_by(&lab, &traffic, |_| "wlan0");
+    let said = explained(&lab, SSH);
+    assert_eq!(
+        (&said["at_agent"]["as_uplink"], &said["rule"]["name"]),
+        (&json!(true), &json!("steer-1"))
+    );
+
+    let id = steered["override"]["id"].as_u64().unwrap().to_string();
+    lab.mobile().mtun_ok(&["steer", "undo", &id]).unwrap();
+    lab.settled(&traffic, figure_11);
+    told(&lab);
+    assert_eq!(down(&lab), [FIGURE_11; 2]);
+
+    // Another file, and the agent knows.
+    let rule = "match proto=udp dport=4000\n        prefer wwan0";
+    let other = lab.text.clone().with_rule("probes", rule).mobile;
+    let file = lab.mobile().policy().with_file_name("other.kdl");
+    std::fs::write(&file, other).unwrap();
+    lab.mobile().mtun_ok(&["policy", "apply", &file.display().to_string()]).unwrap();
+    lab.settled(&traffic, |name, _| if name == Name::Bulk { "wlan0" } else { "wwan0" });
+    told(&lab);
+    assert_eq!(down(&lab), [["wwan0", "wlan0", "wwan0"]; 2]);
+    assert_alive(&traffic);
+    lab.assert_clean();
+}
+
+/// A rule whose flows stay where they are, with `reflect` or without.
+fn stays(agent_says: &str) -> (Lab, Echo, Probe, Flow) {
+    let rule = "match proto=udp dport=4000\n        prefer wlan0 wwan0\n        failback never";
+    let mut text = PolicyText::default().with_rule("stays", rule);
+    text.agent = text.agent.replace("bulk=#true", &format!("bulk=#true {agent_says}"));
+    let lab = Lab::start(Plan::default(), text);
+    lab.registered(&LINKS);
+    let status = told(&lab);
+    let reflect = status.homes[0].downlink.as_ref().is_some_and(|it| it.reflect);
+    assert_eq!(reflect, agent_says != "reflect=#false", "{status:?}");
+    let echo = Echo::start(&lab.world.cn).unwrap();
+    let probe = Probe::start(&lab.world.mnn, &echo, INTERVAL, &Bound::Nowhere).unwrap();
+    let flow = Flow::to_correspondent(UDP, (address::NODE, probe.port()), PORT);
+    ways(&lab, &flow, ["wlan0", "wlan0"]);
+    lab.world.wlan_down().unwrap();
+    lab.registered(&["wwan0"]);
+    ways(&lab, &flow, ["wwan0", "wwan0"]);
+    lab.world.wlan_up().unwrap();
+    lab.registered(&LINKS);
+    told(&lab);
+    (lab, echo, probe, flow)
+}
+
+/// Waits until a flow goes up and comes down by these links.
+fn ways(lab: &Lab, flow: &Flow, wanted: [&str; 2]) {
+    let now = || [Way::Out, Way::In].map(|way| lab.observatory.uplink(flow, way));
+    wait_for("the flow's ways", PATIENCE, || {
+        (now() == wanted.map(|link| Some(link.to_owned()))).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{flow} {:?}: {error:#}\n{}", now(), lab.mobile().story()));
+}
+
+#[test]
+fn with_reflect_a_flow_comes_down_by_the_link_it_stays_on() {
+    need_lab!();
+    let (lab, _echo, probe, flow) = stays("");
+    // New flows take the WLAN again; this one stays, in both directions.
+    assert_eq!(out_of_the_blue(&lab, UDP, PORT, address::NODE), "wlan0");
+    let seen = |way| lab.observatory.packets(&flow, way, "wlan0");
+    let before = [Way::Out, Way::In].map(seen);
+    probe.wait_for_echo_after(probe.mark() + 500, PATIENCE).unwrap();
+    assert_eq!([Way::Out, Way::In].map(seen), before, "packets on the WLAN");
+    ways(&lab, &flow, ["wwan0", "wwan0"]);
+    lab.assert_clean();
+}
+
+#[test]
+fn without_reflect_a_flow_comes_down_as_its_rule_says() {
+    need_lab!();
+    let (lab, _echo, _probe, flow) = stays("reflect=#false");
+    ways(&lab, &flow, ["wwan0", "wlan0"]);
+    lab.assert_clean();
+}
+
+/// A probe and its copies: nothing lost, nothing twice, on each of these links in both directions.
+fn once_each(lab: &Lab, probe: &Probe, flow: &Flow, links: &[&str]) {
+    let seen = || {
+        let each = links.iter().flat_map(|link| [(Way::Out, *link), (Way::In, *link)]);
+        each.map(|(way, link)| lab.observatory.packets(flow, way, link)).collect::<Vec<_>>()
+    };
+    let (mark, before) = (probe.mark(), seen());
+    probe.wait_for_echo_after(mark + 300, PATIENCE).unwrap();
+    let tally = probe.tally(mark, mark + 300);
+    for (way, tally) in [("out", tally.outbound), ("in", tally.inbound)] {
+        assert_eq!((tally.lost, tally.duplicated), (0, 0), "{way}: {tally:?}");
+    }
+    for (now, before) in seen().into_iter().zip(before) {
+        assert!(now - before >= 290, "copies by {links:?}: {now} after {before}");
+    }
+}
+
+#[test]
+fn copies_of_duplicate_go_both_ways_and_arrive_once() {
+    need_lab!();
+    let rule = "match proto=udp dport=4000\n        duplicate wlan0 wwan0 copies=2 cap=\"200MB\"";
+    let lab = Lab::start(Plan::default(), PolicyText::default().with_rule("twice", rule));
+    lab.registered(&LINKS);
+    let status = told(&lab);
+    assert!(status.homes[0].downlink.as_ref().unwrap().copies, "{status:?}");
+    let echo = Echo::start(&lab.world.cn).unwrap();
+    let probe = Probe::start(&lab.world.mnn, &echo, INTERVAL, &Bound::Nowhere).unwrap();
+    probe.wait_for_echo_after(50, PATIENCE).unwrap();
+    let flow = Flow::to_correspondent(UDP, (address::NODE, probe.port()), PORT);
+    once_each(&lab, &probe, &flow, &LINKS);
+    for daemon in [lab.mobile(), lab.agent()] {
+        assert!(Lab::drops(daemon, "duplicate") > 0, "{}", daemon.story());
+    }
+    // One link is left, and one copy of each.
+    lab.world.wlan_down().unwrap();
+    lab.registered(&["wwan0"]);
+    ways(&lab, &flow, ["wwan0", "wwan0"]);
+    once_each(&lab, &probe, &flow, &["wwan0"]);
+    lab.assert_clean();
+}
+
+#[test]
+fn an_agent_that_takes_no_flow_bindings_sends_by_priority() {
+    need_lab!();
+    let mut text = PolicyText::default();
+    text.agent = text.agent.replace("bulk=#true", "bulk=#true flow-bindings=#false");
+    let lab = Lab::start(Plan::default(), text);
+    lab.registered(&LINKS);
+    let status = lab
+        .mobile()
+        .wait_until("an agent without flow bindings", PATIENCE, |status| {
+            let downlink = status.homes[0].downlink.as_ref();
+            downlink.is_some_and(|it| it.taken == FlowBindingsTaken::No)
+        })
+        .unwrap();
+    assert_eq!(status.homes[0].downlink.as_ref().map(|it| it.held), Some(0));
+    assert_eq!(down(&lab), [["wwan0"; 3]; 2], "the lowest BID-PRI for all");
+    let said = explained(&lab, BULK);
+    assert_eq!(
+        (&said["at_agent"]["fid"], &said["at_agent"]["taken"]),
+        (&json!(null), &json!("no"))
+    );
+    assert_eq!(said["at_agent"]["as_uplink"], false, "{said}");
+    assert!(lab.agent().status().unwrap().mobiles[0].flow_bindings.is_empty());
+    // What goes up is for the mobile to choose, whatever the agent knows.
+    let traffic = Traffic::start(&lab.world, PATIENCE).unwrap();
+    wait_for("figure 11 on the way up", PATIENCE, || {
+        let fits = |(name, origin, flow): &(Name, _, Flow)| {
+            lab.observatory.uplink(flow, Way::Out).as_deref() == Some(figure_11(*name, *origin))
+        };
+        traffic.keys().iter().all(fits).then_some(())
+    })
+    .unwrap();
+    assert_alive(&traffic);
+    lab.assert_clean();
+}
+
+/// An agent of another hand, written from the texts of the RFCs, that knows nothing of RFC 6089:
+/// it accepts the bindings and copies back none of the flow options.
+#[test]
+fn a_scripted_agent_without_flow_bindings_is_registered_at_all_the_same() {
+    need_lab!();
+    need_scapy!();
+    let mut ground = Ground::new();
+    ground.bystanders(&["ha"], &["core"]);
+    ground.mobiles(&["mn"]);
+    ground.cable(("core", "a0", &["2001:db8:1::1/64"]), ("mn", "wlan0", &["2001:db8:1::7/64"]));
+    ground.routes("mn", &["default via 2001:db8:1::1 dev wlan0 metric 1024"]);
+    let agent = ["2001:db8:f0::2/64", "2001:db8:100::1/128"];
+    ground.cable(("core", "h0", &["2001:db8:f0::1/64"]), ("ha", "core0", &agent));
+    ground.routes("core", &["2001:db8:100::/48 via 2001:db8:f0::2"]);
+    ground.routes("ha", &["default via 2001:db8:f0::1"]);
+    ground.share_key("h.key", &["ha", "mn"]);
+    let answers = json!([{ "status": 0 }]);
+    let settings = scripted::agent("2001:db8:100::1".parse().unwrap(), &KEY, &answers);
+    let peer = Peer::start(&ground, "ha", "agent", &settings);
+    ground.start("mn", &texts::mobile("mobile-node", 0x100, 0x42, ""));
+    ground.registered("mn", &["wlan0"]);
+    let status = ground.daemon("mn").wait_until("what the agent knows", PATIENCE, |status| {
+        let downlink = status.homes[0].downlink.as_ref();
+        downlink.is_some_and(|it| it.taken == FlowBindingsTaken::No)
+    });
+    let status = status.unwrap();
+    assert!(status.health.reasons.is_empty(), "{:?}", status.health);
+    for update in peer.updates() {
+        assert_eq!((&update["checksum"], &update["authentic"]), (&json!(true), &json!(true)));
+    }
+}
