@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
+use mtun::arrivals::Arrivals;
 use mtun::edge::clock::Clock;
 use mtun::packets::{Lane, Shared, inbound, outbound};
 use mtun_dataplane::backend::{Tun, Uplink};
@@ -18,7 +19,6 @@ use mtun_dataplane::{
     Binding, Engine, Held, HeldBinding, Pair, PathId, Registration, Settings, Snapshot,
 };
 use mtun_policy::{Bid, CareOfAddress, Effective, HomeAddress, HomeName, Ingress, Optimize};
-use tokio::sync::mpsc;
 
 struct Route {
     home: HomeAddress,
@@ -93,9 +93,8 @@ fn main() -> anyhow::Result<()> {
     let queue = tun.queues()[0].clone();
     let lane = Lane { engine: Arc::new(engine), queue, agent: None };
     let lane = Arc::new(lane);
-    // Nobody is there to take signaling: it is dropped.
-    let (arrivals, _) = mpsc::channel(1);
-    let shared = Arc::new(Shared::new(Clock::start(), arrivals));
+    // Nobody is there to take signaling: a bounded room of it waits for ever.
+    let shared = Arc::new(Shared::new(Clock::start(), Arrivals::new(0)));
     shared.paths.open(PathId(1), Uplink::open(Some(index))?, None);
     shared.paths.open(PathId::ROUTED, Uplink::open(None)?, None);
     shared.lanes.store(Arc::new(vec![lane.clone()]));

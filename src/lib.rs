@@ -12,6 +12,7 @@
     )
 )]
 
+pub mod arrivals;
 pub mod cli;
 pub mod control;
 pub mod daemon;

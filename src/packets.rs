@@ -3,14 +3,15 @@
 //! ```text
 //!   mtun0 queue n  --recv-->  Engine::outbound  --send-->  uplink of the verdict's path
 //!   uplink         --recv-->  Engine::inbound   --send-->  mtun0
-//!                                           \--> a Mobility Header goes to the owner loop
+//!                                           \--> a Mobility Header waits for the owner loop
 //! ```
 //!
 //! Copies of one packet come on several of these threads and are delivered in turns; whoever was
 //! the last to hear that one waits for others wakes up when it has waited for long enough.
 //!
 //! One plain thread per queue of a tunnel and one per uplink. They read the published snapshot
-//! through their engine and share no lock with the owner loop. Every thread sleeps over its
+//! through their engine and share no lock with the owner loop but that of [`Arrivals`], which no
+//! data packet takes. Every thread sleeps over its
 //! descriptor and a waker, so it ends at once when its owner is dropped.
 
 use std::collections::BTreeMap;
@@ -30,8 +31,9 @@ use mtun_dataplane::backend::{
 use mtun_dataplane::{Engine, IgnoreReason, PathId, Verdict, wire};
 use mtun_policy::{FieldSet, HomeAddress, Ingress};
 use mtun_signaling::machine::Envelope;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
+use crate::arrivals::{Arrivals, Arrived};
 use crate::edge::clock::Clock;
 
 /// Packets that one wake-up of a thread handles before it looks for others: a batch keeps the
@@ -44,49 +46,6 @@ const DEPTH: usize = 6;
 /// The fields of a packet that rules may look at here: the tunnel interface tells all of them, the
 /// user of a local flow included.
 pub const TOLD: FieldSet = FieldSet::ALL;
-
-/// What packet threads hand to the owner loop.
-#[derive(Debug)]
-pub enum Arrived {
-    /// A Mobility Header.
-    Message {
-        /// Index of the interface it came by; `None` if it entered the tunnel interface here.
-        interface: Option<u32>,
-        /// Whether it came through the tunnel, from an admitted sender.
-        tunnelled: bool,
-        /// The addresses around it.
-        envelope: Envelope,
-        /// The Mobility Header.
-        message: Vec<u8>,
-    },
-    /// A packet came with the Home Address option of somebody who is not bound here.
-    UnknownBinding {
-        /// Where it came from.
-        source: Ipv6Addr,
-        /// Our address that it was for.
-        destination: Ipv6Addr,
-        /// The address of the option.
-        home_address: HomeAddress,
-    },
-    /// An ICMPv6 message of home agent or prefix discovery.
-    Discovery {
-        /// The addresses around it.
-        envelope: Envelope,
-        /// The message.
-        message: Vec<u8>,
-    },
-    /// An ICMPv6 error says that a Mobility Header of ours did not arrive.
-    Failed {
-        /// Where ours came from.
-        source: Ipv6Addr,
-        /// Where it was going.
-        destination: Ipv6Addr,
-        /// ICMPv6 type.
-        kind: u8,
-        /// ICMPv6 code.
-        code: u8,
-    },
-}
 
 /// Octets of outer packets that one path carried, headers included. They rise for as long as the
 /// daemon runs, also when the path is closed and opened again.
@@ -268,17 +227,15 @@ pub struct Shared {
     pub failures: SendFailures,
     /// The clock that engines are told the time of.
     pub clock: Clock,
-    /// To the owner loop. Bounded: a flood of signaling is dropped here, before it costs memory.
-    pub arrivals: mpsc::Sender<Arrived>,
+    /// To the owner loop, in turns and bounded.
+    pub arrivals: Arrivals,
     /// Told when traffic said something of routes; see [`Engine::route_notes`].
     pub noted: Notify,
-    /// Mobility Headers dropped because the owner loop did not keep up.
-    pub arrivals_lost: AtomicU64,
 }
 
 impl Shared {
     /// No path is open, no home network known.
-    pub fn new(clock: Clock, arrivals: mpsc::Sender<Arrived>) -> Self {
+    pub fn new(clock: Clock, arrivals: Arrivals) -> Self {
         Self {
             paths: Paths::default(),
             lanes: ArcSwap::default(),
@@ -286,7 +243,6 @@ impl Shared {
             clock,
             arrivals,
             noted: Notify::new(),
-            arrivals_lost: AtomicU64::new(0),
         }
     }
 }
@@ -561,11 +517,7 @@ fn carry(
     header: VnetHeader,
     interface: Option<u32>,
 ) {
-    let arrived = |event| {
-        if shared.arrivals.try_send(event).is_err() {
-            shared.arrivals_lost.fetch_add(1, Ordering::Relaxed);
-        }
-    };
+    let arrived = |event| shared.arrivals.other(event);
     match verdict {
         Verdict::Send { path } | Verdict::Reject { path, .. } => send(shared, path, out),
         Verdict::Replicate(sends) => {
@@ -580,17 +532,14 @@ fn carry(
             }
         }
         Verdict::Signalling { source, destination, home_address, routing_header, tunnelled } => {
-            arrived(Arrived::Message {
-                interface,
-                tunnelled,
-                envelope: Envelope {
-                    source,
-                    destination,
-                    home_address: home_address.map(HomeAddress),
-                    routing_header: routing_header.map(HomeAddress),
-                },
-                message: out.to_vec(),
-            });
+            let envelope = Envelope {
+                source,
+                destination,
+                home_address: home_address.map(HomeAddress),
+                routing_header: routing_header.map(HomeAddress),
+            };
+            let now = shared.clock.monotonic();
+            shared.arrivals.message(now, interface, tunnelled, envelope, out);
         }
         Verdict::SignallingFailed { source, destination, kind, code } => {
             arrived(Arrived::Failed { source, destination, kind, code });

@@ -5,11 +5,12 @@
 //! [`Registration`], for which there are rules as for any other).
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 
 use mtun_policy::{Bid, HomeAddress};
 
 use crate::registration::{Binding, Registration};
-use crate::sharded::Sharded;
+use crate::shared_index::SharedIndex;
 
 /// The two ends of one optimized route, as the mobile's end names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,13 +70,13 @@ impl PairEntry for Registration {
 /// Entries by pair. Versions share what did not change, as those of a
 /// [`BindingTable`](crate::BindingTable) do.
 pub struct PairTable<T> {
-    entries: Sharded<Pair, T>,
+    entries: SharedIndex<Pair, Arc<T>>,
 }
 
 impl<T> PairTable<T> {
     /// The entry of exactly this pair.
     pub fn get(&self, pair: &Pair) -> Option<&T> {
-        self.entries.get(pair)
+        self.entries.get(pair).map(|entry| &**entry)
     }
 
     /// The next version of the table: without this pair.
@@ -88,7 +89,7 @@ impl<T> PairTable<T> {
 
     /// Every pair and its entry, in no promised order.
     pub fn iter(&self) -> impl Iterator<Item = (&Pair, &T)> {
-        self.entries.iter()
+        self.entries.iter().map(|(pair, entry)| (pair, &**entry))
     }
 
     /// How many pairs there are.
@@ -114,8 +115,8 @@ impl<T: PairEntry> PairTable<T> {
 
     /// Puts an entry into a table that is still being built.
     pub fn insert(&mut self, pair: Pair, entry: T) {
-        let entry = entry.following(self.entries.get(&pair));
-        self.entries.insert(pair, entry);
+        let entry = entry.following(self.get(&pair));
+        self.entries.insert(pair, Arc::new(entry));
     }
 }
 
@@ -127,7 +128,7 @@ impl<T> Clone for PairTable<T> {
 
 impl<T> Default for PairTable<T> {
     fn default() -> Self {
-        Self { entries: Sharded::default() }
+        Self { entries: SharedIndex::default() }
     }
 }
 

@@ -14,25 +14,22 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnet::{IpNet, Ipv6Net};
-use mtun_policy::{HomeAddress, Ingress, MobileNetworkPrefix, PrefixTable};
+use mtun_policy::{HomeAddress, Ingress};
 
 use crate::pairs::{Held, PairTable};
+use crate::prefix_owners::PrefixOwners;
 use crate::registration::Registration;
-use crate::sharded::Sharded;
-
-/// So many prefixes are compared one by one.
-const FEW: usize = 8;
+use crate::shared_index::SharedIndex;
 
 /// Registrations by home address and by prefix: the update list or the cache, as packets see it.
 #[derive(Clone, Default)]
 pub struct BindingTable {
-    homes: Sharded<HomeAddress, Registration>,
+    homes: SharedIndex<HomeAddress, Arc<Registration>>,
+    /// The lowest and the highest home address that there ever was: what lies outside is looked
+    /// for among the prefixes alone.
+    range: Option<(HomeAddress, HomeAddress)>,
     /// Whose each mobile network prefix is.
-    prefixes: Arc<PrefixTable<HomeAddress>>,
-    /// The same, the longest first, as long as they are few: a mobile has one or two, and to
-    /// compare them costs a tenth of a walk down the tree.
-    few: Option<Arc<[(Ipv6Net, HomeAddress)]>>,
+    prefixes: PrefixOwners,
 }
 
 impl BindingTable {
@@ -40,21 +37,15 @@ impl BindingTable {
     /// mobile network prefix (RFC 3963 §6.4).
     pub fn lookup(&self, address: IpAddr) -> Option<&Registration> {
         let IpAddr::V6(address) = address else { return None };
-        if self.is_empty() {
-            return None;
-        }
-        self.get(HomeAddress(address)).or_else(|| {
-            let home_address = match &self.few {
-                Some(few) => few.iter().find(|(net, _)| net.contains(&address))?.1,
-                None => *self.prefixes.longest_match(address)?.1,
-            };
-            self.get(home_address)
-        })
+        let (lowest, highest) = self.range?;
+        let home_address = HomeAddress(address);
+        let home = (lowest..=highest).contains(&home_address).then(|| self.get(home_address));
+        home.flatten().or_else(|| self.prefixes.longest_match(address))
     }
 
     /// The registration of exactly this home address.
     pub fn get(&self, home_address: HomeAddress) -> Option<&Registration> {
-        self.homes.get(&home_address)
+        self.homes.get(&home_address).map(|registration| &**registration)
     }
 
     /// The next version of the table: with this registration, instead of the one of the same
@@ -65,26 +56,35 @@ impl BindingTable {
         next
     }
 
-    /// Puts a registration into a table that is still being built.
-    ///
-    /// Prefixes are one tree, copied when they change; so an agent does well to list every mobile
-    /// it serves from the start, those that are not registered without bindings.
+    /// Puts a registration into a table that is still being built. What no other version holds is
+    /// changed in place, so that many changes at once cost less than as many versions.
     pub fn insert(&mut self, registration: Registration) {
         let home_address = registration.home_address;
-        let before = self.get(home_address);
-        let known = before.map_or_else(Vec::new, |before| before.prefixes.clone());
-        let registration = registration.following(before);
-        if known != registration.prefixes {
-            self.move_prefixes(home_address, &known, &registration.prefixes);
+        let before = self.homes.get(&home_address).cloned();
+        let registration = Arc::new(registration.following(before.as_deref()));
+        let known = before.as_deref().map_or(&[][..], |before| &before.prefixes);
+        if known == registration.prefixes {
+            // A prefix that two homes claim stays with the one that came last, and goes with it.
+            for prefix in known {
+                if self.prefixes.is_of(*prefix, home_address) {
+                    self.prefixes.give(*prefix, registration.clone());
+                }
+            }
+        } else {
+            known.iter().for_each(|prefix| self.prefixes.take(*prefix, home_address));
+            let all = registration.prefixes.iter();
+            all.for_each(|prefix| self.prefixes.give(*prefix, registration.clone()));
         }
+        let (lowest, highest) = self.range.unwrap_or((home_address, home_address));
+        self.range = Some((lowest.min(home_address), highest.max(home_address)));
         self.homes.insert(home_address, registration);
     }
 
     /// The next version of the table: without this home address.
     pub fn without(&self, home_address: HomeAddress) -> Self {
         let mut next = self.clone();
-        if let Some(before) = self.get(home_address) {
-            next.move_prefixes(home_address, &before.prefixes, &[]);
+        if let Some(before) = self.homes.get(&home_address) {
+            before.prefixes.iter().for_each(|prefix| next.prefixes.take(*prefix, home_address));
             next.homes.remove(&home_address);
         }
         next
@@ -92,7 +92,7 @@ impl BindingTable {
 
     /// Every registration, in no promised order.
     pub fn iter(&self) -> impl Iterator<Item = &Registration> {
-        self.homes.iter().map(|(_, registration)| registration)
+        self.homes.iter().map(|(_, registration)| &**registration)
     }
 
     /// How many home addresses are registered or configured.
@@ -103,36 +103,6 @@ impl BindingTable {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.homes.is_empty()
-    }
-
-    /// A prefix that two homes claim stays with the one that came last, and goes with it.
-    fn move_prefixes(
-        &mut self,
-        home_address: HomeAddress,
-        from: &[MobileNetworkPrefix],
-        to: &[MobileNetworkPrefix],
-    ) {
-        if from.is_empty() && to.is_empty() {
-            return;
-        }
-        let prefixes = Arc::make_mut(&mut self.prefixes);
-        for prefix in from {
-            if prefixes.exact(prefix.net()) == Some(&home_address) {
-                prefixes.remove(prefix.net());
-            }
-        }
-        for prefix in to {
-            prefixes.insert(prefix.net(), home_address).expect("its type has no host bits");
-        }
-        self.few = (self.prefixes.len() <= FEW).then(|| {
-            let nets = self.prefixes.iter().filter_map(|(net, home_address)| match net {
-                IpNet::V6(net) => Some((net, *home_address)),
-                IpNet::V4(_) => None,
-            });
-            let mut nets: Vec<_> = nets.collect();
-            nets.sort_unstable_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
-            nets.into()
-        });
     }
 }
 

@@ -72,6 +72,10 @@ pub mod agent {
         fn cache(&self) -> &BindingCache;
         /// Its own address.
         fn address(&self) -> HomeAgentAddress;
+        /// The gate for its messages.
+        fn gate(&self) -> Gate;
+        /// Rises with every configuration.
+        fn configured(&self) -> u64;
     }
 
     impl HomeAgent {

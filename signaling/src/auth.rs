@@ -27,7 +27,7 @@ pub use key_file::{KeyFault, emit_key, parse_key};
 use crate::error::DecodeError;
 use crate::machine::Envelope;
 use crate::wire::iana::{LAST_RESERVED_SPI, authentication_subtype, option as kind};
-use crate::wire::option::{self, Authentication};
+use crate::wire::option::{self, AlternateCareOfAddress, Authentication, BindingIdentifier};
 use crate::wire::{self, BindingUpdate};
 
 /// How the authentication data is computed.
@@ -143,6 +143,12 @@ impl SecurityAssociation {
     /// The algorithm.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// A number that only those know who have the key; says nothing about it.
+    pub(crate) fn places_key(&self) -> u64 {
+        let (data, _) = self.authentication_data(&[b"which networks share a place"]);
+        u64::from_be_bytes(*data.first_chunk().expect("sixteen octets"))
     }
 
     /// The option with its data still zero, as `sign` wants to find it.
@@ -341,5 +347,36 @@ pub fn care_of_address(update: &BindingUpdate, envelope: &Envelope) -> Ipv6Addr 
             Some(CareOfAddress(IpAddr::V4(_))) | None => envelope.source,
         },
         (Some(_), Some(_)) => envelope.source,
+    }
+}
+
+/// The same, read from the octets of a Binding Update in place, before anything is made of them.
+///
+/// Of a message that [`wire::parse`] refuses it may say anything.
+pub fn care_of_address_in(message: &[u8], envelope: &Envelope) -> Ipv6Addr {
+    let home_address = envelope.upper_source();
+    if message.get(10..12) == Some(&[0, 0]) && envelope.source == home_address {
+        return home_address;
+    }
+    let (mut bids, mut only, mut alternate) = (0, None, None);
+    for found in option::walk(message, BindingUpdate::OPTIONS).map_while(Result::ok) {
+        match found.kind {
+            kind::BINDING_IDENTIFIER => {
+                if let Ok(option) = BindingIdentifier::parse(found.data) {
+                    bids += 1;
+                    only = option.care_of;
+                }
+            }
+            kind::ALTERNATE_CARE_OF_ADDRESS => {
+                let parsed = AlternateCareOfAddress::parse(found.data).ok();
+                alternate = alternate.or(parsed.map(|it| it.address));
+            }
+            _ => {}
+        }
+    }
+    match (bids, only) {
+        (0, _) => alternate.unwrap_or(envelope.source),
+        (1, Some(CareOfAddress(IpAddr::V6(address)))) => address,
+        _ => envelope.source,
     }
 }

@@ -9,7 +9,7 @@
 //! Nothing here judges: what may enter the cache is decided in [`crate::agent`], what enters the
 //! list in [`crate::mobile`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
@@ -119,7 +119,9 @@ impl BindingCacheEntry {
 /// The home agent's bindings (RFC 6275 §9.1, §10.1).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindingCache {
-    entries: BTreeMap<HomeAddress, BindingCacheEntry>,
+    entries: HashMap<HomeAddress, BindingCacheEntry>,
+    /// Those of the entries.
+    order: BTreeSet<HomeAddress>,
 }
 
 impl BindingCache {
@@ -130,7 +132,8 @@ impl BindingCache {
 
     /// All entries, ordered by home address.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &BindingCacheEntry> {
-        self.entries.values()
+        let entry = |home_address| self.entries.get(home_address);
+        self.order.iter().map(move |it| entry(it).expect("every address in order has an entry"))
     }
 
     /// How many home addresses have bindings.
@@ -147,8 +150,12 @@ impl BindingCache {
     pub(crate) fn put(&mut self, entry: BindingCacheEntry) {
         if entry.bindings.is_empty() {
             self.entries.remove(&entry.home_address);
+            self.order.remove(&entry.home_address);
         } else {
-            self.entries.insert(entry.home_address, entry);
+            let home_address = entry.home_address;
+            if self.entries.insert(home_address, entry).is_none() {
+                self.order.insert(home_address);
+            }
         }
     }
 }

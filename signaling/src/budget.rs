@@ -19,12 +19,16 @@ impl Budget {
         Self { burst, interval, full_at: Duration::ZERO }
     }
 
+    /// Whether there is a token.
+    pub(crate) fn has(&self, now: Duration) -> bool {
+        self.full_at.max(now) + self.interval <= now + self.interval * self.burst
+    }
+
     /// Takes a token; false when there is none.
     pub(crate) fn take(&mut self, now: Duration) -> bool {
-        let full_at = self.full_at.max(now) + self.interval;
-        let allowed = full_at <= now + self.interval * self.burst;
+        let allowed = self.has(now);
         if allowed {
-            self.full_at = full_at;
+            self.full_at = self.full_at.max(now) + self.interval;
         }
         allowed
     }

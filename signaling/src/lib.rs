@@ -57,7 +57,9 @@ pub mod registration;
 pub mod return_routability;
 pub mod seed;
 pub mod sequence;
+pub mod shares;
 pub mod time;
+pub mod turns;
 pub mod wire;
 
 // A role that is left out lends its words, and the machine itself is not reachable.

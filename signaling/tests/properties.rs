@@ -242,6 +242,26 @@ proptest! {
     }
 
     #[test]
+    fn the_care_of_address_is_the_same_before_and_after_reading(
+        update in update(),
+        envelope in envelope(),
+    ) {
+        let message = Message::BindingUpdate(update);
+        if let Ok(octets) = wire::emit(&message, &envelope)
+            && let Ok(Message::BindingUpdate(read)) = wire::parse(&octets)
+        {
+            let want = auth::care_of_address(&read, &envelope);
+            prop_assert_eq!(auth::care_of_address_in(&octets, &envelope), want);
+        }
+    }
+
+    #[test]
+    fn a_care_of_address_is_looked_for_in_any_octets(octets in almost_a_message()) {
+        let envelope = Envelope::plain(Ipv6Addr::LOCALHOST, Ipv6Addr::LOCALHOST);
+        auth::care_of_address_in(&octets, &envelope);
+    }
+
+    #[test]
     fn a_signed_message_is_believed_and_a_damaged_one_is_not(
         update in update(),
         envelope in envelope(),

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use mtun_policy::{HomeAddress, HomeAgentAddress};
 use mtun_signaling::agent::{
-    AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent, HomeLink,
+    AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent, HomeLink, Ignored,
+    Standing,
 };
-use mtun_signaling::auth::{Algorithm, Secret, SecurityAssociation};
+use mtun_signaling::auth::{Algorithm, AuthFailure, Secret, SecurityAssociation};
 use mtun_signaling::machine::{Envelope, Machine};
 use mtun_signaling::time::{NtpTime, Timestamp};
-use mtun_signaling::wire::{self, BindingUpdate, Lifetime, Message, Options};
+use mtun_signaling::wire::{
+    self, BindingUpdate, BindingUpdateFlags, Lifetime, Message, Options, Status,
+};
 
 struct Counting;
 
@@ -115,4 +118,115 @@ fn strangers_cost_no_memory() {
         }
     }
     assert!(agent.cache().is_empty());
+}
+
+#[test]
+fn forged_updates_cost_no_memory_once_their_answers_are_used_up() {
+    // T-01, SE-01, SE-02: signed with another key, in the name of a mobile that is served.
+    let now = Timestamp { monotonic: Duration::from_secs(1), wall: NtpTime(0xE000_0000 << 32) };
+    let envelope = Envelope {
+        source: CARE_OF,
+        destination: AGENT,
+        home_address: Some(HomeAddress(HOME)),
+        routing_header: None,
+    };
+    let update = Message::BindingUpdate(BindingUpdate {
+        sequence: 1,
+        flags: BindingUpdateFlags { acknowledge: true, home: true, ..Default::default() },
+        lifetime: Lifetime(100),
+        options: Options::new(),
+    });
+    let key = Secret::new(vec![8; 32]).unwrap();
+    let wrong = SecurityAssociation::new(0x1001, Algorithm::HmacSha256, key).unwrap();
+    let forged =
+        wire::emit_authenticated(&update, &envelope, CARE_OF, &wrong, Some(now.wall)).unwrap();
+    let mut agent = agent();
+    let gate = agent.gate();
+    let mut answered = 0;
+    for round in 0..100 {
+        let message = forged.clone();
+        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let standing = gate.judge(&envelope, &message);
+        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "the gate makes nothing of it");
+        assert_eq!(standing, Standing::Forged(HomeAddress(HOME)));
+        agent.handle(now, AgentEvent::Received { envelope, message });
+        let notice = agent.poll();
+        let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let Some(AgentOutput::Notice(AgentNotice::Refused { answered: told, status, .. })) = notice
+        else {
+            panic!("{notice:?}");
+        };
+        assert_eq!(status, Status::AUTHENTICATION_FAILED);
+        answered += usize::from(told);
+        assert_eq!(agent.poll().is_some(), told, "an answer if it says so, and nothing else");
+        assert!(told || allocated == 0, "round {round}: {allocated} allocations");
+    }
+    assert_eq!(answered, 3);
+    assert!(agent.cache().is_empty());
+}
+
+#[test]
+fn the_gate_tells_who_proved_what() {
+    let wall = NtpTime(0xE000_0000 << 32);
+    let envelope = |home| Envelope {
+        source: CARE_OF,
+        destination: AGENT,
+        home_address: Some(HomeAddress(home)),
+        routing_header: None,
+    };
+    let update = |home| {
+        Message::BindingUpdate(BindingUpdate {
+            sequence: 1,
+            flags: BindingUpdateFlags { acknowledge: true, home, ..Default::default() },
+            lifetime: Lifetime(100),
+            options: Options::new(),
+        })
+    };
+    let signed = |to: &Envelope, spi| {
+        wire::emit_authenticated(&update(true), to, CARE_OF, &association(spi), Some(wall)).unwrap()
+    };
+    let plain = |to: &Envelope, home| wire::emit(&update(home), to).unwrap();
+    let (ours, strange) = (envelope(HOME), envelope(STRANGER));
+    let elsewhere = Envelope { destination: STRANGER, ..ours };
+    let authentic = Standing::Authentic { home_address: HomeAddress(HOME), stamp: Some(wall) };
+    let unknown = Standing::Worthless(Ignored::UnknownHomeAddress(HomeAddress(STRANGER)));
+    let failed = |failure| Standing::Worthless(Ignored::Unauthenticated(failure));
+    let (gate, responding) = (agent().gate(), agent().gate().responding(true));
+    let rows = [
+        ("signed", ours, signed(&ours, 0x1001), authentic, authentic),
+        (
+            "to another agent",
+            elsewhere,
+            signed(&elsewhere, 0x1001),
+            Standing::Other,
+            Standing::Other,
+        ),
+        (
+            "another SPI",
+            ours,
+            signed(&ours, 0x2002),
+            failed(AuthFailure::UnknownSpi(0x2002)),
+            failed(AuthFailure::UnknownSpi(0x2002)),
+        ),
+        (
+            "unsigned",
+            ours,
+            plain(&ours, true),
+            failed(AuthFailure::Missing),
+            failed(AuthFailure::Missing),
+        ),
+        ("of a stranger, H", strange, plain(&strange, true), unknown, unknown),
+        (
+            "of a stranger, to a correspondent",
+            strange,
+            plain(&strange, false),
+            unknown,
+            Standing::Other,
+        ),
+        ("no message", ours, vec![59, 0, 5], Standing::Other, Standing::Other),
+    ];
+    for (what, envelope, message, alone, as_correspondent_too) in rows {
+        assert_eq!(gate.judge(&envelope, &message), alone, "{what}");
+        assert_eq!(responding.judge(&envelope, &message), as_correspondent_too, "{what}");
+    }
 }

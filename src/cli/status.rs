@@ -4,7 +4,9 @@ use super::daemon::{Daemon, unexpected};
 use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
 use super::{Answer, Exit, bindings, downlink, steer};
-use crate::control::documents::{HealthState, HomeLinkDocument, LinkState, StatusDocument};
+use crate::control::documents::{
+    DroppedDocument, HealthState, HomeLinkDocument, LinkState, StatusDocument,
+};
 use crate::control::{ControlError, Request, Response};
 
 pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlError> {
@@ -26,6 +28,11 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
     }
     bindings::routes(&document.routes, &mut page);
     bindings::correspondent(document.correspondent.as_ref(), &mut page);
+    for dropped in &document.dropped {
+        let DroppedDocument { home, reason, messages } = dropped;
+        let home = home.as_ref().map_or_else(String::new, |home| format!(" of {home}"));
+        page.line(&format!("dropped on arrival{home}: {messages} messages, {reason}"));
+    }
     if !document.overrides.is_empty() {
         steer::overrides(&document.overrides, &mut page);
     }

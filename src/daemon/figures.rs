@@ -78,12 +78,20 @@ impl Owner {
                 count,
             }));
         }
-        for ((home, reason), count) in &self.counts.notices {
-            input.drops.push(DropFigures {
-                home: home.to_string(),
-                reason: format!("signaling-{}", reason.replace('_', "-")),
-                packets: *count,
-            });
+        // What its machine did not take, and what did not come as far.
+        let noted = self.counts.notices.iter();
+        let noted = noted.map(|((home, reason), count)| ((home.to_string(), *reason), *count));
+        let dropped = self.shared.arrivals.dropped().into_iter().map(|((home, reason), count)| {
+            let home = home.map_or_else(|| "none".to_owned(), |home| home.to_string());
+            ((home, reason), count)
+        });
+        let mut counts: BTreeMap<(String, &str), u64> = BTreeMap::new();
+        for (key, count) in noted.chain(dropped) {
+            *counts.entry(key).or_default() += count;
+        }
+        for ((home, reason), packets) in counts {
+            let reason = format!("signaling-{}", reason.replace('_', "-"));
+            input.drops.push(DropFigures { home, reason, packets });
         }
         input
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use mtun_policy::HomeAddress;
-use mtun_signaling::agent::{AgentEvent, MobileRecord};
+use mtun_signaling::agent::{AgentEvent, AgentOutput, MobileRecord};
 use mtun_signaling::machine::Transmit;
 use tokio::sync::mpsc;
 
@@ -96,7 +96,7 @@ impl Owner {
     /// Gives the agents back what an earlier run kept, and publishes it.
     pub(super) fn restore_bindings(&mut self, kept: &Kept) {
         let (now, moment) = (self.now(), Moment::now(self.options.clock_offset));
-        let mut bound = 0;
+        let mut bound = vec![Vec::new(); self.served.len()];
         for (key, sealed) in kept {
             let Some((taken, octets)) = sealed.open(*key) else { continue };
             let mut served = self.served.iter();
@@ -105,8 +105,13 @@ impl Owner {
             };
             match MobileRecord::parse(key.home_address, octets) {
                 Ok(record) => {
-                    let outputs = self.served[served].restore(now, &record, moment.since(&taken));
-                    bound += usize::from(!outputs.is_empty());
+                    let passed = moment.since(&taken);
+                    let mut outputs = self.served[served].restore(now, &record, passed);
+                    if !outputs.is_empty() {
+                        bound[served].push(key.home_address);
+                    }
+                    // All of them are published at once: a million bindings are one change.
+                    outputs.retain(|output| !matches!(output, AgentOutput::Changed { .. }));
                     self.agent_outputs(served, outputs);
                 }
                 Err(error) => {
@@ -115,8 +120,10 @@ impl Owner {
                 }
             }
         }
-        if bound > 0 {
-            tracing::info!("the bindings of {bound} mobiles are back");
+        for (served, mobiles) in bound.iter().enumerate().filter(|(_, it)| !it.is_empty()) {
+            self.publish_restored(served, mobiles);
+            let home = &self.served[served].served.name;
+            tracing::info!("home {home}: the bindings of {} mobiles are back", mobiles.len());
         }
     }
 

@@ -7,8 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use mtun_dataplane::Registration;
 use mtun_policy::steering::Steering;
-use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, Policy, RuleId};
+use mtun_policy::{
+    Bid, CareOfAddress, Effective, HomeAddress, HomeName, InterfaceName, Policy, RuleId,
+};
 use mtun_signaling::agent::AgentEvent;
 use mtun_signaling::mobile::route_optimization::RouteOptimizationEvent;
 use mtun_signaling::mobile::{MobileEvent, Stay};
@@ -32,6 +35,7 @@ use super::mobility::Changed;
 use super::preview::Preview;
 use super::served::AgentHome;
 use super::tunnel::Tunnel;
+use crate::arrivals::Door;
 use crate::control::documents::{Event, EventDocument, TakenBack};
 use crate::control::protocol::PolicySource;
 use crate::control::{ControlRequest, Listeners};
@@ -48,7 +52,7 @@ use crate::edge::routes::{
 use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
 use crate::metrics::Metrics;
-use crate::packets::{Arrived, PacketThread, Shared};
+use crate::packets::{PacketThread, Shared};
 use crate::publish::{self, PathFacts};
 
 /// Care-of addresses remembered; a vehicle passes so many networks in minutes, and a packet is on
@@ -176,7 +180,10 @@ pub struct Owner {
     pub(super) changed: Changed,
     /// Links that movement detectors outside drive.
     pub(super) claims: Claims,
-    pub(super) arrivals: mpsc::Receiver<Arrived>,
+    /// Whether others are heard before what arrived, as it was heard last.
+    pub(super) others_first: bool,
+    /// For which configurations of the agents the receiving threads have the keys.
+    pub(super) doors: Option<u64>,
     pub(super) requests: mpsc::Receiver<ControlRequest>,
     /// What the kernel was told of mobiles that must not be asked, by interface and address.
     pub(super) neighbours_placed: BTreeMap<(u32, Ipv6Addr), LinkLayerAddress>,
@@ -214,6 +221,7 @@ impl Owner {
         let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be watched");
         loop {
             let sleep = self.until_deadline();
+            let others_first = std::mem::take(&mut self.others_first);
             tokio::select! {
                 biased;
                 report = self.watch.report() => match report {
@@ -223,7 +231,7 @@ impl Owner {
                         break;
                     }
                 },
-                Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
+                () = self.shared.arrivals.ready(), if !others_first => self.hear(),
                 Some(heard) = self.neighbours_heard.1.recv() => self.heard(&heard),
                 Some(request) = self.requests.recv() => self.answer(request).await,
                 Some(prepared) = self.ready.recv() => self.prepared(prepared).await,
@@ -242,6 +250,7 @@ impl Owner {
                 _ = hangup.recv() => self.reload(),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                () = self.shared.arrivals.ready(), if others_first => self.hear(),
             }
             self.settle().await;
             self.tell_attached();
@@ -268,7 +277,7 @@ impl Owner {
         self.listeners.tell(EventDocument::now(event));
     }
 
-    fn until_deadline(&self) -> Duration {
+    pub(super) fn until_deadline(&self) -> Duration {
         let now = self.now().monotonic;
         let homes = self.homes.iter().filter_map(MobileHome::deadline);
         let served = self.served.iter().filter_map(AgentHome::deadline);
@@ -374,12 +383,12 @@ impl Owner {
         }
         let rules = self.served[served].rules(home_address);
         let it = &self.served[served];
-        let Some(allowed) = it.allowed(home_address) else { return };
+        let Some(registration) = self.registration(served, home_address, rules) else { return };
         let entry = it.agent.cache().get(home_address);
-        let open = it.home_link.as_ref().and_then(HomeLinkEdge::index);
-        let home_path = open.map(|_| home_path(served));
-        let mtu = |care_of: CareOfAddress| self.mtu_towards(care_of);
-        let registration = publish::mobile(&it.served, allowed, entry, rules, mtu, home_path);
+        // Routes lead to whoever is bound, wherever that is.
+        let routed = |it: &Registration| (!it.bindings.is_empty(), it.prefixes.clone());
+        let known = it.tunnel.published.load().cache.get(home_address).map(routed);
+        let rerouted = known != Some(routed(&registration));
         let event = Event::MobileChanged {
             home: it.served.name.clone(),
             home_address,
@@ -389,8 +398,38 @@ impl Owner {
         let (generation, _) = publish::publish_mobile(&it.tunnel.published, registration, own);
         let served = &mut self.served[served];
         served.generation = served.generation.max(generation);
-        self.routes_dirty = true;
+        self.routes_dirty |= rerouted;
         self.tell(event);
+    }
+
+    /// What packets are to read of a mobile, whether it is bound or not; `None` for one that is
+    /// not served.
+    fn registration(
+        &self,
+        served: usize,
+        home_address: HomeAddress,
+        rules: Arc<Effective>,
+    ) -> Option<Registration> {
+        let it = &self.served[served];
+        let allowed = it.allowed(home_address)?;
+        let entry = it.agent.cache().get(home_address);
+        let open = it.home_link.as_ref().and_then(HomeLinkEdge::index);
+        let home_path = open.map(|_| home_path(served));
+        let mtu = |care_of: CareOfAddress| self.mtu_towards(care_of);
+        Some(publish::mobile(&it.served, allowed, entry, rules, mtu, home_path))
+    }
+
+    /// Publishes many mobiles at once, before anybody is there to be told of each.
+    pub(super) fn publish_restored(&mut self, served: usize, mobiles: &[HomeAddress]) {
+        let own = self.own_addresses();
+        let rules: Vec<_> = mobiles.iter().map(|it| self.served[served].rules(*it)).collect();
+        let all = mobiles.iter().zip(rules);
+        let all = all.filter_map(|(it, rules)| self.registration(served, *it, rules));
+        let published = &self.served[served].tunnel.published;
+        let generation = publish::publish_mobiles(published, all, own);
+        let served = &mut self.served[served];
+        served.generation = served.generation.max(generation);
+        self.routes_dirty = true;
     }
 
     /// The MTU towards a care-of address: the smallest of the agent's links, and behind a mobile
@@ -408,6 +447,7 @@ impl Owner {
 
     /// Brings rules, routes and the packet guard in step, after everything that is more urgent.
     pub(super) async fn settle(&mut self) {
+        self.settle_doors();
         if !std::mem::take(&mut self.routes_dirty) {
             return;
         }
@@ -433,6 +473,19 @@ impl Owner {
         if let Err(error) = self.firewall.update(guarded) {
             tracing::error!(%error, "the firewall could not be changed");
         }
+    }
+
+    /// Tells the threads that receive updates who has which key, when that has changed.
+    fn settle_doors(&mut self) {
+        let configured: u64 = self.served.iter().map(|it| it.agent.configured()).sum();
+        if self.doors.replace(configured) == Some(configured) {
+            return;
+        }
+        let door = |it: &AgentHome| Door {
+            home: it.served.name.clone(),
+            gate: it.agent.gate().responding(self.responder.is_some()),
+        };
+        self.shared.arrivals.set_doors(self.served.iter().map(door).collect());
     }
 
     fn guarded(&self) -> Guarded {
@@ -587,7 +640,7 @@ impl Owner {
             tokio::select! {
                 biased;
                 Ok((event, movements)) = self.watch.report() => self.link_event(&event, movements),
-                Some(arrived) = self.arrivals.recv() => self.arrived(arrived),
+                () = self.shared.arrivals.ready() => self.hear(),
                 Some(heard) = self.neighbours_heard.1.recv() => self.heard(&heard),
                 _ = tokio::time::sleep(sleep) => self.deadlines(),
             }

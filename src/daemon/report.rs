@@ -11,9 +11,9 @@ use super::downlink;
 use super::owner::Owner;
 use super::routes::tunnel_document;
 use crate::control::documents::{
-    BindingDocument, BindingPhase, Health, HealthReason, HomeDocument, HomeLinkDocument,
-    LinkDocument, LinkState, MobileDocument, PolicyDocument, PolicyHomeDocument, QuotaDocument,
-    RuleDocument, StatusCode, StatusDocument,
+    BindingDocument, BindingPhase, DroppedDocument, Health, HealthReason, HomeDocument,
+    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, PolicyDocument, PolicyHomeDocument,
+    QuotaDocument, RuleDocument, StatusCode, StatusDocument,
 };
 
 impl Owner {
@@ -43,7 +43,18 @@ impl Owner {
             flow_bindings: self.flow_binding_documents(),
             routes: self.route_documents(),
             correspondent: self.correspondent_document(),
+            dropped: self.dropped_documents(),
         }
+    }
+
+    fn dropped_documents(&self) -> Vec<DroppedDocument> {
+        let dropped = self.shared.arrivals.dropped().into_iter();
+        let document = |((home, reason), messages): ((_, &str), u64)| DroppedDocument {
+            home,
+            reason: format!("signaling-{}", reason.replace('_', "-")),
+            messages,
+        };
+        dropped.map(document).collect()
     }
 
     fn home_documents(&self) -> Vec<HomeDocument> {

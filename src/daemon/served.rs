@@ -1,6 +1,6 @@
 //! One home network that this node serves: its tunnel and its home agent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,8 @@ struct Told {
 pub struct AgentHome {
     /// What the policy says of it.
     pub served: ServedHome,
+    /// Where each mobile stands there.
+    places: HashMap<HomeAddress, usize>,
     /// Its home-bound interface and packet loop.
     pub tunnel: Tunnel,
     /// Its acceptance machine and binding cache.
@@ -64,8 +66,11 @@ impl AgentHome {
                 .owning(home_agents.anycast())
                 .advertising(super::discovery::advertisement(&served))
         });
+        let places = served.mobiles.iter().enumerate();
+        let places = places.map(|(place, allowed)| (allowed.address, place)).collect();
         Self {
             served,
+            places,
             tunnel,
             agent,
             own,
@@ -127,7 +132,12 @@ impl AgentHome {
 
     /// What the policy allows the mobile of this home address.
     pub fn allowed(&self, home_address: HomeAddress) -> Option<&AllowedMobile> {
-        self.served.mobiles.iter().find(|allowed| allowed.address == home_address)
+        let mobiles = &self.served.mobiles;
+        let place = self.places.get(&home_address).and_then(|place| mobiles.get(*place));
+        // Whoever joined since is found by looking.
+        place
+            .filter(|allowed| allowed.address == home_address)
+            .or_else(|| mobiles.iter().find(|allowed| allowed.address == home_address))
     }
 
     /// The rules by which packets go to the mobile of this home address: made anew only when it
@@ -152,11 +162,7 @@ impl AgentHome {
 
     /// Whether packets to this address go to one of its mobiles.
     pub fn owns(&self, destination: IpAddr) -> bool {
-        let IpAddr::V6(destination) = destination else { return false };
-        self.served.mobiles.iter().any(|mobile| {
-            mobile.address.0 == destination
-                || mobile.prefixes.iter().any(|prefix| prefix.contains(destination))
-        })
+        self.tunnel.published.load().cache.lookup(destination).is_some()
     }
 
     /// Where the mobile network prefixes of mobiles go that have no binding: they are at home, if

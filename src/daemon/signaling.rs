@@ -11,11 +11,28 @@ use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput, Stay};
 use super::discovery::transmit_discovery;
 use super::home::{Granted, MobileHome};
 use super::owner::{LinkRecord, Owner};
+use crate::arrivals::Arrived;
 use crate::control::documents::{Event, Severity};
-use crate::packets::{Arrived, Shared};
+use crate::packets::Shared;
+
+/// Messages that are heard before rules and routes follow and others are listened to.
+const AT_A_TIME: usize = 64;
 
 impl Owner {
-    pub(super) fn arrived(&mut self, arrived: Arrived) {
+    /// Hears what arrived, in turns, until it is time to look at other things.
+    pub(super) fn hear(&mut self) {
+        for _ in 0..AT_A_TIME {
+            let Some(arrived) = self.shared.arrivals.take() else { break };
+            self.arrived(arrived);
+        }
+        self.others_first = true;
+        // As long as more arrives, nobody sleeps until a deadline.
+        if self.until_deadline().is_zero() {
+            self.deadlines();
+        }
+    }
+
+    fn arrived(&mut self, arrived: Arrived) {
         let now = self.now();
         match arrived {
             Arrived::Message { tunnelled, envelope, message, .. } => {

@@ -33,6 +33,7 @@ use super::owner::{Owner, SignalingCounts};
 use super::roles::{Built, NotBuilt};
 use super::served::AgentHome;
 use super::tunnel::{Plan, Tunnel};
+use crate::arrivals::Arrivals;
 use crate::control::server::{EVENTS_WAITING, Limits, Server, Settings};
 use crate::control::{Access, BindError, ControlError, ErrorCode, Listeners};
 use crate::edge::clock::Clock;
@@ -48,8 +49,6 @@ use crate::packets::{Shared, TOLD};
 use crate::publish;
 use crate::store::StoreError;
 
-/// Mobility Headers that wait for the owner loop before further ones are dropped.
-const ARRIVALS: usize = 1024;
 /// Requests of control clients that wait.
 const REQUESTS: usize = 64;
 /// Messages of neighbours on home links that may wait.
@@ -158,7 +157,7 @@ impl Owner {
         // What a killed run left: its settings first, so that the originals are the true ones.
         sysctls.restore();
         let firewall = Firewall::install(guarded(&policy, [], &[]))?;
-        let (arrivals, arrived) = mpsc::channel(ARRIVALS);
+        let arrivals = Arrivals::new(random::u64()?);
         let shared = Arc::new(Shared::new(clock, arrivals));
         shared.paths.open(PathId::ROUTED, Uplink::open_marked(None, Some(MARK_OUTER))?, None);
 
@@ -259,7 +258,8 @@ impl Owner {
             listeners,
             changed: Default::default(),
             claims: Default::default(),
-            arrivals: arrived,
+            others_first: false,
+            doors: None,
             requests,
             tasks: vec![control],
             metrics: None,

@@ -28,6 +28,7 @@ mod scripted;
 mod security;
 mod several;
 mod sockets;
+mod storm;
 mod texts;
 mod trial;
 mod verbs;

@@ -178,6 +178,7 @@ pub fn status() -> StatusDocument {
         flow_bindings: flow_bindings(),
         routes: routes(),
         correspondent: None,
+        dropped: Vec::new(),
     }
 }
 

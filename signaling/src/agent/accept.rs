@@ -6,9 +6,10 @@ use std::time::Duration;
 use mtun_policy::HomeAddress;
 
 use super::flows::FlowAnswers;
+use super::gate::{self, Known};
 use super::identifiers::{Outcome, deregister_identifiers};
-use super::{AgentNotice, AgentOutput, HomeAgent, Ignored};
-use crate::auth::{self, AuthFailure};
+use super::{AgentNotice, AgentOutput, HomeAgent, Ignored, Standing};
+use crate::auth;
 use crate::binding::{Binding, BindingCacheEntry, is_routable};
 use crate::error::Answer;
 use crate::machine::{Envelope, Transmit};
@@ -18,10 +19,11 @@ use crate::wire::option::BindingIdentifier;
 use crate::wire::{self, BindingError, BindingUpdate, Lifetime, Message, Options, Status};
 
 /// One Binding Update on its way through the steps.
-#[derive(Debug)]
-pub(super) struct Claim<'m> {
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
     pub envelope: Envelope,
-    pub message: &'m [u8],
+    /// What its octets proved.
+    pub standing: Standing,
     pub update: BindingUpdate,
     /// The home address it claims: that of the Home Address option, else its source.
     pub home_address: HomeAddress,
@@ -78,8 +80,8 @@ type Step<T = ()> = Result<T, Objection>;
 impl HomeAgent {
     /// Every check on a Binding Update, first to last. What fails, ends it; nothing is changed
     /// before the last one passed, except that an authentic timestamp is used up.
-    pub(super) fn examine(&mut self, now: Timestamp, claim: &Claim<'_>) -> Step<Accepted> {
-        self.check_source(claim)?;
+    pub(super) fn examine(&mut self, now: Timestamp, claim: &Claim) -> Step<Accepted> {
+        self.check_source(&claim.envelope)?;
         self.check_authentic(claim)?;
         self.check_fresh(now, claim)?;
         self.check_sequence(now.monotonic, claim)?;
@@ -98,46 +100,43 @@ impl HomeAgent {
     }
 
     /// RFC 6275 §9.5.4: only a unicast source can be answered.
-    fn check_source(&self, claim: &Claim<'_>) -> Step {
+    fn check_source(&self, envelope: &Envelope) -> Step {
         // req R-ALL-09 (RFC 6275 §9.5.4).
-        let source = claim.envelope.source;
+        let source = envelope.source;
         if source.is_multicast() || source.is_unspecified() || source.is_loopback() {
             return Err(Ignored::Source.into());
         }
         // req MH-17: not to us, be it a group or an anycast address.
-        if claim.envelope.destination != self.address.0 {
+        if envelope.destination != self.address.0 {
             return Err(Ignored::NotForAgent.into());
         }
         Ok(())
     }
 
     /// RFC 6275 §5.1, RFC 4285 §5: the security association of this very home address.
-    fn check_authentic(&self, claim: &Claim<'_>) -> Step {
-        let Some(served) = self.served.get(&claim.home_address) else {
-            return Err(Ignored::UnknownHomeAddress(claim.home_address).into());
-        };
-        let Some(association) = &served.mobile.protection else {
-            let option = claim.update.options.authentication(authentication_subtype::MN_HA);
-            return match option {
-                // req SE-02 (RFC 4285 §5.1.1): no association, no answer.
-                Some(_) => Err(Ignored::NoSecurityAssociation.into()),
-                None => Ok(()),
-            };
-        };
-        // req HA-08, SE-01, SE-06 (RFC 6275 §10.3.1, RFC 4285 §5): silence for what is not
-        // protected and for keys that are not this home address's.
-        match auth::verify(claim.message, claim.care_of, claim.home_address, association) {
-            Ok(_) => Ok(()),
-            Err(AuthFailure::Mismatch) => {
-                // req SE-02 (RFC 4285 §5.3).
+    fn check_authentic(&self, claim: &Claim) -> Step {
+        match claim.standing {
+            Standing::Authentic { .. } => Ok(()),
+            Standing::Unprotected(_) => {
+                match claim.update.options.authentication(authentication_subtype::MN_HA) {
+                    // req SE-02 (RFC 4285 §5.1.1): no association, no answer.
+                    Some(_) => Err(Ignored::NoSecurityAssociation.into()),
+                    None => Ok(()),
+                }
+            }
+            // req SE-02 (RFC 4285 §5.3).
+            Standing::Forged(_) => {
                 Err(Objection::Refuse { status: Status::AUTHENTICATION_FAILED, forged: true })
             }
-            Err(failure) => Err(Ignored::Unauthenticated(failure).into()),
+            // req HA-08, SE-01, SE-06 (RFC 6275 §10.3.1, RFC 4285 §5): silence for what is not
+            // protected and for keys that are not this home address's.
+            Standing::Worthless(reason) => Err(reason.into()),
+            Standing::Other => Err(Ignored::Unexpected(mh::BINDING_UPDATE).into()),
         }
     }
 
     /// RFC 4285 §6: the timestamp is near our time of day and later than all before.
-    fn check_fresh(&mut self, now: Timestamp, claim: &Claim<'_>) -> Step {
+    fn check_fresh(&mut self, now: Timestamp, claim: &Claim) -> Step {
         let Some(served) = self.served.get_mut(&claim.home_address) else { return Ok(()) };
         if served.mobile.protection.is_none() {
             return Ok(());
@@ -152,7 +151,7 @@ impl HomeAgent {
     }
 
     /// RFC 6275 §9.5.1: newer than the last accepted one, over all bindings of the home address.
-    fn check_sequence(&self, now: Duration, claim: &Claim<'_>) -> Step {
+    fn check_sequence(&self, now: Duration, claim: &Claim) -> Step {
         // req MC-15, HA-30, HA-31, HA-32 (RFC 5648 §4.1, RFC 6275 §9.5.1).
         let served = self.served.get(&claim.home_address);
         match served.and_then(|served| served.replay.out_of_window(now, claim.update.sequence)) {
@@ -168,7 +167,7 @@ impl HomeAgent {
     }
 
     /// RFC 6275 §9.5.1, RFC 3963 §6.2: the H flag, and nobody's proxy.
-    fn check_home_registration(&self, claim: &Claim<'_>) -> Step {
+    fn check_home_registration(&self, claim: &Claim) -> Step {
         let flags = claim.update.flags;
         if flags.proxy {
             return Err(Status::PROXY_REGISTRATION_NOT_ENABLED.into());
@@ -185,7 +184,7 @@ impl HomeAgent {
     }
 
     /// RFC 6275 §9.5.1: Nonce Indices belong to correspondent registrations.
-    fn check_nonce_indices(&self, claim: &Claim<'_>) -> Step {
+    fn check_nonce_indices(&self, claim: &Claim) -> Step {
         // req HA-09 (RFC 6275 §6.2.6).
         match claim.update.options.nonce_indices() {
             Some(_) => Err(Ignored::NonceIndices.into()),
@@ -194,7 +193,7 @@ impl HomeAgent {
     }
 
     /// RFC 5648 §6.2: options well formed, several care-of addresses allowed, bulk allowed.
-    fn check_multiple_care_of(&self, claim: &Claim<'_>) -> Step {
+    fn check_multiple_care_of(&self, claim: &Claim) -> Step {
         let options = &claim.update.options;
         // req MC-01, R-HA-16 (RFC 5648 §6.2).
         if options.has_malformed_bid() {
@@ -218,7 +217,7 @@ impl HomeAgent {
     }
 
     /// RFC 6275 §10.3.2, RFC 3963 §6.2: no lifetime, or the home address as care-of address.
-    fn is_deregistration(&self, claim: &Claim<'_>) -> bool {
+    fn is_deregistration(&self, claim: &Claim) -> bool {
         // req HA-40, HA-41 (RFC 6275 §10.3.2).
         claim.update.lifetime.is_zero()
             || claim.bids.is_empty() && claim.plain_care_of() == claim.home_address.0
@@ -226,7 +225,7 @@ impl HomeAgent {
 
     /// RFC 6275 §10.3.2, RFC 5648 §6.2: ends what is named, or all. Neither the R flag nor
     /// prefixes matter here (RFC 3963 §6.7).
-    fn deregister(&self, claim: &Claim<'_>) -> Step<Accepted> {
+    fn deregister(&self, claim: &Claim) -> Step<Accepted> {
         // req NH-11 (RFC 3963 §6.7).
         let held = self.cache.get(claim.home_address);
         let mut entry = self.entry(claim);
@@ -252,7 +251,7 @@ impl HomeAgent {
     }
 
     /// RFC 6275 §10.3.1, RFC 3963 §6.2: the home address is one we serve.
-    fn check_home_subnet(&self, claim: &Claim<'_>) -> Step {
+    fn check_home_subnet(&self, claim: &Claim) -> Step {
         // req HA-07, NH-02, R-HA-02 (RFC 6275 §10.3.1): on the home network or in the mobile's prefix.
         let address = claim.home_address.0;
         let own = self.served.get(&claim.home_address).is_some_and(|served| {
@@ -266,7 +265,7 @@ impl HomeAgent {
     }
 
     /// RFC 6275 §10.3.1: any other reason of ours.
-    fn check_permitted(&self, claim: &Claim<'_>) -> Step {
+    fn check_permitted(&self, claim: &Claim) -> Step {
         // req HA-12.
         let served = self.served.get(&claim.home_address);
         if served.is_some_and(|served| served.prohibited) {
@@ -276,7 +275,7 @@ impl HomeAgent {
     }
 
     /// RFC 3963 §6.2: the R flag stays as it was.
-    fn check_router(&self, claim: &Claim<'_>) -> Step {
+    fn check_router(&self, claim: &Claim) -> Step {
         // req R-HA-27, NH-05 (RFC 3963 §6.2).
         match self.cache.get(claim.home_address) {
             Some(held) if held.router != claim.update.flags.router => {
@@ -287,7 +286,7 @@ impl HomeAgent {
     }
 
     /// RFC 3963 §6.2: the prefixes to forward, all that are asked for or a refusal.
-    fn check_prefixes(&self, claim: &Claim<'_>) -> Step<Vec<mtun_policy::MobileNetworkPrefix>> {
+    fn check_prefixes(&self, claim: &Claim) -> Step<Vec<mtun_policy::MobileNetworkPrefix>> {
         // req NH-03, R-HA-28, R-HA-29 (RFC 3963 §4.1, §6.2): R says that prefixes are wanted, each
         // update says which.
         if !claim.update.flags.router {
@@ -306,7 +305,7 @@ impl HomeAgent {
     fn register(
         &self,
         now: Duration,
-        claim: &Claim<'_>,
+        claim: &Claim,
         prefixes: Vec<mtun_policy::MobileNetworkPrefix>,
     ) -> Step<Accepted> {
         let max_bindings =
@@ -358,7 +357,7 @@ impl HomeAgent {
     }
 
     /// What is held for the home address, empty when nothing is.
-    fn entry(&self, claim: &Claim<'_>) -> BindingCacheEntry {
+    fn entry(&self, claim: &Claim) -> BindingCacheEntry {
         self.cache.get(claim.home_address).cloned().unwrap_or_else(|| BindingCacheEntry {
             router: claim.update.flags.router,
             ..BindingCacheEntry::new(claim.home_address)
@@ -367,8 +366,31 @@ impl HomeAgent {
 
     /// A Mobility Header arrived: reads it, examines it, does and says what follows.
     pub(super) fn received(&mut self, now: Timestamp, envelope: &Envelope, message: &[u8]) {
-        if let Some(reason) = self.turns_away(envelope, message) {
-            return self.ignore(envelope.source, reason);
+        // req T-01, SE-01 (RFC 4285 §5.1.1): on its octets in place, so that strangers cost no memory.
+        let standing = gate::judge(envelope, message, |home_address| {
+            let served = self.served.get(&home_address).map(|it| &it.mobile.protection);
+            match served {
+                None => Known::Unknown,
+                Some(None) => Known::Keyless,
+                Some(Some(association)) => Known::Keyed(association),
+            }
+        });
+        match standing {
+            Standing::Worthless(reason) => return self.ignore(envelope.source, reason),
+            Standing::Forged(home_address) if self.is_deaf_to_forgers(now, home_address) => {
+                let notice = match self.check_source(envelope) {
+                    Err(Objection::Ignore(reason)) => {
+                        AgentNotice::Ignored { source: envelope.source, reason }
+                    }
+                    _ => AgentNotice::Refused {
+                        home_address,
+                        status: Status::AUTHENTICATION_FAILED,
+                        answered: false,
+                    },
+                };
+                return self.notice(notice);
+            }
+            _ => {}
         }
         let update = match wire::receive(envelope, message) {
             Ok(Message::BindingUpdate(update)) => update,
@@ -389,7 +411,7 @@ impl HomeAgent {
         };
         let claim = Claim {
             envelope: *envelope,
-            message,
+            standing,
             // req HA-14 (RFC 6275 §10.3.1): without Home Address option the source is the home address.
             home_address: HomeAddress(envelope.upper_source()),
             care_of: auth::care_of_address(&update, envelope),
@@ -416,27 +438,14 @@ impl HomeAgent {
         }
     }
 
-    /// Why a Binding Update is not even read: judged on its octets in place, so that strangers
-    /// cost no memory (req T-01, SE-01; RFC 4285 §5.1.1).
-    fn turns_away(&self, envelope: &Envelope, message: &[u8]) -> Option<Ignored> {
-        if message.get(2) != Some(&mh::BINDING_UPDATE) || !wire::verify_checksum(envelope, message)
-        {
-            return None;
-        }
-        let home_address = HomeAddress(envelope.upper_source());
-        let Some(served) = self.served.get(&home_address) else {
-            return Some(Ignored::UnknownHomeAddress(home_address));
-        };
-        let association = served.mobile.protection.as_ref()?;
-        match auth::claimed_spi(message) {
-            Ok(spi) if spi == association.spi() => None,
-            Ok(spi) => Some(Ignored::Unauthenticated(AuthFailure::UnknownSpi(spi))),
-            Err(failure) => Some(Ignored::Unauthenticated(failure)),
-        }
+    /// Whether no answer is left for who signs with wrong keys in the name of this mobile.
+    fn is_deaf_to_forgers(&self, now: Timestamp, home_address: HomeAddress) -> bool {
+        let served = self.served.get(&home_address);
+        served.is_none_or(|served| !served.forged.has(now.monotonic))
     }
 
     /// Changes the cache and acknowledges.
-    pub(super) fn commit(&mut self, now: Duration, claim: &Claim<'_>, accepted: Accepted) {
+    pub(super) fn commit(&mut self, now: Duration, claim: &Claim, accepted: Accepted) {
         let home_address = claim.home_address;
         let status = accepted.outcome.as_ref().map_or(Status::ACCEPTED, Outcome::status);
         let status = self.with_prefix_status(now, home_address, status, accepted.lifetime);
@@ -459,12 +468,12 @@ impl HomeAgent {
         self.acknowledge(claim, &accepted, status);
     }
 
-    /// req MH-05, R-ALL-04 (RFC 6275 §9.2, §9.3.3): an MH Type that we do not know, or a Home
+    /// req MH-05, MH-16, R-ALL-04 (RFC 6275 §9.2, §9.3.3): an MH Type that we do not know, or a Home
     /// Address option without a binding.
     pub(super) fn send_binding_error(&mut self, now: Duration, to: &Envelope, status: u8) {
         let answerable =
             !(to.source.is_multicast() || to.source.is_unspecified() || to.source.is_loopback());
-        if !answerable || to.destination != self.address.0 || !self.errors.take(now) {
+        if !answerable || to.destination != self.address.0 || !self.errors.take(now, to.source) {
             return;
         }
         let home_address = to.home_address.map_or(Ipv6Addr::UNSPECIFIED, |home| home.0);
@@ -483,19 +492,7 @@ impl HomeAgent {
     }
 }
 
-impl Claim<'_> {
-    /// The same without the octets it came in, which are needed once.
-    pub(super) fn without_message(&self) -> Claim<'static> {
-        Claim {
-            envelope: self.envelope,
-            message: &[],
-            update: self.update.clone(),
-            home_address: self.home_address,
-            care_of: self.care_of,
-            bids: self.bids.clone(),
-        }
-    }
-
+impl Claim {
     /// The care-of address of an update without Binding Identifiers (RFC 6275 §9.5.1).
     fn plain_care_of(&self) -> Ipv6Addr {
         // req R-HA-42 (RFC 4877 §4.3): the one inside what is authenticated goes first.

@@ -21,7 +21,7 @@ const BARE_FLOW: usize = 8;
 
 impl HomeAgent {
     /// Answers an update that passed all steps.
-    pub(super) fn acknowledge(&mut self, claim: &Claim<'_>, accepted: &Accepted, status: Status) {
+    pub(super) fn acknowledge(&mut self, claim: &Claim, accepted: &Accepted, status: Status) {
         let mut options = Options::new();
         for judged in accepted.outcome.iter().flat_map(|outcome| &outcome.judged) {
             // req R-HA-22 (RFC 5648 §6.2): with status 4, each option has its own; the one of a
@@ -55,7 +55,7 @@ impl HomeAgent {
     /// Puts the verdicts on flow options into an acknowledgement, as far as there is room.
     fn answer_flows(
         &mut self,
-        claim: &Claim<'_>,
+        claim: &Claim,
         answers: &[FlowIdentification],
         acknowledgement: &mut BindingAcknowledgement,
     ) {
@@ -98,7 +98,7 @@ impl HomeAgent {
     }
 
     /// Answers an update that failed, as long as there is budget for it.
-    pub(super) fn refuse(&mut self, now: Duration, claim: &Claim<'_>, objection: &Objection) {
+    pub(super) fn refuse(&mut self, now: Duration, claim: &Claim, objection: &Objection) {
         let mut sequence = claim.update.sequence;
         let mut message_id = claim.update.options.message_id();
         let mut authentic = true;
@@ -139,7 +139,7 @@ impl HomeAgent {
 
     fn transmit(
         &mut self,
-        claim: &Claim<'_>,
+        claim: &Claim,
         mut acknowledgement: BindingAcknowledgement,
         message_id: Option<NtpTime>,
     ) {

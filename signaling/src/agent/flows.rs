@@ -37,11 +37,7 @@ pub(super) struct FlowAnswers {
 
 impl HomeAgent {
     /// Applies the flow options of an update to `entry`, whose bindings are those after it.
-    pub(super) fn apply_flows(
-        &self,
-        claim: &Claim<'_>,
-        entry: &mut BindingCacheEntry,
-    ) -> FlowAnswers {
+    pub(super) fn apply_flows(&self, claim: &Claim, entry: &mut BindingCacheEntry) -> FlowAnswers {
         let served = self.served.get(&claim.home_address);
         let Some(served) = served.filter(|_| self.flow_bindings) else {
             // req FB-11 (RFC 6089 §5.3.5): not wanted here, so all are ignored.

@@ -11,11 +11,14 @@ use std::time::Duration;
 use mtun_policy::HomeAddress;
 
 use super::accept::{Accepted, Claim, Objection};
-use super::{AgentOutput, HomeAgent};
+use super::{AgentOutput, HomeAgent, Ignored};
 use crate::binding::BindingCacheEntry;
 use crate::sequence::is_newer;
 use crate::wire::Status;
 use crate::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
+
+/// Home addresses that are looked for at a time.
+const SEARCHES: usize = 10_000;
 
 /// Where the home addresses are that an agent serves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub struct Defence {
 /// An update that waits until it is known whether somebody else has the home address.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    claim: Claim<'static>,
+    claim: Claim,
     accepted: Accepted,
 }
 
@@ -77,7 +80,7 @@ pub fn link_local_of(address: Ipv6Addr) -> Ipv6Addr {
 impl HomeAgent {
     /// Whether an accepted update has to wait until its home address has been looked for. None
     /// waits any more for one that has not.
-    pub(super) fn has_to_wait(&mut self, claim: &Claim<'_>, accepted: &Accepted) -> bool {
+    pub(super) fn has_to_wait(&mut self, claim: &Claim, accepted: &Accepted) -> bool {
         let home_address = claim.home_address;
         let first = self.cache.get(home_address).is_none();
         let binds = accepted.any() && !accepted.entry.bindings.is_empty();
@@ -90,8 +93,13 @@ impl HomeAgent {
 
     /// Lets an accepted update wait. One that comes while another waits takes its place: the
     /// mobile has given that one up.
-    pub(super) fn hold(&mut self, claim: &Claim<'_>, accepted: Accepted) {
+    pub(super) fn hold(&mut self, claim: &Claim, accepted: Accepted) {
         let home_address = claim.home_address;
+        // req HA-25: what is searched for at a time is bounded. Its mobile sends again when the
+        // others' searches are over.
+        if !self.searching.contains(&home_address) && self.searching.len() >= SEARCHES {
+            return self.ignore(claim.envelope.source, Ignored::Searches);
+        }
         let Some(served) = self.served.get_mut(&home_address) else { return };
         let sequence = claim.update.sequence;
         let overtaken = |it: &Waiting| !is_newer(sequence, it.claim.update.sequence);
@@ -101,14 +109,15 @@ impl HomeAgent {
         let link_local = claim.update.flags.link_local;
         // req HA-20, HA-23, HA-24, R-HA-03 (RFC 6275 §10.3.1): before the first acknowledgement, and
         // once; not where there is no link.
-        let waiting = Waiting { claim: claim.without_message(), accepted };
+        let waiting = Waiting { claim: claim.clone(), accepted };
         if served.presence.waiting.replace(Box::new(waiting)).is_none() {
+            self.searching.insert(home_address);
             self.out.push_back(AgentOutput::CheckDuplicate { home_address, link_local });
         }
     }
 
     /// Forgets the update that waits if this one says that the mobile wants no binding any more.
-    pub(super) fn give_up_waiting(&mut self, claim: &Claim<'_>, objection: &Objection) {
+    pub(super) fn give_up_waiting(&mut self, claim: &Claim, objection: &Objection) {
         let ends = Objection::from(Status::NOT_HOME_AGENT);
         if *objection == ends
             && let Some(served) = self.served.get_mut(&claim.home_address)
@@ -124,6 +133,7 @@ impl HomeAgent {
         home_address: HomeAddress,
         duplicate: bool,
     ) {
+        self.searching.remove(&home_address);
         let Some(served) = self.served.get_mut(&home_address) else { return };
         let Some(waiting) = served.presence.waiting.take() else { return };
         let Waiting { claim, accepted } = *waiting;
@@ -139,7 +149,7 @@ impl HomeAgent {
     }
 
     /// Notes what an accepted update says of the mobile's place on the home link.
-    pub(super) fn note_presence(&mut self, claim: &Claim<'_>) {
+    pub(super) fn note_presence(&mut self, claim: &Claim) {
         let Some(served) = self.served.get_mut(&claim.home_address) else { return };
         let update = &claim.update;
         if update.lifetime.is_zero() {

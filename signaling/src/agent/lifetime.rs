@@ -97,14 +97,18 @@ impl HomeAgent {
     /// Plans when to ask for the bindings of this entry, which the cache holds now.
     pub(super) fn plan_request(&mut self, now: Duration, entry: &BindingCacheEntry) {
         let Some(served) = self.served.get_mut(&entry.home_address) else { return };
-        if let Some(at) = served.request.take() {
-            self.requests.remove(&(at, entry.home_address));
-        }
         let expiry = entry.next_expiry().filter(|_| self.refresh_requests);
         // A lifetime that short is not worth a word.
         let at = expiry.and_then(|expiry| expiry.checked_sub(REQUEST_BEFORE));
-        if let Some(at) = at.filter(|at| *at > now) {
-            served.request = Some(at);
+        let at = at.filter(|at| *at > now);
+        match (served.request, at) {
+            // A refresh leaves the look at it where it was: too early does no harm.
+            (Some(planned), Some(at)) if planned <= at => return,
+            (Some(planned), _) => drop(self.requests.remove(&(planned, entry.home_address))),
+            (None, _) => {}
+        }
+        served.request = at;
+        if let Some(at) = at {
             self.requests.insert((at, entry.home_address));
         }
     }
@@ -121,6 +125,11 @@ impl HomeAgent {
             let Some(entry) = self.cache.get(home_address) else { continue };
             let due = |expires: Duration| expires <= now + REQUEST_BEFORE;
             let due: Vec<_> = entry.bindings.iter().filter(|it| due(it.expires)).collect();
+            if due.is_empty() {
+                let entry = entry.clone();
+                self.plan_request(now, &entry);
+                continue;
+            }
             let again = now + REQUEST_BEFORE / 2;
             if due.iter().any(|binding| binding.expires > again + REQUEST_BEFORE / 4) {
                 served.request = Some(again);

@@ -16,6 +16,7 @@
 mod accept;
 mod acknowledgement;
 mod flows;
+mod gate;
 mod home_agents;
 mod home_link;
 mod identifiers;
@@ -26,13 +27,14 @@ mod prefixes;
 mod record;
 mod replay;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
 use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
 
+pub use gate::{Gate, Standing};
 pub use home_agents::{
     HomeAgents, HomeAgentsConfig, HomeAgentsEvent, HomeAgentsNotice, HomeAgentsOutput, ListedAgent,
 };
@@ -46,11 +48,15 @@ use crate::auth::SecurityAssociation;
 use crate::binding::{BindingCache, BindingCacheEntry};
 use crate::budget::Budget;
 use crate::machine::{Envelope, Machine, Transmit};
+use crate::shares::Shares;
 use crate::time::Timestamp;
 use crate::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
 use home_link::Presence;
 use prefixes::PrefixTable;
 use replay::{AgentClock, Replay};
+
+/// Binding Errors a second to one /64 (RFC 6275 §9.3.3).
+const BINDING_ERRORS: u32 = 10;
 
 /// What a home agent needs to know about the home network it serves.
 #[derive(Clone, Debug)]
@@ -212,7 +218,9 @@ struct Served {
     advertisements: Budget,
     /// Refused by the operator.
     prohibited: bool,
-    /// When its mobile is asked for bindings that are about to end.
+    /// When its entry is looked at for bindings that have run out.
+    expiry: Option<Duration>,
+    /// When its entry is looked at for bindings that are about to end.
     request: Option<Duration>,
     /// Answers to updates that fail authentication.
     forged: Budget,
@@ -228,6 +236,7 @@ impl Served {
             presence: Presence::default(),
             advertisements: Budget::new(1, Duration::from_secs(1)),
             prohibited: false,
+            expiry: None,
             request: None,
             forged: Budget::new(3, Duration::from_secs(1)),
             // A mobile may send three updates a second (RFC 6275 §11.8) and gets all answers.
@@ -249,19 +258,23 @@ pub struct HomeAgent {
     multiple_coa: bool,
     bulk: bool,
     flow_bindings: bool,
-    served: BTreeMap<HomeAddress, Served>,
+    served: HashMap<HomeAddress, Served>,
     clock: AgentClock,
     prefixes: PrefixTable,
     cache: BindingCache,
-    /// The next expiry of every entry in the cache.
+    /// When each entry of the cache is looked at for bindings that have run out: at the next
+    /// expiry, or before that. A refresh moves the expiry away and leaves the look where it was.
     expiries: BTreeSet<(Duration, HomeAddress)>,
     /// When mobiles are asked for bindings that are about to end.
     requests: BTreeSet<(Duration, HomeAddress)>,
-    /// Binding Errors and other answers to nobody in particular.
-    errors: Budget,
+    /// Home addresses of which it is not known yet whether somebody else has them.
+    searching: HashSet<HomeAddress>,
+    /// Binding Errors, which go to anybody.
+    errors: Shares,
     /// Whether what mobiles leave behind can be kept.
     keeping: bool,
     stopped: bool,
+    configured: u64,
     out: VecDeque<AgentOutput>,
 }
 
@@ -269,6 +282,9 @@ impl HomeAgent {
     /// An agent without bindings.
     pub fn new(config: AgentConfig) -> Self {
         let prefixes = PrefixTable::new(&config);
+        // Something that nobody outside knows, and that a replay of the same events finds again.
+        let places_key = config.mobiles.iter().find_map(|it| it.protection.as_ref());
+        let places_key = places_key.map_or(0, SecurityAssociation::places_key);
         Self {
             address: config.address,
             home_network: config.prefix,
@@ -290,9 +306,11 @@ impl HomeAgent {
             cache: BindingCache::default(),
             expiries: BTreeSet::new(),
             requests: BTreeSet::new(),
-            errors: Budget::new(10, Duration::from_millis(100)),
+            searching: HashSet::new(),
+            errors: Shares::new(places_key, BINDING_ERRORS),
             keeping: true,
             stopped: false,
+            configured: 0,
             out: VecDeque::new(),
         }
     }
@@ -326,16 +344,25 @@ impl HomeAgent {
         if old.is_none() && entry.bindings.is_empty() {
             return;
         }
-        if let Some(expiry) = old.and_then(BindingCacheEntry::next_expiry) {
-            self.expiries.remove(&(expiry, home_address));
-        }
-        if let Some(expiry) = entry.next_expiry() {
-            self.expiries.insert((expiry, home_address));
-        }
-        self.cache.put(entry.clone());
+        self.plan_expiry(&entry);
         self.out.push_back(AgentOutput::Changed { home_address, effective });
         self.plan_request(now, &entry);
         self.tell_home_link(&entry);
+        self.cache.put(entry);
+    }
+
+    /// Sees to it that this entry is looked at when the first of its bindings ends.
+    fn plan_expiry(&mut self, entry: &BindingCacheEntry) {
+        let home_address = entry.home_address;
+        let Some(expiry) = entry.next_expiry() else { return };
+        let Some(served) = self.served.get_mut(&home_address) else { return };
+        match served.expiry {
+            Some(planned) if planned <= expiry => return,
+            Some(planned) => drop(self.expiries.remove(&(planned, home_address))),
+            None => {}
+        }
+        served.expiry = Some(expiry);
+        self.expiries.insert((expiry, home_address));
     }
 
     /// Does what is due.
@@ -352,11 +379,16 @@ impl HomeAgent {
             if expiry > now {
                 return;
             }
-            let Some(entry) = self.cache.get(home_address) else {
-                self.expiries.pop_first();
-                continue;
-            };
+            self.expiries.pop_first();
+            if let Some(served) = self.served.get_mut(&home_address) {
+                served.expiry = None;
+            }
+            let Some(entry) = self.cache.get(home_address) else { continue };
             let mut entry = entry.clone();
+            if entry.next_expiry().is_some_and(|expiry| expiry > now) {
+                self.plan_expiry(&entry);
+                continue;
+            }
             let ended: Vec<_> =
                 entry.bindings.extract_if(.., |binding| binding.expires <= now).collect();
             for binding in ended {
@@ -372,8 +404,9 @@ impl HomeAgent {
     }
 
     fn reconfigure(&mut self, now: Duration, config: AgentConfig) {
+        self.configured += 1;
         self.prefixes = PrefixTable::new(&config);
-        let mut before = std::mem::take(&mut self.served);
+        let mut before: BTreeMap<_, _> = std::mem::take(&mut self.served).into_iter().collect();
         for mobile in config.mobiles {
             let address = mobile.address;
             let served = match before.remove(&address) {
@@ -384,6 +417,7 @@ impl HomeAgent {
         }
         // Their mobiles send again.
         self.served.values_mut().for_each(|served| served.presence.forget());
+        self.searching.clear();
         let moved = self.address != config.address;
         self.address = config.address;
         self.home_network = config.prefix;

@@ -87,6 +87,8 @@ pub enum Ignored {
     Solicitation,
     /// A Mobile Prefix Solicitation within a second of the one before.
     SolicitationRate,
+    /// So many home addresses are being looked for on the home link that another has to wait.
+    Searches,
     /// The agent has stopped.
     Stopped,
 }
@@ -124,6 +126,7 @@ impl Ignored {
             Self::CareOfAddress => "care_of_address",
             Self::Solicitation => "solicitation",
             Self::SolicitationRate => "solicitation_rate",
+            Self::Searches => "searches",
             Self::Stopped => "stopped",
         }
     }
@@ -177,6 +180,7 @@ impl fmt::Display for Ignored {
             Self::CareOfAddress => f.write_str("its care-of address is not unicast routable"),
             Self::Solicitation => f.write_str("no solicitation of a mobile that is bound there"),
             Self::SolicitationRate => f.write_str("a solicitation a second is enough"),
+            Self::Searches => f.write_str("too many home addresses are being looked for"),
             Self::Stopped => f.write_str("stopped"),
         }
     }

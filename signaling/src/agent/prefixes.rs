@@ -1,6 +1,6 @@
 //! Which mobile network prefixes an agent forwards to whom (RFC 3963 §6.1.2, §6.2).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use ipnet::Ipv6Net;
 use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
@@ -10,23 +10,47 @@ use crate::binding::is_routable;
 use crate::wire::Status;
 use crate::wire::option::MobileNetworkPrefixOption;
 
+/// A prefix of the table, and what an update that asks for it gets.
+type Granted = (MobileNetworkPrefix, Result<(), Status>);
+
 /// The Prefix Table: home address to prefixes, and what may never be forwarded.
 #[derive(Debug)]
 pub(super) struct PrefixTable {
     agent: HomeAgentAddress,
     home_network: Ipv6Net,
-    granted: BTreeMap<HomeAddress, Vec<MobileNetworkPrefix>>,
-    /// Prefixes that overlap with another mobile's: nobody gets them, rather than the one who
-    /// asks first or has the longer one.
-    disputed: BTreeSet<MobileNetworkPrefix>,
+    home_addresses: BTreeSet<HomeAddress>,
+    /// What is granted to each mobile, in order, and whether it may have it: one that overlaps
+    /// with another mobile's nobody gets, rather than the one who asks first or has the longer one.
+    granted: HashMap<HomeAddress, Vec<Granted>>,
 }
 
 impl PrefixTable {
     pub(super) fn new(config: &AgentConfig) -> Self {
-        let granted: BTreeMap<_, _> =
-            config.mobiles.iter().map(|mobile| (mobile.address, mobile.prefixes.clone())).collect();
-        let disputed = disputed(&granted);
-        Self { agent: config.address, home_network: config.prefix, granted, disputed }
+        let disputed = disputed(config);
+        let mut table = Self {
+            agent: config.address,
+            home_network: config.prefix,
+            home_addresses: config.mobiles.iter().map(|mobile| mobile.address).collect(),
+            granted: HashMap::new(),
+        };
+        for mobile in config.mobiles.iter().filter(|mobile| !mobile.prefixes.is_empty()) {
+            let mut prefixes = mobile.prefixes.clone();
+            prefixes.sort();
+            prefixes.dedup();
+            let verdict = |prefix| {
+                if table.is_impossible(mobile.address, prefix) {
+                    return Err(Status::INVALID_PREFIX);
+                }
+                // req NH-09, NH-22 (RFC 3963 §6.2): never two owners.
+                match disputed.contains(&prefix) {
+                    true => Err(Status::NOT_AUTHORIZED_FOR_PREFIX),
+                    false => Ok(()),
+                }
+            };
+            let granted = prefixes.into_iter().map(|prefix| (prefix, verdict(prefix))).collect();
+            table.granted.insert(mobile.address, granted);
+        }
+        table
     }
 
     /// The prefixes of an explicit registration: all of those listed, or why none.
@@ -54,15 +78,11 @@ impl PrefixTable {
         home_address: HomeAddress,
     ) -> Result<Vec<MobileNetworkPrefix>, Status> {
         // req NH-10 (RFC 3963 §6.2): no prefix known, no forwarding to set up.
-        let mut prefixes = self.granted.get(&home_address).cloned().unwrap_or_default();
-        if prefixes.is_empty()
-            || prefixes.iter().any(|prefix| self.check(home_address, *prefix).is_err())
-        {
+        let granted = self.granted_to(home_address);
+        if granted.is_empty() || granted.iter().any(|(_, verdict)| verdict.is_err()) {
             return Err(Status::FORWARDING_SETUP_FAILED);
         }
-        prefixes.sort();
-        prefixes.dedup();
-        Ok(prefixes)
+        Ok(granted.iter().map(|(prefix, _)| *prefix).collect())
     }
 
     /// Whether the mobile may keep a prefix that was registered under an earlier policy.
@@ -74,36 +94,38 @@ impl PrefixTable {
         self.check(home_address, prefix).is_ok()
     }
 
+    fn granted_to(&self, home_address: HomeAddress) -> &[Granted] {
+        self.granted.get(&home_address).map_or(&[], Vec::as_slice)
+    }
+
     fn check(&self, home_address: HomeAddress, prefix: MobileNetworkPrefix) -> Result<(), Status> {
+        let granted = self.granted_to(home_address);
+        if let Some((_, verdict)) = granted.iter().find(|(known, _)| *known == prefix) {
+            return *verdict;
+        }
+        if self.is_impossible(home_address, prefix) {
+            return Err(Status::INVALID_PREFIX);
+        }
+        // Its own network under another length is a mistake of the sender's configuration.
+        let own = granted.iter().any(|(own, _)| overlap(own.net(), prefix.net()));
+        Err(if own { Status::INVALID_PREFIX } else { Status::NOT_AUTHORIZED_FOR_PREFIX })
+    }
+
+    /// What no mobile network can be.
+    fn is_impossible(&self, home_address: HomeAddress, prefix: MobileNetworkPrefix) -> bool {
+        // req NH-08, NH-23 (RFC 3963 §6.2).
         let net = prefix.net();
-        // req NH-08, NH-23 (RFC 3963 §6.2): what no mobile network can be.
-        let impossible = net.prefix_len() == 0
+        net.prefix_len() == 0
             || !is_routable(net.addr())
             || prefix.contains(self.agent.0)
             || net.contains(&self.home_network)
-            || self.holds_another_home_address(home_address, net);
-        if impossible {
-            return Err(Status::INVALID_PREFIX);
-        }
-        let granted = self.granted.get(&home_address).map_or(&[][..], Vec::as_slice);
-        if granted.contains(&prefix) {
-            // req NH-22 (RFC 3963 §6.2): never two owners.
-            return if self.disputed.contains(&prefix) {
-                // req NH-09 (RFC 3963 §6.2).
-                Err(Status::NOT_AUTHORIZED_FOR_PREFIX)
-            } else {
-                Ok(())
-            };
-        }
-        // Its own network under another length is a mistake of the sender's configuration.
-        let own = granted.iter().any(|own| overlap(own.net(), net));
-        Err(if own { Status::INVALID_PREFIX } else { Status::NOT_AUTHORIZED_FOR_PREFIX })
+            || self.holds_another_home_address(home_address, net)
     }
 
     /// A mobile's own home address may lie in its prefix (RFC 3963 §6.2), another's may not.
     fn holds_another_home_address(&self, home_address: HomeAddress, net: Ipv6Net) -> bool {
         let inside = HomeAddress(net.network())..=HomeAddress(net.broadcast());
-        self.granted.range(inside).any(|(&other, _)| other != home_address)
+        self.home_addresses.range(inside).any(|other| *other != home_address)
     }
 }
 
@@ -113,12 +135,11 @@ fn overlap(one: Ipv6Net, two: Ipv6Net) -> bool {
 
 /// Prefixes of different mobiles that overlap, by one pass over all of them in address order:
 /// those that contain the present one are on the stack.
-fn disputed(
-    granted: &BTreeMap<HomeAddress, Vec<MobileNetworkPrefix>>,
-) -> BTreeSet<MobileNetworkPrefix> {
-    let mut all: Vec<(MobileNetworkPrefix, HomeAddress)> = granted
+fn disputed(config: &AgentConfig) -> BTreeSet<MobileNetworkPrefix> {
+    let mut all: Vec<(MobileNetworkPrefix, HomeAddress)> = config
+        .mobiles
         .iter()
-        .flat_map(|(&owner, prefixes)| prefixes.iter().map(move |&prefix| (prefix, owner)))
+        .flat_map(|mobile| mobile.prefixes.iter().map(|&prefix| (prefix, mobile.address)))
         .collect();
     all.sort_by_key(|(prefix, owner)| (prefix.net().addr(), prefix.net().prefix_len(), *owner));
     let mut disputed = BTreeSet::new();

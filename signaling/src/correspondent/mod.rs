@@ -15,7 +15,7 @@
 //! Each of our addresses is a correspondent of its own (RFC 6275 §9.1). What an update must pass
 //! is one list of steps in `accept.rs`; before the authenticator is checked, nothing is changed
 //! and nothing allocated. One update registers one care-of address (RFC 5648 §6.2), each by its
-//! BID. Memory is bounded (`records.rs`), and so is what strangers can make it send (`shares.rs`).
+//! BID. Memory is bounded (`records.rs`), and so is what strangers can make it send ([`crate::shares`]).
 //!
 //! It keeps no home registrations: whoever is home agent too gives updates for home addresses that
 //! it serves to the agent. It checks no Home Address options in packets; it is told about those
@@ -26,7 +26,6 @@ mod acknowledgement;
 mod notice;
 mod records;
 mod routability;
-mod shares;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::net::Ipv6Addr;
@@ -41,9 +40,9 @@ use crate::binding::BindingCacheEntry;
 use crate::machine::{Envelope, Machine, Transmit};
 use crate::return_routability::Nonces;
 use crate::seed::Seed;
+use crate::shares::Shares;
 use crate::time::Timestamp;
 use records::{Record, Records};
-use shares::Shares;
 
 /// Answers to tests per second and network of the source.
 const TESTS_PER_NETWORK: u32 = 100;

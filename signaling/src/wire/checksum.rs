@@ -26,7 +26,7 @@ pub(super) fn internet_checksum(
     field: usize,
 ) -> u16 {
     let (before, after) = message.split_at(message.len().min(field));
-    // At most 2048 octets of message and 40 of pseudo-header: 32 bits cannot overflow.
+    // At most 2048 octets of message and 40 of pseudo-header: 64 bits cannot overflow.
     let sum =
         [&source.octets()[..], &destination.octets()[..], before, after.get(2..).unwrap_or(&[])]
             .into_iter()
@@ -51,12 +51,15 @@ pub(super) fn is_same(one: u16, other: u16) -> bool {
     canonical(one) == canonical(other)
 }
 
-/// Sum of the 16-bit words, an odd last octet taken as the upper half of its word.
+/// Sum of the 16-bit words, two at a time as far as that goes, an odd last octet taken as the upper
+/// half of its word. What is carried over between the two of a pair comes back in [`fold`].
 fn words(octets: &[u8]) -> u64 {
-    octets
-        .chunks(2)
-        .map(|pair| u64::from(pair[0]) << 8 | u64::from(pair.get(1).copied().unwrap_or(0)))
-        .sum()
+    let (pairs, rest) = octets.as_chunks::<4>();
+    let pairs: u64 = pairs.iter().map(|pair| u64::from(u32::from_be_bytes(*pair))).sum();
+    let rest = rest.chunks(2);
+    let rest =
+        rest.map(|word| u64::from(word[0]) << 8 | u64::from(word.get(1).copied().unwrap_or(0)));
+    pairs + rest.sum::<u64>()
 }
 
 /// The sum in one's complement arithmetic of 16 bits.

@@ -41,8 +41,8 @@ pub use policy::{
 };
 pub use routes::{BoundMobileDocument, CorrespondentDocument, RouteDocument, RouteState};
 pub use status::{
-    BindingDocument, BindingPhase, BindingsDocument, HomeDocument, HomeLinkDocument, LinkDocument,
-    LinkState, MobileDocument, QuotaDocument, QuotaLevel, StatusCode, StatusDocument,
-    TunnelDocument,
+    BindingDocument, BindingPhase, BindingsDocument, DroppedDocument, HomeDocument,
+    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, QuotaDocument, QuotaLevel,
+    StatusCode, StatusDocument, TunnelDocument,
 };
 pub use steer::{OverrideDocument, SteerDocument, SteerListDocument, SteerUndoDocument};

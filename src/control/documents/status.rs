@@ -48,6 +48,20 @@ pub struct StatusDocument {
     /// What this node is to mobiles that talk to it; `null` for nothing.
     #[serde(default)]
     pub correspondent: Option<CorrespondentDocument>,
+    /// Messages that did not come as far as a machine; none are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<DroppedDocument>,
+}
+
+/// Messages that were dropped on their arrival, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedDocument {
+    /// The home network whose mobiles they name; `null` for those of nobody's.
+    pub home: Option<HomeName>,
+    /// Why, as the metrics name it.
+    pub reason: String,
+    /// How many.
+    pub messages: u64,
 }
 
 /// The bindings alone.

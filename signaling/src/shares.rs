@@ -1,4 +1,4 @@
-//! How many answers strangers can make a correspondent send: some per network, and some in all.
+//! How many answers strangers can make a node send: some per network, and some in all.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv6Addr;
@@ -10,8 +10,11 @@ use crate::budget::Budget;
 const PLACES: usize = 256;
 
 /// Token buckets per /64 of the source and one for all (RFC 6275 §9.3.3), in fixed memory.
+///
+/// A node that has used up its share for one network still answers the others, so that a flood from
+/// one place does not silence it.
 #[derive(Debug)]
-pub(super) struct Shares {
+pub struct Shares {
     /// Nobody outside knows which networks share a place.
     key: u64,
     all: Budget,
@@ -19,14 +22,15 @@ pub(super) struct Shares {
 }
 
 impl Shares {
-    /// At most `per_network` answers a second to one /64, and ten times as many in all.
-    pub(super) fn new(key: u64, per_network: u32) -> Self {
+    /// At most `per_network` answers a second to one /64, and ten times as many in all. `key` is
+    /// anything that nobody outside knows.
+    pub fn new(key: u64, per_network: u32) -> Self {
         let budget = |rate| Budget::new(rate, Duration::from_secs(1) / rate);
         Self { key, all: budget(per_network * 10), each: vec![budget(per_network); PLACES] }
     }
 
     /// Takes an answer to `source`; false when there is none left.
-    pub(super) fn take(&mut self, now: Duration, source: Ipv6Addr) -> bool {
+    pub fn take(&mut self, now: Duration, source: Ipv6Addr) -> bool {
         // req CN-07, MH-16 (RFC 6275 §9.3.3).
         let mut hasher = DefaultHasher::new();
         (self.key, u128::from(source) >> 64).hash(&mut hasher);

@@ -1,0 +1,400 @@
+//! What thousands of mobiles cost a home agent, in this process and on this disk.
+//!
+//! ```text
+//! goal <name> <measured> <op> <limit> met|missed
+//! ```
+//!
+//! and exits 0 whether met or missed. 250,000 mobile routers, each with a key of its own, a
+//! network prefix and four bindings, register at one agent: real messages, signed before the clock
+//! runs, handed to the machine that the daemon runs, published as the daemon publishes.
+//! `MTUN_BENCH_MOBILES` is another number of mobiles; `MTUN_BENCH_PARTS` names the parts to run, of
+//! `updates,forged,lookup,publish,memory,durable,restart`; all by default.
+
+#[path = "signaling/allocator.rs"]
+mod allocator;
+#[path = "signaling/site.rs"]
+mod site;
+
+use std::fs::File;
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mtun::publish;
+use mtun::store::{Change, Database, Keeper, Key, Moment, Sealed, Store};
+use mtun_signaling::agent::{AgentNotice, AgentOutput, MobileRecord};
+use mtun_signaling::machine::Machine;
+use mtun_signaling::wire::Status;
+use site::{BINDINGS, Site};
+
+/// Updates that are signed at a time, outside of what is measured.
+const BATCH: usize = 10_000;
+
+fn main() {
+    // `cargo test --benches` passes arguments too; none of them matters here.
+    let mobiles = std::env::var("MTUN_BENCH_MOBILES").ok().and_then(|it| it.parse().ok());
+    let mobiles = mobiles.unwrap_or(250_000);
+    let chosen = std::env::var("MTUN_BENCH_PARTS").ok();
+    let wanted = |part: &str| {
+        chosen.as_ref().is_none_or(|parts| parts.split(',').any(|named| named == part))
+    };
+    println!("# {mobiles} mobiles with {BINDINGS} bindings each");
+    if wanted("memory") {
+        memory(mobiles);
+    }
+    let in_process = ["updates", "forged", "lookup", "publish", "durable"];
+    if in_process.into_iter().any(wanted) {
+        let mut site = Site::registered(mobiles);
+        if wanted("updates") {
+            updates(&mut site);
+        }
+        if wanted("forged") {
+            forged(&mut site);
+        }
+        if wanted("lookup") {
+            lookup(&site);
+        }
+        if wanted("publish") {
+            publication(&site);
+        }
+        if wanted("durable") {
+            durable(&mut site);
+        }
+    }
+    if wanted("restart") {
+        restart(mobiles);
+    }
+}
+
+fn at_most(name: &str, measured: f64, limit: f64) {
+    let met = if measured <= limit { "met" } else { "missed" };
+    println!("goal {name} {measured:.2} <= {limit} {met}");
+}
+
+fn at_least(name: &str, measured: f64, limit: f64) {
+    let met = if measured >= limit { "met" } else { "missed" };
+    println!("goal {name} {measured:.0} >= {limit} {met}");
+}
+
+/// The value that so many of 100 do not exceed.
+fn percentile(values: &mut [f64], of: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() * of).div_ceil(100).max(1) - 1]
+}
+
+/// Authenticated updates a second on one core: read, verified, accepted, published, acknowledged.
+fn updates(site: &mut Site) {
+    let count = (site.mobiles() * 2).clamp(10 * BATCH, 500_000);
+    let mut figure = |name: &str, moves: bool| {
+        let mut spent = Duration::ZERO;
+        for _ in 0..count / BATCH {
+            let messages: Vec<_> = (0..BATCH)
+                .map(|_| {
+                    let mobile = site.any();
+                    if moves { site.moved(mobile) } else { site.refreshed(mobile) }
+                })
+                .collect();
+            let start = Instant::now();
+            let answered: usize = messages.into_iter().map(|it| site.receive(it).answers).sum();
+            spent += start.elapsed();
+            assert_eq!(answered, BATCH, "every update is acknowledged");
+        }
+        at_least(name, count as f64 / spent.as_secs_f64(), 100_000.0);
+    };
+    figure("updates-refreshing-four-bindings-per-second", false);
+    figure("updates-moving-one-binding-per-second", true);
+}
+
+/// What is signed with another key, and what is sent again.
+fn forged(site: &mut Site) {
+    for (name, forge) in [("forged", true), ("replayed", false)] {
+        let mut mobile = 0;
+        let mut stretches = Vec::new();
+        let (mut allocated, mut refused) = (0, 0);
+        for round in 0..40 {
+            let messages: Vec<_> = (0..BATCH)
+                .map(|_| {
+                    // A few mobiles, so that their budget of answers is used up at once.
+                    mobile = (mobile + 1) % 50;
+                    if forge { site.forged(mobile) } else { site.repeated(mobile) }
+                })
+                .collect();
+            let mut messages = messages.into_iter();
+            let before = allocator::allocations();
+            let mut unanswered = 0;
+            loop {
+                let start = Instant::now();
+                let mut taken = 0;
+                for message in messages.by_ref().take(100) {
+                    taken += 1;
+                    unanswered += site.receive(message).unanswered;
+                }
+                if taken == 0 {
+                    break;
+                }
+                stretches.push(start.elapsed().as_secs_f64() * 1e6 / f64::from(taken));
+            }
+            // The first round has answers in it.
+            if round > 0 {
+                allocated += allocator::allocations() - before;
+                refused += unanswered;
+                assert_eq!(unanswered, BATCH, "none is answered any more");
+            }
+        }
+        at_most(&format!("{name}-refused-us-p99"), percentile(&mut stretches, 99), 5.0);
+        println!("# {name}: {:.2} us in the middle", percentile(&mut stretches, 50));
+        let each = allocated as f64 / refused as f64;
+        match forge {
+            true => at_most("forged-refused-allocations", each, 0.0),
+            false => println!("# replayed: {each:.1} allocations each"),
+        }
+    }
+}
+
+/// Whose packet it is, asked in such a way that each question needs the answer to the one before.
+fn lookup(site: &Site) {
+    const STRETCH: usize = 16;
+    let snapshot = site.published.load();
+    let table = &snapshot.cache;
+    for (name, within) in [("home-address", false), ("prefix", true)] {
+        let mut at = 1_u64;
+        let mut stretches = Vec::new();
+        let mut single = Vec::new();
+        let mut question = |previous: u64| {
+            at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(previous | 1);
+            let mobile = ((at >> 33) % site.mobiles() as u64) as usize;
+            let address = if within { site.host_of(mobile) } else { site.home_address(mobile).0 };
+            let found = table.lookup(IpAddr::V6(address)).expect("every mobile is there");
+            // Always two, as the processor finds out when it has the entry.
+            u64::from(found.bindings.len() != BINDINGS) << 1 | 2
+        };
+        let mut previous = 2;
+        for _ in 0..200_000 {
+            let start = Instant::now();
+            for _ in 0..STRETCH {
+                previous = question(previous);
+            }
+            stretches.push(start.elapsed().as_nanos() as f64 / STRETCH as f64);
+        }
+        for _ in 0..200_000 {
+            let start = Instant::now();
+            previous = question(previous);
+            single.push(start.elapsed().as_nanos() as f64);
+        }
+        black_box(previous);
+        let name = format!("lookup-by-{name}-ns-p99-of-{STRETCH}");
+        at_most(&name, percentile(&mut stretches, 99), 250.0);
+        println!(
+            "# one by one, with the reading of the clock: {:.0} ns in the middle, p99 {:.0} ns; of \
+             {STRETCH} {:.0} ns in the middle",
+            percentile(&mut single, 50),
+            percentile(&mut single, 99),
+            percentile(&mut stretches, 50),
+        );
+    }
+}
+
+/// One changed binding, from what signaling knows to what packets read.
+fn publication(site: &Site) {
+    let mut spent = Vec::new();
+    for change in 0..20_000 {
+        let mobile = site.some(change);
+        let mut registration = site.registration(mobile);
+        registration.bindings[2].care_of = Ipv6Addr::from(u128::from(change) | 1 << 100).into();
+        let start = Instant::now();
+        publish::publish_mobile(&site.published, registration, Vec::new());
+        spent.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    at_most("publish-one-binding-us-p99", percentile(&mut spent, 99), 50.0);
+    println!("# one binding published: {:.2} us in the middle", percentile(&mut spent, 50));
+    let mut spent = Vec::new();
+    for change in 0..5_000 {
+        let mut registration = site.registration(site.some(change));
+        let other = Ipv6Addr::from(u128::from(change) << 64 | 0x3ffe << 112);
+        let other = ipnet::Ipv6Net::new(other, 64).expect("a length that there is");
+        registration.prefixes =
+            vec![mtun_policy::MobileNetworkPrefix::new(other).expect("no host bits")];
+        let start = Instant::now();
+        publish::publish_mobile(&site.published, registration, Vec::new());
+        spent.push(start.elapsed().as_secs_f64() * 1e6);
+    }
+    at_most("publish-one-prefix-us-p99", percentile(&mut spent, 99), 50.0);
+    println!("# one prefix published: {:.2} us in the middle", percentile(&mut spent, 50));
+}
+
+/// All mobiles with all their bindings, their records as they wait for the disk, and the snapshot.
+fn memory(mobiles: usize) {
+    let before = allocator::live();
+    let site = Site::registered(mobiles);
+    let bound = allocator::live() - before;
+    let moment = Moment::now(0);
+    let records: Vec<_> = (0..mobiles).map(|mobile| sealed(&site, moment, mobile)).collect();
+    let all = allocator::live() - before;
+    black_box(&records);
+    let mebibytes = |octets: usize| octets as f64 / f64::from(1 << 20);
+    at_most("memory-of-all-mib", mebibytes(all), 1024.0);
+    println!(
+        "# machine and snapshot {:.0} MiB, that is {} octets for a mobile; records {:.0} MiB; the \
+         process has {:.0} MiB",
+        mebibytes(bound),
+        bound / mobiles,
+        mebibytes(all - bound),
+        resident_mebibytes(),
+    );
+}
+
+fn resident_mebibytes() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|it| it.split_whitespace().next()?.parse::<f64>().ok());
+    kibibytes.unwrap_or(f64::NAN) / 1024.0
+}
+
+fn sealed(site: &Site, moment: Moment, mobile: usize) -> (Key, Sealed) {
+    let home_address = site.home_address(mobile);
+    let key = Key { agent: site.agent.address(), home_address };
+    let record = site.agent.record(site.now(), home_address).expect("every mobile is served");
+    (key, Sealed::seal(key, moment, |out| record.emit(out)))
+}
+
+/// A directory of this run's own on the disk that holds the build.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn make() -> Self {
+        let name = format!("signaling-{}", std::process::id());
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        std::fs::create_dir_all(&path).expect("a directory can be made beside the build");
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        // It lies beside the build, which is thrown away as a whole.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Acknowledgements that leave after their records are on the disk.
+fn durable(site: &mut Site) {
+    const UPDATES: u64 = 150_000;
+    /// So many wait at most; the keeper has room for twice as many.
+    const OPEN: u64 = 32_768;
+    let directory = Directory::make();
+    let store = Database::open(&directory.0.join("bindings.redb")).expect("a fresh store");
+    let left = Arc::new(AtomicU64::new(0));
+    let counting = left.clone();
+    let keeper = Keeper::start(
+        store,
+        move |_| {
+            counting.fetch_add(1, Ordering::Relaxed);
+        },
+        |health| panic!("the disk: {health:?}"),
+    );
+    let keeper = keeper.expect("a thread");
+    let moment = Moment::now(0);
+    let messages: Vec<_> = (0..UPDATES)
+        .map(|_| {
+            let any = site.any();
+            site.refreshed(any)
+        })
+        .collect();
+    let start = Instant::now();
+    for (sent, message) in (0_u64..).zip(messages) {
+        while sent - left.load(Ordering::Relaxed) >= OPEN {
+            std::thread::yield_now();
+        }
+        let taken = site.receive_keeping(message);
+        let home_address = taken.keep.expect("an authentic update is kept");
+        let key = Key { agent: site.agent.address(), home_address };
+        let record = site.agent.record(site.now(), home_address).expect("it is served");
+        let record = Sealed::seal(key, moment, |out| record.emit(out));
+        keeper.keep(Change { key, record: Some(record) }, taken.messages);
+    }
+    while left.load(Ordering::Relaxed) < UPDATES {
+        std::thread::yield_now();
+    }
+    let spent = start.elapsed().as_secs_f64();
+    let (commits, dropped) = keeper.counts();
+    assert_eq!(dropped, 0);
+    at_least("durable-acknowledgements-per-second", UPDATES as f64 / spent, 15_000.0);
+    println!("# {commits} commits, {:.0} records in each", UPDATES as f64 / commits as f64);
+}
+
+/// From the file on the disk to what packets read.
+fn restart(mobiles: usize) {
+    let directory = Directory::make();
+    let path = directory.0.join("bindings.redb");
+    {
+        let site = Site::registered(mobiles);
+        let moment = Moment::now(0);
+        let mut store = Database::open(&path).expect("a fresh store");
+        let all: Vec<usize> = (0..mobiles).collect();
+        for some in all.chunks(20_000) {
+            let change = |mobile: &usize| {
+                let (key, record) = sealed(&site, moment, *mobile);
+                Change { key, record: Some(record) }
+            };
+            store.commit(&some.iter().map(change).collect::<Vec<_>>()).expect("room on the disk");
+        }
+    }
+    forget_pages(&path);
+    let size = std::fs::metadata(&path).map_or(0, |it| it.len());
+    let start = Instant::now();
+    let mut since = start;
+    let mut lap = |what: &str| {
+        println!("# {what}: {:.2} s", since.elapsed().as_secs_f64());
+        since = Instant::now();
+    };
+    let mut store = Database::open(&path).expect("the store that was written");
+    lap("opened and verified");
+    let kept = store.load().expect("its records");
+    lap("read");
+    let mut site = Site::empty(mobiles);
+    lap("an agent without bindings");
+    let moment = Moment::now(0);
+    let now = site.now();
+    for (key, sealed) in &kept {
+        let (taken, octets) = sealed.open(*key).expect("as it was sealed");
+        let record = MobileRecord::parse(key.home_address, octets).expect("of this version");
+        site.agent.restore(now, &record, moment.since(&taken));
+    }
+    lap("given back to the agent");
+    let mut changed = Vec::new();
+    while let Some(output) = site.agent.poll() {
+        if let AgentOutput::Changed { home_address, .. } = output {
+            changed.push(site.number(home_address));
+        }
+    }
+    let registrations = changed.iter().map(|mobile| site.registration(*mobile));
+    publish::publish_mobiles(&site.published, registrations, Vec::new());
+    lap("published");
+    let spent = start.elapsed().as_secs_f64();
+    let snapshot = site.published.load();
+    let back: usize = snapshot.cache.iter().map(|it| it.bindings.len()).sum();
+    assert_eq!(back, mobiles * BINDINGS, "every binding is back");
+    println!("# the store has {:.0} MiB", size as f64 / f64::from(1 << 20));
+    at_most("restart-seconds", spent, 5.0);
+}
+
+/// What was just written is read from the disk and not from memory.
+fn forget_pages(path: &Path) {
+    let file = File::open(path).expect("it was just written");
+    // SAFETY: the descriptor is open, and the call keeps nothing of it.
+    let told = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(told, 0, "Linux takes this advice for files");
+}
+
+/// Whether a refusal was not told to the sender.
+fn is_silent(output: &AgentOutput) -> bool {
+    matches!(
+        output,
+        AgentOutput::Notice(AgentNotice::Refused { answered: false, status, .. })
+            if *status != Status::ACCEPTED
+    )
+}
