@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mtun::control::documents::{BindingPhase, StatusDocument, SubscriptionBody};
 use mtun::control::{Client, ClientError, ErrorCode, Heard};
@@ -14,25 +15,39 @@ use mtun::lab::daemons::cached;
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::Plan;
 use mtun_signaling::mobility_socket::{
-    BcFlush, BcRemove, DuplicateDetection, Filter, MdCommand, MdInfo, MobilityKind,
+    BcFlush, BcRemove, DadState, DuplicateDetection, Filter, MdCommand, MdInfo, MobilityKind,
     MobilityMessage, NodetypeInfo,
 };
 
 use crate::fixture::{Lab, PATIENCE, programs};
 use crate::need_lab;
 
-/// An example of this house; built if it is not.
+/// The latest change of a file, or of any below a directory.
+fn changed(path: &Path) -> SystemTime {
+    let own = std::fs::metadata(path).and_then(|it| it.modified()).unwrap_or(UNIX_EPOCH);
+    let below = std::fs::read_dir(path).into_iter().flatten().flatten();
+    below.map(|entry| changed(&entry.path())).chain([own]).max().unwrap_or(own)
+}
+
+/// An example of this house; built if it is not, or not of what it shows.
 fn example(name: &str) -> PathBuf {
     let programs = programs();
     let directory = programs.mtund.parent().expect("programs are in a directory");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = directory.join("examples").join(name);
+    let source = format!("examples/{name}.rs");
+    let of = [source.as_str(), "src/control", "signaling/src/mobility_socket"];
+    if of.iter().all(|it| changed(&root.join(it)) < changed(&program)) {
+        return program;
+    }
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["build", "--quiet", "--locked", "--offline", "--example", name]);
     if directory.ends_with("release") {
         cargo.arg("--release");
     }
-    let built = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap();
+    let built = cargo.current_dir(root).status().unwrap();
     assert!(built.success(), "the example {name} can be built");
-    directory.join("examples").join(name)
+    program
 }
 
 /// A running example with its lines.
@@ -238,7 +253,7 @@ fn an_operator_ends_bindings_at_the_agent() {
     watching.line("BID 1 again", |line| line.contains("BC_ADD") && line.contains("BID 1"));
     lab.registered(&["wlan0", "wwan0"]);
 
-    let flush = BcFlush { home: Some(home), correspondent: None };
+    let flush = BcFlush { home: Some(home.clone()), correspondent: None };
     let sent = at(lab.agent().socket()).send(MobilityMessage::BcFlush(flush)).unwrap();
     assert_eq!(sent.done, "the bindings of 1 mobiles ended");
     watching.line("the flush", |line| line.contains("BC_FLUSH"));
@@ -248,10 +263,25 @@ fn an_operator_ends_bindings_at_the_agent() {
     assert_eq!(refused(at_mobile), ErrorCode::Refused);
     let scan = MobilityMessage::MdInfo(MdInfo::new(MdCommand::Scan));
     assert_eq!(refused(at(lab.agent().socket()).send(scan)), ErrorCode::Refused);
-    // The home is on no link here: nobody could have the address.
-    let dad = DuplicateDetection { address: home_address.0, home: None, state: None };
-    let dad = at(lab.agent().socket()).send(MobilityMessage::Dad(dad));
-    assert_eq!(refused(dad), ErrorCode::Refused);
+    // Nobody on the home link has the address of a mobile that is not bound.
+    let filter = Filter { messages: vec![MobilityKind::Dad], ..Filter::default() };
+    let mut verdicts = at(lab.agent().socket()).subscribe(filter).unwrap();
+    let dad = |state| {
+        MobilityMessage::Dad(DuplicateDetection {
+            address: home_address.0,
+            home: Some(home.clone()),
+            state,
+        })
+    };
+    at(lab.agent().socket()).send(dad(None)).unwrap();
+    for state in [DadState::UnderWay, DadState::Unique] {
+        let told = verdicts.by_ref().map(|heard| heard.unwrap()).find_map(|it| match it.body() {
+            Some(SubscriptionBody::Message(message)) => Some((**message).clone()),
+            _ => None,
+        });
+        assert_eq!(told, Some(dad(Some(state))));
+    }
+    assert_eq!(refused(at(lab.mobile().socket()).send(dad(None))), ErrorCode::NotFound);
     let role = |role, enabled| {
         let home = None;
         MobilityMessage::NodetypeInfo(NodetypeInfo { role, enabled, home, address: None })

@@ -346,14 +346,14 @@ fn others_cannot_lock_the_administrator_out() {
     let owner = Owner::start(Plan { access, ..Plan::default() });
     let socket = owner.socket();
     let (clients, refusals): (Vec<_>, Vec<_>) = READER.run(|| {
-        let clients = (0..70).map(|_| {
+        let clients = (0..102).map(|_| {
             let mut client = Client::connect(&socket).unwrap();
             let answer = refused(client.ask(Request::Status {}));
             (client, answer)
         });
         clients.partition(|(_, answer)| answer.is_none())
     });
-    assert_eq!((clients.len(), refusals.len()), (56, 14));
+    assert_eq!((clients.len(), refusals.len()), (88, 14));
     assert!(refusals.iter().all(|(_, answer)| *answer == Some(ErrorCode::Busy)));
     assert!(Client::connect(&socket).unwrap().ask(Request::Status {}).is_ok());
 }
