@@ -223,6 +223,7 @@ impl Request {
 }
 
 /// What the daemon answers.
+#[allow(clippy::large_enum_variant, reason = "one at a time, on its way to a socket")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Response {
