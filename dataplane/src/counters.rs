@@ -126,6 +126,8 @@ pub struct CounterSnapshot {
     pub copies: Vec<CopyTraffic>,
     /// Of received copies.
     pub order: OrderCounts,
+    /// Inner fragments that left before the first of their packet, and so without its decision.
+    pub early_fragments: u64,
     /// Signalling packets handed on.
     pub signalling: u64,
     /// ICMPv6 errors and TCP resets written.
@@ -173,6 +175,7 @@ pub struct Counters {
     given_up: AtomicU64,
     late: AtomicU64,
     begun: AtomicU64,
+    early_fragments: AtomicU64,
     signalling: AtomicU64,
     answers: AtomicU64,
 }
@@ -189,6 +192,7 @@ impl Default for Counters {
             given_up: AtomicU64::new(0),
             late: AtomicU64::new(0),
             begun: AtomicU64::new(0),
+            early_fragments: AtomicU64::new(0),
             signalling: AtomicU64::new(0),
             answers: AtomicU64::new(0),
         }
@@ -202,6 +206,10 @@ impl Counters {
 
     pub(crate) fn ignore(&self, reason: IgnoreReason) {
         self.ignores[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn early_fragment(&self) {
+        self.early_fragments.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn signalling(&self) {
@@ -310,6 +318,7 @@ impl Counters {
                 late: read(&self.late),
                 begun: read(&self.begun),
             },
+            early_fragments: read(&self.early_fragments),
             drops: DropReason::ALL.iter().copied().zip(self.drops.iter().map(read)).collect(),
             ignores: IgnoreReason::ALL.iter().copied().zip(self.ignores.iter().map(read)).collect(),
             traffic,

@@ -226,7 +226,8 @@ pub fn decide<'s>(
         };
         leave(registration, side, settled, straight)
     };
-    // Signalling of others is not subject to flow policy (RFC 6089 §4.3): one way for all of it.
+    // req FB-16: signalling of others is not subject to flow policy (RFC 6089 §4.3): one way for
+    // all of it.
     if side == Side::Far && key.protocol == MOBILITY_HEADER {
         return match registration.preferred() {
             Some(binding) => {

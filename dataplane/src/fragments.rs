@@ -39,7 +39,7 @@ impl Firsts {
 
     /// The key to decide by: the packet's own, or for a later fragment the first one's.
     ///
-    /// A fragment that overtakes its first is decided without ports.
+    /// req FB-17: a fragment that overtakes its first is decided without ports.
     pub fn key(&self, inner: &Inner, now: Duration) -> FlowKey {
         let Some(fragment) = inner.fragment else { return inner.key };
         let ends = (inner.key.source, inner.key.destination);

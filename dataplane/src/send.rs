@@ -63,6 +63,10 @@ impl Engine {
             _ => reason.into(),
         })?;
         let mut key = self.firsts.key(&inner, now);
+        // req FB-17: a later fragment that keeps its own key is earlier than its first.
+        if key == inner.key && inner.fragment.is_some_and(|part| !part.first) {
+            self.counters.early_fragment();
+        }
         let flow = self.flows.remembered(&key);
         key.uid = uids::of(self.uids.as_deref(), &snapshot, &inner, &key, flow.as_ref(), now);
         let leaving = Leaving { inner, packet, key, now };

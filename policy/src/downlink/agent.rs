@@ -39,6 +39,9 @@ pub struct AgentDefault {
 impl Effective {
     /// The rules of a home agent for one mobile.
     ///
+    /// req FB-13, FB-15: in the order of FID-PRI the first active flow binding that matches, a copy
+    /// to each of its BIDs; where none does, as `default` says.
+    ///
     /// The numbers of the rules are their places; their names say the FID. With `reflect`, flow
     /// bindings of one selector are one rule, named by the first of them.
     pub fn of_flow_bindings(flows: &[FlowBinding], default: AgentDefault) -> Self {
