@@ -10,13 +10,17 @@
 //! ```
 //!
 //! and exits 0 whether met or missed. `MTUN_BENCH_RUNS` is the number of handovers of each kind,
-//! 30 by default. `MTUN_BENCH_PARTS` names the parts to run, of `moves,handovers`; all by default.
+//! 30 by default. `MTUN_BENCH_PARTS` names the parts to run, of
+//! `entries,cost,moves,handovers`; all by default.
 
 use std::collections::HashMap;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use arc_swap::ArcSwap;
 use mtun::lab::daemons::{Arguments, Daemon, Programs, Side, write_keys};
 use mtun::lab::namespace::wait_for;
 use mtun::lab::observe::{Carried, Flow, Observatory, Way};
@@ -24,6 +28,12 @@ use mtun::lab::policy::PolicyText;
 use mtun::lab::probe::{Bound, Echo, INTERVAL, PORT, Probe};
 use mtun::lab::wire::Impairment;
 use mtun::lab::world::{Plan, World, address};
+use mtun_dataplane::{Binding, Engine, PathId, Registration, Settings, Snapshot, Verdict};
+use mtun_policy::downlink::{AgentDefault, DownlinkTarget, MOST_FLOWS, cross_product, plan};
+use mtun_policy::{
+    Bid, BinarySelector, Effective, FlowBinding, FlowId, FlowPriority, Given, HomeAddress,
+    HomeName, Ingress, IpVersion, NoFiles,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ONE_WAY: Duration = Duration::from_millis(10);
@@ -38,6 +48,15 @@ fn main() {
     };
     let runs = std::env::var("MTUN_BENCH_RUNS").ok().and_then(|runs| runs.parse().ok());
     let runs: u32 = runs.unwrap_or(30);
+    if wanted("entries") {
+        entries();
+    }
+    if wanted("cost") {
+        cost();
+    }
+    if !wanted("handovers") && !wanted("moves") {
+        return;
+    }
     if let Err(reason) = mtun::lab::able() {
         println!("SKIPPED: {reason}");
         return;
@@ -63,6 +82,120 @@ fn goal(name: &str, measured: f64, op: &str, limit: f64) {
     };
     let met = if met { "met" } else { "missed" };
     println!("goal {name} {measured:.3} {op} {limit} {met}");
+}
+
+/// The flow bindings of a policy of fifty mixed rules, and all products of their fields.
+fn entries() {
+    let text = include_str!("../examples/fleet.kdl");
+    let policy = match mtun_policy::parse("fleet.kdl", text, &NoFiles) {
+        Ok(policy) => policy,
+        Err(faults) => return println!("downlink bench broke off: {faults}"),
+    };
+    let home = &policy.homes[0];
+    let bids = policy.interfaces.iter().filter_map(|interface| interface.bid);
+    let target = DownlinkTarget { reflect: true, ..DownlinkTarget::new(&policy, home, bids) };
+    let rules = mtun_policy::suppose(&policy, home, &Given::default()).effective;
+    let naive = cross_product(&rules, &target);
+    let told = plan(&rules, &target, MOST_FLOWS, None).bindings.len();
+    println!("# rules: {}, flow bindings: {told} of {naive}", home.rules.rules.len());
+    goal("flow-bindings-of-cross-product", told as f64 / naive as f64, "<=", 0.5);
+}
+
+const MOBILES: u16 = 10_000;
+const ENTRIES: u16 = 8;
+const ROUNDS: usize = 100;
+
+/// An agent of so many mobiles with eight flow bindings each.
+fn agent(mobiles: u16) -> Engine {
+    let binding = |bid: u16| Binding {
+        bid: Bid::new(bid),
+        priority: bid as u8,
+        care_of: Ipv6Addr::new(0x2001, 0xdb8, bid, 0, 0, 0, 0, 7).into(),
+        path: PathId::ROUTED,
+        usable: true,
+        attached: true,
+        metered: false,
+        home_link: false,
+        mtu: 1500,
+        rtt: None,
+        jitter: None,
+    };
+    let flow = |number: u16| FlowBinding {
+        id: FlowId::new(number).expect("counted from one"),
+        priority: FlowPriority::new(16 * number).expect("counted from one"),
+        selector: BinarySelector {
+            protocol: Some(17..=17),
+            source_port: Some(number..=number),
+            ..BinarySelector::everything(IpVersion::V6)
+        },
+        bids: Bid::new(1 + number % 2).into_iter().collect(),
+    };
+    let flows: Vec<_> = (1..=ENTRIES).map(flow).collect();
+    let default = AgentDefault { reflect: true, ..AgentDefault::default() };
+    let registration = |number: u16| {
+        let policy = Arc::new(Effective::of_flow_bindings(&flows, default));
+        let (name, bindings) = (HomeName::new("acme"), vec![binding(1), binding(2)]);
+        Registration::new(
+            name,
+            HomeAddress(mobile(number)),
+            vec![],
+            address::AGENT,
+            bindings,
+            policy,
+        )
+    };
+    let cache = (0..mobiles).map(registration).collect();
+    let snapshot = Snapshot { cache, own: vec![address::AGENT], ..Snapshot::default() };
+    Engine::new(Arc::new(ArcSwap::from_pointee(snapshot)), Settings::default())
+}
+
+fn mobile(number: u16) -> Ipv6Addr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 1, number)
+}
+
+/// A datagram to a mobile by one of its flow bindings; its port makes it a flow of its own.
+fn datagram(number: u16, to: Ipv6Addr) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 72, 17, 64];
+    packet.extend(address::CORRESPONDENT.octets());
+    packet.extend(to.octets());
+    packet.extend((1 + number % ENTRIES).to_be_bytes());
+    packet.extend((20_000 + number).to_be_bytes());
+    packet.extend([0, 72, 0, 0]);
+    packet.extend([0; 64]);
+    packet
+}
+
+/// What a packet of a known flow costs an agent of one mobile and one of ten thousand: as many
+/// flows at both, measured by turns.
+fn cost() {
+    let now = Duration::from_secs(1);
+    let sides = [1, MOBILES].map(|mobiles| {
+        let packets = (0..MOBILES).map(|number| datagram(number, mobile(number % mobiles)));
+        (agent(mobiles), packets.collect::<Vec<_>>())
+    });
+    let mut out = Vec::with_capacity(2048);
+    let mut round = |(engine, packets): &(Engine, Vec<Vec<u8>>)| {
+        let since = Instant::now();
+        let mut sent = 0_usize;
+        for packet in packets {
+            let verdict = engine.outbound(Ingress::OTHER, packet, now, &mut out);
+            sent += usize::from(matches!(verdict, Verdict::Send { .. }));
+        }
+        assert_eq!(sent, packets.len(), "every packet goes");
+        since.elapsed().as_nanos() as f64 / packets.len() as f64
+    };
+    let mut times: [Vec<f64>; 2] = Default::default();
+    for _ in 0..ROUNDS {
+        for (side, times) in sides.iter().zip(&mut times) {
+            times.push(round(side));
+        }
+    }
+    let [one, many] = times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    });
+    println!("# nanoseconds a packet: one mobile {one:.0}, {MOBILES} mobiles {many:.0}");
+    goal("agent-packet-of-one-mobile", many / one, "<=", 1.2);
 }
 
 /// The router's and the node's probes, followed packet by packet.

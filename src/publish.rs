@@ -21,7 +21,6 @@ use mtun_policy::{
 };
 use mtun_signaling::binding::{BindingCacheEntry, BindingUpdateList};
 use mtun_signaling::correspondent;
-use mtun_signaling::registration::Phase;
 
 /// The name of what mobiles bound at this node as their correspondent, where a home's is wanted.
 pub const CORRESPONDENT: &str = "correspondent";
@@ -72,7 +71,7 @@ pub fn home(
 ) -> Registration {
     let bindings = list.entries.iter().map(|entry| {
         let facts = path(entry.bid);
-        let registered = matches!(entry.phase, Phase::Bound | Phase::Refreshing | Phase::AtHome);
+        let registered = entry.is_registered();
         Binding {
             bid: Some(entry.bid),
             priority: entry.priority,
@@ -291,7 +290,10 @@ pub fn supposed(
     other
 }
 
-/// Publishes one mobile's registration at its agent; returns its generation and whether decisions
+/// Publishes one mobile's registration at its agent, before the acknowledgement leaves: one store,
+/// so that no packet takes the old way beside the new one (req HA-60, NH-14; RFC 6275 §10.4.2, RFC
+/// 3963 §6.4). What has no meaning beyond its link is nobody's home address and lies in no prefix
+/// (req HA-61); returns its generation and whether decisions
 /// may differ.
 pub fn publish_mobile(
     published: &Published,
@@ -322,6 +324,13 @@ pub fn publish_mobiles(
         }
     });
     highest
+}
+
+/// Publishes that a home address is nobody's any more.
+pub fn withdraw_mobile(published: &Published, home_address: HomeAddress, own: Vec<Ipv6Addr>) {
+    swap(published, home_address, own, |snapshot| {
+        snapshot.cache = snapshot.cache.without(home_address);
+    });
 }
 
 fn swap(

@@ -21,6 +21,8 @@ missing=()
 need nft nftables
 need ip iproute2
 need tshark tshark
+need tcpdump tcpdump
+need ping iputils-ping
 need cc gcc
 need ssh openssh-client
 need valgrind valgrind

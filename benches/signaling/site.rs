@@ -8,8 +8,8 @@ use ipnet::Ipv6Net;
 use mtun::publish::{self, Published};
 use mtun_dataplane::Registration;
 use mtun_policy::{
-    AllowedMobile, Bid, CareOfAddress, Effective, HomeAddress, HomeAgentAddress, HomeName,
-    InterfaceName, MobileNetworkPrefix, ServedHome, Tunnel,
+    AllowedMobile, Bid, CareOfAddress, Effective, Extensions, HomeAddress, HomeAgentAddress,
+    HomeName, InterfaceName, MobileNetworkPrefix, ServedHome, Tunnel,
 };
 use mtun_signaling::agent::{
     AgentConfig, AgentEvent, AgentMobile, AgentOutput, HomeAgent, HomeLink,
@@ -72,6 +72,8 @@ impl Site {
             max_bindings: 8,
             max_flows: 64,
             max_copies: 2,
+            refused: false,
+            refused_bids: Vec::new(),
         });
         let served = ServedHome {
             name: HomeName::new("fleet"),
@@ -87,6 +89,7 @@ impl Site {
             flow_bindings: true,
             reflect: true,
             unmatched: mtun_policy::downlink::Unmatched::default(),
+            extensions: Extensions::default(),
             mobiles: allowed.collect(),
         };
         let mobiles_config =
@@ -99,6 +102,8 @@ impl Site {
                 max_copies: allowed.max_copies,
                 reflect: false,
                 copies: false,
+                refused: false,
+                refused_bids: Vec::new(),
             });
         let agent = HomeAgent::new(AgentConfig {
             address: served.agent,
@@ -110,6 +115,8 @@ impl Site {
             multiple_coa: true,
             bulk: true,
             flow_bindings: true,
+            extensions: Extensions::default(),
+            restart_counter: 1,
             mobiles: mobiles_config.collect(),
         });
         let reflecting = Effective::reflecting();

@@ -257,6 +257,7 @@ impl Check<'_> {
         self.security_is_said(home.name.span, &format!("home `{name}`"), home.security.as_ref());
         let only_agents = home.serve.as_ref().map(|serve| (serve.span, "serve"));
         let only_agents = only_agents.or(home.allowed.first().map(|allow| (allow.span, "allow")));
+        let only_agents = only_agents.or(home.refused.first().map(|it| (it.span, "refuse")));
         if let Some((span, word)) = only_agents {
             self.sink.error(
                 span,
@@ -347,10 +348,14 @@ impl Check<'_> {
         };
         if let Some(other) = earlier.take(MOST_COMPARED).find(overlaps) {
             let line = self.sources.line(other.span);
+            let place = match other.span.source == prefix.span.source {
+                true => format!("line {line}"),
+                false => format!("{}:{line}", self.sources.name(other.span.source)),
+            };
             self.sink.error(
                 prefix.span,
                 Code::Duplicate,
-                format!("`{}` overlaps `{}` of line {line}", prefix.value, other.value),
+                format!("`{}` overlaps `{}` of {place}", prefix.value, other.value),
                 "a prefix belongs to one network and one mobile",
             );
         }

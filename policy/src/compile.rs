@@ -23,7 +23,7 @@ pub(crate) use suite::usual_ingress;
 const PRIORITY: u8 = 64;
 
 /// Bindings that a mobile may hold if its `allow` does not say.
-const BINDINGS: u16 = 16;
+pub(crate) const BINDINGS: u16 = 16;
 /// Care-of addresses of one flow binding of a mobile of which nothing else is said.
 const COPIES: u8 = 4;
 
@@ -240,6 +240,7 @@ impl<'c> Compiler<'c> {
             security,
             also,
             route_optimization: mobility::route_optimization(node),
+            extensions: node.extensions,
             returning_home: node
                 .returning_home
                 .as_ref()
@@ -255,7 +256,8 @@ impl<'c> Compiler<'c> {
     }
 
     fn served(&mut self, node: &HomeNode) -> Option<ServedHome> {
-        let mobiles = node.allowed.iter().filter_map(|allow| self.mobile(allow)).collect();
+        let mobile = |allow| self.mobile(allow, &node.refused);
+        let mobiles = node.allowed.iter().filter_map(mobile).collect();
         let serve = node.serve.as_ref()?;
         let (tunnel, mtu) = node.tunnel.as_ref()?;
         let multiple_coa = serve.multiple_coa.unwrap_or(true);
@@ -277,13 +279,21 @@ impl<'c> Compiler<'c> {
             reflect: serve.reflect.unwrap_or(true),
             unmatched: serve.unmatched.unwrap_or_default(),
             mobiles,
+            extensions: node.extensions,
         })
     }
 
-    fn mobile(&mut self, allow: &AllowNode) -> Option<AllowedMobile> {
+    fn mobile(&mut self, allow: &AllowNode, refused: &[RefuseNode]) -> Option<AllowedMobile> {
         let security = allow.security.as_ref().and_then(|choice| self.security_name(choice));
+        let address = allow.address.as_ref()?.value;
+        let ours = |it: &&RefuseNode| it.address.as_ref().is_some_and(|at| at.value == address);
+        let refused = || refused.iter().filter(ours);
+        let bids = refused().filter_map(|it| Bid::new(it.bid.as_ref()?.value));
+        let mut refused_bids: Vec<Bid> = bids.collect();
+        refused_bids.sort();
+        refused_bids.dedup();
         Some(AllowedMobile {
-            address: HomeAddress(allow.address.as_ref()?.value),
+            address: HomeAddress(address),
             name: allow.name.as_ref().map(|name| name.value.clone()),
             prefixes: allow
                 .mobile_networks
@@ -294,6 +304,8 @@ impl<'c> Compiler<'c> {
             max_bindings: allow.bindings.as_ref().map_or(BINDINGS, |bindings| bindings.value),
             max_flows: allow.flows.as_ref().map_or(USUAL_FLOWS, |flows| flows.value),
             max_copies: allow.copies.as_ref().map_or(COPIES, |copies| copies.value),
+            refused: refused().any(|it| it.bid.is_none()),
+            refused_bids,
         })
     }
 }

@@ -15,7 +15,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::downlink::Unmatched;
 use crate::link::{Cost, Quota, Sla, UsableWhen};
 use crate::mobility::{ReturningHome, RouteOptimizationStart, StrangerAnswer};
-use crate::policy::{Algorithm, KeySource, Probe};
+use crate::policy::{Algorithm, Extensions, KeySource, Probe};
 use crate::source::{Span, Spanned};
 use crate::terms::{PrefixMode, Role};
 
@@ -150,6 +150,10 @@ pub struct HomeNode {
     pub serve: Option<ServeNode>,
     /// `allow …`, at an agent.
     pub allowed: Vec<AllowNode>,
+    /// `refuse …`, at an agent.
+    pub refused: Vec<RefuseNode>,
+    /// `extensions …`.
+    pub extensions: Extensions,
 }
 
 /// `register lifetime=… multiple-coa=… bulk=… mode=… flow-bindings=…`.
@@ -262,6 +266,17 @@ pub struct AllowNode {
     pub flows: Option<Spanned<u16>>,
     /// `copies`.
     pub copies: Option<Spanned<u8>>,
+}
+
+/// `refuse "address" bid=…`.
+#[derive(Clone, Debug)]
+pub struct RefuseNode {
+    /// Its place.
+    pub span: Span,
+    /// The home address.
+    pub address: Option<Spanned<Ipv6Addr>>,
+    /// `bid`; all bindings if there is none.
+    pub bid: Option<Spanned<u16>>,
 }
 
 /// `security "name" { auth-option … }`.

@@ -56,6 +56,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod additions;
 mod check;
 mod classifier;
 mod compile;
@@ -98,6 +99,7 @@ mod value;
 pub mod verb;
 mod words;
 
+pub use additions::{AddedMobile, Additions, Protection, Refusal};
 pub use diagnostic::{Code, Diagnostic, Faults, Severity};
 pub use diff::{FlowMove, FlowsDiff, LiveFlow, RulesDiff, diff_flows, diff_offline, diff_rules};
 #[cfg(feature = "disk")]
@@ -121,14 +123,14 @@ pub use fmt::format_text;
 pub use groups::{Group, Groups};
 pub use key::{FieldSet, FlowKey, Ingress};
 pub use link::{AtLimit, Band, Cost, Period, Quota, Ratio, Sla, UsableWhen};
-pub use load::{parse, parse_document};
+pub use load::{parse, parse_document, parse_with};
 pub use mobility::{
     CorrespondentPlan, LONGEST_OPTIMIZED, Optimize, ReturningHome, RouteOptimizationPlan,
     RouteOptimizationStart, StrangerAnswer,
 };
 pub use policy::{
-    Algorithm, AllowedMobile, Also, Home, Ingresses, Interface, KeySource, MobileNetwork, Policy,
-    Probe, Register, Rule, RuleSet, Security, ServedHome, Tunnel,
+    Algorithm, AllowedMobile, Also, Extensions, Home, Ingresses, Interface, KeySource,
+    MobileNetwork, Policy, Probe, Register, Rule, RuleSet, Security, ServedHome, Tunnel,
 };
 pub use prefix_table::{HostBits, PrefixTable};
 pub use schema::{DiagnosticSchema, Meaning, NodeSchema, Schema, schema};

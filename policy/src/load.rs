@@ -2,20 +2,36 @@
 
 use crate::diagnostic::Faults;
 use crate::document::Document;
-use crate::files::{Files, gather};
+use crate::files::{Files, NoFiles, gather};
 use crate::policy::Policy;
 use crate::source::{Sink, Sources};
-use crate::{check, compile, lints, read, sets, shadow, words};
+use crate::{additions, check, compile, lints, read, sets, shadow, words};
 
 /// Reads a policy from a text; `files` gives what it includes.
 ///
 /// `name` is the file's name in diagnostics; names of included files and of key files are
 /// resolved against its directory.
 pub fn parse(name: &str, text: &str, files: &dyn Files) -> Result<Policy, Faults> {
+    parse_with(name, text, files, None)
+}
+
+/// The same with what was added to it while it was in force: the name and the text of
+/// [`Additions`](crate::Additions).
+pub fn parse_with(
+    name: &str,
+    text: &str,
+    files: &dyn Files,
+    added: Option<(&str, &str)>,
+) -> Result<Policy, Faults> {
     let (mut sources, mut sink) = (Sources::default(), Sink::default());
-    let Some(document) = read_all(name, text, files, &mut sources, &mut sink) else {
+    let document = read_all(name, text, files, &mut sources, &mut sink);
+    let added = added.map(|(name, text)| read_all(name, text, &NoFiles, &mut sources, &mut sink));
+    let (Some(mut document), None | Some(Some(_))) = (document, &added) else {
         return Err(sink.finish(&sources).expect_err("what is unreadable was named"));
     };
+    if let Some(Some(added)) = added {
+        additions::join(&mut document, added, &sources, &mut sink);
+    }
     check::check(&document, &sources, &mut sink);
     let mut policy = compile::compile(&document, &sources, &mut sink);
     if !sink.has_errors() {

@@ -204,6 +204,8 @@ pub struct Home {
     pub route_optimization: Option<RouteOptimizationPlan>,
     /// What it uses while one of its links is on the home link.
     pub returning_home: ReturningHome,
+    /// Messages beyond RFC 6275.
+    pub extensions: Extensions,
     /// What happens to packets.
     pub rules: RuleSet,
 }
@@ -334,6 +336,19 @@ pub struct ServedHome {
     pub unmatched: Unmatched,
     /// Who may register.
     pub mobiles: Vec<AllowedMobile>,
+    /// Messages beyond RFC 6275.
+    pub extensions: Extensions,
+}
+
+/// `extensions …`: messages beyond RFC 6275, all off if nobody says otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+pub struct Extensions {
+    /// Whether peers are asked if they are there, and answer (RFC 5847).
+    pub heartbeat: bool,
+    /// Whether mobiles are sent to other agents, or go (RFC 5142).
+    pub agent_switch: bool,
+    /// Whether mobiles are told that their bindings ended, or believe that (RFC 5846).
+    pub revocation: bool,
 }
 
 /// A mobile that may register, and with what.
@@ -353,6 +368,10 @@ pub struct AllowedMobile {
     pub max_flows: u16,
     /// How many care-of addresses one of those may have.
     pub max_copies: u8,
+    /// Whether it may not register for the time being (status 129).
+    pub refused: bool,
+    /// Bindings that it may not register for the time being, by number and in order.
+    pub refused_bids: Vec<Bid>,
 }
 
 /// The ingress interfaces that rules name, by number.

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use crate::diagnostic::Code;
 use crate::document::*;
 use crate::downlink::{MOST_FLOWS, Unmatched};
-use crate::policy::{Algorithm, KeySource, Probe};
+use crate::policy::{Algorithm, Extensions, KeySource, Probe};
 use crate::reader::{Node, Value};
 use crate::source::{Sink, Sources, Span, Spanned};
 use crate::terms::PrefixMode;
@@ -219,6 +219,16 @@ impl Reader<'_> {
                 .and_then(|returning| self.returning_home(returning)),
             serve: node.child("serve").map(|serve| self.serve(serve)),
             allowed: node.each("allow").map(|allow| self.allow(allow)).collect(),
+            refused: node.each("refuse").map(|refuse| self.refuse(refuse)).collect(),
+            extensions: node.child("extensions").map_or_else(Extensions::default, |extensions| {
+                let mut on =
+                    |name| self.property(extensions, name, truth).is_some_and(|truth| truth.value);
+                Extensions {
+                    heartbeat: on("heartbeat"),
+                    agent_switch: on("agent-switch"),
+                    revocation: on("revocation"),
+                }
+            }),
         })
     }
 
@@ -345,6 +355,17 @@ impl Reader<'_> {
             bindings: bindings.map(|bindings| bindings.map(|bindings| bindings as u16)),
             flows: flows.map(|flows| flows.map(|flows| flows as u16)),
             copies: copies.map(|copies| copies.map(|copies| copies as u8)),
+        }
+    }
+
+    fn refuse(&mut self, node: &Node) -> RefuseNode {
+        let bid = self.property(node, "bid", |value| {
+            whole(value, 1..=0xffff).map_err(|problem| problem.within("from 1 to 65535"))
+        });
+        RefuseNode {
+            span: node.span(),
+            address: self.argument(node, |v| value::reachable_address(text(v)?)),
+            bid: bid.map(|bid| bid.map(|bid| bid as u16)),
         }
     }
 

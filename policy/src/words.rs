@@ -118,10 +118,12 @@ words! {
     COPIES = "copies" One("a number");
     ALLOW = "allow" One("a home address"), properties: &["name"], many: true,
         children: &[&ALLOWED_NETWORK, &HOME_SECURITY, &BINDINGS, &FLOW_BINDINGS, &COPIES];
+    REFUSE = "refuse" One("a home address"), properties: &["bid"], many: true;
+    EXTENSIONS = "extensions" Nothing, properties: &["heartbeat", "agent-switch", "revocation"];
     HOME = "home" One("a name"), many: true,
         children: &[
             &TUNNEL, &AGENT, &ADDRESS, &MOBILE_NETWORK, &ALSO, &REGISTER, &HOME_SECURITY, &PROBE,
-            &ROUTE_OPTIMIZATION, &RETURNING_HOME, &SERVE, &ALLOW,
+            &ROUTE_OPTIMIZATION, &RETURNING_HOME, &SERVE, &ALLOW, &REFUSE, &EXTENSIONS,
         ];
 
     CORRESPONDENT_ADDRESS = "address" AtLeastOne("an address"), many: true;

@@ -84,6 +84,11 @@ pub mod agent {
             match *self {}
         }
 
+        /// What has come of a mobile's updates.
+        pub fn account(&self, _: HomeAddress) -> Option<&Account> {
+            match *self {}
+        }
+
         /// Takes back what was kept of a mobile.
         pub fn restore(&mut self, _: Timestamp, _: &MobileRecord, _: Duration) {
             match *self {}

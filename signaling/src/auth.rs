@@ -246,8 +246,17 @@ struct Found {
 
 /// Finds the mobile-home authentication option, which must end the message. Allocates nothing.
 fn find(message: &[u8]) -> Result<Found, AuthFailure> {
-    let mh_type = wire::check_header(message).map_err(AuthFailure::Malformed)?;
-    let first = wire::options_offset(mh_type).ok_or(AuthFailure::Missing)?;
+    let first = match wire::extension::kind_of(message) {
+        Some(_) => {
+            wire::extension::check_header(message).map_err(AuthFailure::Malformed)?;
+            wire::extension::options_offset(message)
+        }
+        None => {
+            let mh_type = wire::check_header(message).map_err(AuthFailure::Malformed)?;
+            wire::options_offset(mh_type)
+        }
+    };
+    let first = first.ok_or(AuthFailure::Missing)?;
     let mut found = None;
     for located in option::walk(message, first) {
         let located = located.map_err(AuthFailure::Malformed)?;

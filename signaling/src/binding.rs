@@ -116,7 +116,8 @@ impl BindingCacheEntry {
     }
 }
 
-/// The home agent's bindings (RFC 6275 §9.1, §10.1).
+/// The home agent's bindings (RFC 6275 §9.1, §10.1). No entry ever makes room for another (req
+/// HA-15, RFC 6275 §10.3.1): there is one for each mobile that is served, and no more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BindingCache {
     entries: HashMap<HomeAddress, BindingCacheEntry>,
@@ -180,6 +181,18 @@ pub struct BindingUpdateListEntry {
     pub last_status: Option<Status>,
     /// Binding Updates sent by this uplink since the agent last answered one of them.
     pub retries: u32,
+}
+
+impl BindingUpdateListEntry {
+    /// Whether packets may go by it: the agent holds it, also where it refused to extend it for
+    /// want of room.
+    pub fn is_registered(&self) -> bool {
+        match self.phase {
+            Phase::Bound | Phase::Refreshing | Phase::AtHome => true,
+            Phase::Refused => self.expires.is_some(),
+            _ => false,
+        }
+    }
 }
 
 /// What a mobile asked one home agent for (RFC 6275 §11.1).

@@ -36,6 +36,9 @@ pub enum DecodeError {
         /// The smallest value this type may have.
         minimum: u8,
     },
+    /// A Binding Revocation message that is neither an indication nor an acknowledgement.
+    #[error("Binding Revocation of type {0}")]
+    RevocationType(u8),
     /// An option that runs past the end of the message.
     #[error("option at offset {at} runs past the end")]
     OptionOverrun {
@@ -94,6 +97,7 @@ impl DecodeError {
             Self::Checksum
             | Self::Truncated { .. }
             | Self::TrailingOctets(_)
+            | Self::RevocationType(_)
             | Self::OptionOverrun { .. }
             | Self::OptionLength { .. }
             | Self::DuplicateOption { .. } => Answer::Silent,

@@ -150,6 +150,8 @@ pub(crate) enum Event {
     Removed,
     /// The agent refused; `kept` when what it granted before stands.
     Refused { status: Status, retry: Duration, kept: bool },
+    /// The agent says that it has ended the binding; asked again after `retry`.
+    Revoked { status: Status, retry: Duration },
     /// The agent wants to be asked again before the refresh is due.
     RefreshDue,
     /// Time passed.
@@ -364,6 +366,21 @@ impl Registration {
             }
             (Wanted | Bound(_) | Refused { .. } | Leaving { .. } | Gone, Event::Refused { .. }) => {
                 (self.state, Effect::None)
+            }
+
+            // What is asked for at this moment is judged anew.
+            (Awaiting, Event::Revoked { .. }) => (Awaiting, Effect::None),
+            (state, Event::Revoked { status, retry }) => {
+                self.held_until = None;
+                match state {
+                    Bound(_) | Refreshing(_) | Refused { held: Some(_), .. } => {
+                        self.refusals += 1;
+                        let down = Effect::Down(UnboundReason::Refused(status));
+                        (Refused { retry, held: None }, down)
+                    }
+                    Leaving { .. } | Deregistering => (Gone, Effect::None),
+                    Wanted | Awaiting | Refused { held: None, .. } | Gone => (state, Effect::None),
+                }
             }
 
             (Bound(grant), Event::RefreshDue) => {

@@ -195,6 +195,8 @@ fn rows() -> Vec<Row> {
     row("NH-01: explicit", OURS, &[], ROUTER, "0");
     row("NH-01: implicit", OURS, &[], "seq=1 A H R from=2001:db8:1::7 [bid=1 2001:db8:1::7]", "0");
     row("NH-10: implicit, none known", "", &[], "seq=1 A H R from=2001:db8:1::7", "143");
+    row("NH-06: an unknown option where the prefix should be", "", &[],
+        "seq=1 A H R from=2001:db8:1::7 [unknown]", "143");
     row("NH-05: R on, registered without", OURS, &[ONE],
         "seq=11 A H R from=2001:db8:1::7 [prefix 2001:db8:4200::/56] [bid=1]", "139");
     row("NH-05: R off, registered with", OURS, &[ROUTER],
@@ -449,5 +451,58 @@ fn an_unknown_message_type_earns_a_binding_error() {
             })
             .collect();
         assert_eq!(errors, want.map(|home| (2, home)).into_iter().collect::<Vec<_>>(), "{source}");
+    }
+}
+
+#[test]
+fn nobody_is_put_out_for_another() {
+    // HA-15 (RFC 6275 §10.3.1): whatever others do, a home registration ends with its lifetime or
+    // by its mobile's word.
+    let mut agent = HomeAgent::new(agent_config());
+    let bound = hand_over(&mut agent, TWO, Duration::ZERO);
+    assert_eq!(bound.text, "0");
+    let held = agent.cache().get(home()).expect("bound").clone();
+    for number in 1..=2000_u32 {
+        let since = Duration::from_millis(u64::from(number) * 50);
+        let bid = 1 + number % 20;
+        let update = match number % 3 {
+            // The other mobile takes all it may, and more.
+            0 => format!(
+                "seq={number} A H from=2001:db8:2::7 home=2001:db8:100::43 spi=257 \
+                 [bid={bid} 2001:db8:2::{number:x}]"
+            ),
+            1 => {
+                format!("seq={number} A H O from=2001:db8:bad::7 [bid=1 2001:db8:bad::7] wrong-key")
+            }
+            _ => format!("seq=1 A H from=2001:db8:bad::7 home=2001:db8:bad::{number:x}"),
+        };
+        // Many of them earn no answer.
+        let (envelope, message) = signed_update(&words(&update), since);
+        agent.handle(at(since, EPOCH), AgentEvent::Received { envelope, message });
+        while agent.poll().is_some() {}
+        assert_eq!(agent.cache().get(home()), Some(&held), "{update}");
+    }
+    let other = agent.cache().get(HomeAddress(address("2001:db8:100::43"))).expect("bound");
+    assert_eq!(other.bindings.len(), 16);
+}
+
+#[test]
+fn the_reserved_octet_of_a_prefix_says_nothing() {
+    // NH-07 (RFC 3963 §4.3); MH-12: with another length it is no option at all.
+    let mut config = agent_config();
+    set_agent(&mut config, &words("prefixes=2001:db8:4200::/56 protection=none"));
+    let update = "seq=1 A H R from=2001:db8:1::7 [prefix 2001:db8:4200::/56] unprotected";
+    let (envelope, message) = signed_update(&words(update), Duration::ZERO);
+    let at_option = message.windows(2).position(|it| it == [6, 18]).expect("the option");
+    for (octet, value, accepted) in [(2, 0xff, true), (1, 17, false), (1, 19, false)] {
+        let mut agent = HomeAgent::new(config.clone());
+        let mut message = message.clone();
+        message[at_option + octet] = value;
+        message[4..6].fill(0);
+        let sum = wire::checksum(envelope.upper_source(), envelope.destination, &message);
+        message[4..6].copy_from_slice(&sum.to_be_bytes());
+        let event = AgentEvent::Received { envelope, message };
+        agent.handle(at(Duration::ZERO, EPOCH), event);
+        assert_eq!(!agent.cache().is_empty(), accepted, "octet {octet} is {value}");
     }
 }

@@ -429,3 +429,25 @@ fn the_home_address_is_asked_about_before_it_becomes_invalid() {
     assert!((5..=30).contains(&solicitations), "{solicitations} solicitations");
     assert_eq!(prefixes.valid_until(), None);
 }
+
+#[test]
+fn an_agent_sends_its_mobile_to_another() {
+    // HS-04 (RFC 5142 §6.2): in their order, those of our home prefix first, never back to the one
+    // that sent us and to nothing that is no address of an agent.
+    let mut agents = Agents::new(false, &[AGENT]);
+    agents.up(1, CARE_OF);
+    assert_eq!(agents.tell(AgentDiscoveryEvent::Wanted), [uses(AGENT)]);
+    agents.now = seconds(100.0);
+    let named = ["2001:db8:200::2", "ff02::1", AGENT, "2001:db8:100::3", "2001:db8:100::2"];
+    let named: Vec<_> = named.iter().map(|it| HomeAgentAddress(address(it))).collect();
+    let sent = agents.tell(AgentDiscoveryEvent::Sent { agents: named });
+    assert_eq!(sent, [uses("2001:db8:100::3")]);
+    agents.failed("2001:db8:100::3");
+    assert_eq!(agents.next().1, [uses("2001:db8:100::2")]);
+    agents.failed("2001:db8:100::2");
+    assert_eq!(agents.next().1, [uses("2001:db8:200::2")]);
+    // HS-02 (RFC 5142 §4): without a name, whoever is found.
+    agents.now += seconds(100.0);
+    let asks = request(&agents.tell(AgentDiscoveryEvent::Sent { agents: Vec::new() }));
+    assert_eq!(asks.envelope.destination, address("2001:db8:100:0:fdff:ffff:ffff:fffe"));
+}

@@ -211,3 +211,39 @@ fn while_nothing_can_be_kept_nothing_is_promised() {
     let answer = hand_over(&mut agent, &move_away.replace("seq=11", "seq=12"), seconds(3));
     assert_eq!(answer, (Some(Status::ACCEPTED), 1));
 }
+
+#[test]
+fn flow_bindings_and_what_was_agreed_on_come_back() {
+    // FB-09, FB-14, PS-05: those of a BID that is gone as well, and what the policy still allows.
+    let mut first = agent();
+    let update = ROUTER.to_owned()
+        + " [fid=1 pri=16 v6 proto=6 bids=1] [fid=2 pri=32 v6 dst=2001:db8:4200::1 bids=2]"
+        + " [fid=3 pri=48 v4 dport=1-9 bids=1,2] [flow-extensions reflect copies]";
+    assert_eq!(hand_over(&mut first, &update, seconds(1)).0, Some(Status::ACCEPTED));
+    let gone = "seq=11 A H R lifetime=0 from=2001:db8:1::7 [bid=2] [fids 1 2 3] \
+                [flow-extensions reflect copies]";
+    assert_eq!(hand_over(&mut first, gone, seconds(2)).0, Some(Status::ACCEPTED));
+    let before = first.cache().get(home()).expect("bound").clone();
+    assert_eq!((before.flows.len(), before.reflect, before.copies), (3, true, true));
+    let record = kept(&first, seconds(3));
+    let next = restarted(&record, seconds(60));
+    let entry = next.cache().get(home()).expect("restored");
+    assert_eq!(entry.flows, before.flows);
+    assert_eq!((entry.reflect, entry.copies), (true, true));
+    assert!(!entry.is_active(&entry.flows[1]) && entry.is_active(&entry.flows[2]));
+
+    for (settings, flows, agreed) in [
+        ("flows=2 reflect=no", 2, (false, true)),
+        ("flow-bindings=no", 0, (false, false)),
+        ("prefixes=2001:db8:4300::/56", 2, (true, true)),
+    ] {
+        let mut config = agent_config();
+        set_agent(&mut config, &words("prefixes=2001:db8:4200::/56"));
+        set_agent(&mut config, &words(settings));
+        let mut agent = HomeAgent::new(config);
+        agent.restore(at(Duration::ZERO, EPOCH), &record, seconds(60));
+        let entry = agent.cache().get(home()).expect("restored");
+        assert_eq!(entry.flows.len(), flows, "{settings}");
+        assert_eq!((entry.reflect, entry.copies), agreed, "{settings}");
+    }
+}

@@ -10,7 +10,7 @@ use mtun_signaling::error::WrongLength;
 use mtun_signaling::wire::option::{
     AlternateCareOfAddress, Authentication, BindingAuthorizationData, BindingIdentifier,
     BindingRefreshAdvice, FlowSummary, LinkLayerAddress, MessageId, MobileNetworkPrefixOption,
-    MobileNodeIdentifier, NonceIndices,
+    MobileNodeIdentifier, NonceIndices, RestartCounter,
 };
 use mtun_signaling::wire::{
     self, BindingUpdate, BindingUpdateFlags, Lifetime, Message, MobilityOption, Status,
@@ -235,7 +235,7 @@ fn alignment() {
         ("timestamp 8n+2", MessageId { timestamp: NtpTime(1) }.into(), 8, 2),
         ("binding identifier 2n", bid(1, 0, None).into(), 2, 0),
         ("binding identifier with address 8n+2", bid(1, 0, Some(CARE_OF)).into(), 8, 2),
-        ("restart counter 4n+2", MobilityOption::Unknown { kind: 28, data: vec![1; 4] }, 4, 2),
+        ("restart counter 4n+2", RestartCounter { counter: 1 }.into(), 4, 2),
         ("IPv4 home address 4n", MobilityOption::Unknown { kind: 29, data: vec![1; 6] }, 4, 0),
         ("flow identification 2n", FlowSummary { flows: vec![1] }.into(), 2, 0),
     ];

@@ -2,6 +2,8 @@
 
 #[path = "support/flow_bindings.rs"]
 mod flow_bindings;
+#[path = "support/flow_identification.rs"]
+mod flow_identification;
 #[path = "support/mobility_header.rs"]
 mod mobility_header;
 mod support;
@@ -76,7 +78,7 @@ fn option() -> impl Strategy<Value = MobilityOption> {
         vec(any::<u8>(), 0..40)
             .prop_filter("a possible length", |data| ![4, 8, 20].contains(&data.len()))
             .prop_map(|data| MobilityOption::MalformedBindingIdentifier { data }),
-        flow_bindings::flow_identification().prop_map(MobilityOption::from),
+        flow_identification::flow_identification().prop_map(MobilityOption::from),
         vec(any::<u16>(), 1..40).prop_map(|flows| FlowSummary { flows }.into()),
         (any::<u32>(), any::<u8>(), vec(any::<u8>(), 0..40))
             .prop_map(|(vendor, sub_type, data)| VendorSpecific { vendor, sub_type, data }.into()),

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use mtun_policy::{HomeAddress, HomeAgentAddress};
+use mtun_policy::{Extensions, HomeAddress, HomeAgentAddress};
 use mtun_signaling::agent::{
     AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent, HomeLink, Ignored,
 };
@@ -34,6 +34,8 @@ fn agent(mobiles: u32) -> HomeAgent {
         max_copies: 0,
         reflect: false,
         copies: false,
+        refused: false,
+        refused_bids: Vec::new(),
     };
     HomeAgent::new(AgentConfig {
         address: HomeAgentAddress(AGENT),
@@ -45,6 +47,8 @@ fn agent(mobiles: u32) -> HomeAgent {
         multiple_coa: true,
         bulk: true,
         flow_bindings: false,
+        extensions: Extensions::default(),
+        restart_counter: 1,
         mobiles: (0..mobiles).map(mobile).collect(),
     })
 }

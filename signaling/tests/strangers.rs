@@ -1,8 +1,8 @@
 //! What strangers send is dropped before anything is allocated for it (req T-01, SE-01).
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::net::Ipv6Addr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mtun_policy::{HomeAddress, HomeAgentAddress};
@@ -19,12 +19,19 @@ use mtun_signaling::wire::{
 
 struct Counting;
 
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Allocations of this thread: tests run side by side.
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+}
+
+fn allocations() -> usize {
+    ALLOCATIONS.with(Cell::get)
+}
 
 // SAFETY: hands everything to the system's allocator and counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        ALLOCATIONS.with(|count| count.set(count.get() + 1));
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
@@ -59,6 +66,8 @@ fn agent() -> HomeAgent {
         multiple_coa: true,
         bulk: true,
         flow_bindings: true,
+        extensions: mtun_policy::Extensions::default(),
+        restart_counter: 1,
         mobiles: vec![AgentMobile {
             address: HomeAddress(HOME),
             prefixes: Vec::new(),
@@ -68,6 +77,8 @@ fn agent() -> HomeAgent {
             max_copies: 4,
             reflect: true,
             copies: true,
+            refused: false,
+            refused_bids: Vec::new(),
         }],
     })
 }
@@ -105,10 +116,10 @@ fn strangers_cost_no_memory() {
         // The first one may make room in the queue of outputs.
         for round in 0..3 {
             let event = AgentEvent::Received { envelope: envelope(home), message: message.clone() };
-            let before = ALLOCATIONS.load(Ordering::Relaxed);
+            let before = allocations();
             agent.handle(now, event);
             let output = agent.poll();
-            let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+            let allocated = allocations() - before;
             let Some(AgentOutput::Notice(notice @ AgentNotice::Ignored { .. })) = output else {
                 panic!("{what}: {output:?}");
             };
@@ -145,13 +156,13 @@ fn forged_updates_cost_no_memory_once_their_answers_are_used_up() {
     let mut answered = 0;
     for round in 0..100 {
         let message = forged.clone();
-        let before = ALLOCATIONS.load(Ordering::Relaxed);
+        let before = allocations();
         let standing = gate.judge(&envelope, &message);
-        assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), before, "the gate makes nothing of it");
+        assert_eq!(allocations(), before, "the gate makes nothing of it");
         assert_eq!(standing, Standing::Forged(HomeAddress(HOME)));
         agent.handle(now, AgentEvent::Received { envelope, message });
         let notice = agent.poll();
-        let allocated = ALLOCATIONS.load(Ordering::Relaxed) - before;
+        let allocated = allocations() - before;
         let Some(AgentOutput::Notice(AgentNotice::Refused { answered: told, status, .. })) = notice
         else {
             panic!("{notice:?}");

@@ -133,6 +133,37 @@ fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
             let prohibited = *verb == "prohibit";
             world.agent_event(AgentEvent::Prohibit { home_address, prohibited }, &mut fate);
         }
+        ["allow", address_of, rest @ ..] => {
+            let mobiles = &mut scene.agent.mobiles;
+            let home_address = mtun_policy::HomeAddress(address(address_of));
+            let mobile = mobiles.iter_mut().find(|it| it.address == home_address);
+            let mobile = mobile.expect("one of the scene's");
+            mobile.refused = rest.contains(&"refused");
+            mobile.refused_bids = value(rest, "refused-bids").map_or_else(Vec::new, |bids| {
+                bids.split(',').map(|it| scene::bid(it.parse().unwrap())).collect()
+            });
+            if let Some(prefixes) = value(rest, "prefixes") {
+                mobile.prefixes = prefixes.split(',').map(scene::prefix).collect();
+            }
+            if let Some(most) = value(rest, "bindings") {
+                mobile.max_bindings = most.parse().unwrap();
+            }
+            world.agent_event(AgentEvent::Allow(mobile.clone()), &mut fate);
+        }
+        ["switch", address_of, agents @ ..] => {
+            let home_address = mtun_policy::HomeAddress(address(address_of));
+            let agents = agents.iter().map(|it| address(it)).collect();
+            world.agent_event(AgentEvent::Switch { home_address, agents }, &mut fate);
+        }
+        ["advertised", rest @ ..] => {
+            let seconds = |key| value(rest, key).map_or(u32::MAX, |it| it.parse().unwrap());
+            let (valid, preferred) = (seconds("valid"), seconds("preferred"));
+            world.agent_event(AgentEvent::PrefixAdvertised { valid, preferred }, &mut fate);
+        }
+        ["disallow", address_of] => {
+            let home_address = mtun_policy::HomeAddress(address(address_of));
+            world.agent_event(AgentEvent::Disallow { home_address }, &mut fate);
+        }
         ["prefix", rest @ ..] => {
             let until = |key| value(rest, key).map(|at| Duration::from_secs(at.parse().unwrap()));
             let (preferred_until, valid_until) = (until("preferred"), until("valid"));
@@ -326,8 +357,16 @@ fn tshark_reads_everything_that_is_sent() {
         // Of a Vendor Specific option it says that it knows the vendor and no more.
         let complaint = complaint.replace("IE data not dissected yet", "");
         let complaint = complaint.trim_matches([',', '\t', ' ']);
-        assert_eq!(complaint, "", "{name}: {packet:02x?}");
+        // tshark 4.0 reads a Home Agent Switch and its addresses, and looks for its options six
+        // octets too early, also where there are none.
+        if mh_type != "12" {
+            assert_eq!(complaint, "", "{name}: {packet:02x?}");
+        }
         types.insert(mh_type.parse::<u8>().expect("an MH Type"));
     }
-    assert!(types.into_iter().eq(0..8), "every type, of {} packets", packets.len());
+    assert!(
+        types.into_iter().eq((0..8).chain([12, 13, 16])),
+        "every type, of {} packets",
+        packets.len()
+    );
 }

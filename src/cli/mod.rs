@@ -6,6 +6,7 @@
 //! latter with a result too where that is the proof (failed tests). `monitor` prints one line per
 //! event instead. Standard error is for people only.
 
+mod agent;
 mod bindings;
 mod daemon;
 mod demo;
@@ -163,6 +164,9 @@ enum Command {
     /// Check, format, test, compare, apply, take back or show policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// List, add, remove or refuse the mobiles of a home agent while it runs
+    #[command(subcommand)]
+    Agent(agent::Command),
     /// One line per event until interrupted
     Monitor(monitor::Command),
     /// Make keys
@@ -189,6 +193,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Explain(command)) => explain::run(&command, &daemon, screen),
         Some(Command::Steer(command)) => steer::run(&command, &daemon, screen),
         Some(Command::Policy(command)) => policy::run(&command, &daemon, screen, json),
+        Some(Command::Agent(command)) => agent::run(&command, &daemon, screen, json),
         Some(Command::Monitor(command)) => {
             return end(monitor::run(&command, &daemon, screen, json), json, color);
         }

@@ -16,8 +16,8 @@ use mtun_policy::Policy;
 use super::Answer;
 use super::daemon::{Daemon, unexpected};
 use super::duration;
-use super::screen::{Cell, Page, Screen};
-use crate::control::documents::{PolicyDocument, PolicyHomeDocument};
+use super::screen::{Cell, Page, Screen, Tone};
+use crate::control::documents::{PolicyAdditionsDocument, PolicyDocument, PolicyHomeDocument};
 use crate::control::protocol::PolicySource;
 use crate::control::{ControlError, ErrorCode, Request, Response};
 
@@ -133,6 +133,14 @@ fn describe(document: &PolicyDocument, page: &mut Page) {
     }
     for address in &document.correspondent {
         facts.push(("correspondent", Cell::new(address)));
+    }
+    if let Some(added) = &document.added {
+        let PolicyAdditionsDocument { file, mobiles, refused, .. } = added;
+        let says = format!(
+            "{mobiles} mobiles and {refused} refusals by `mtun agent`, in {}",
+            file.display()
+        );
+        facts.push(("added", Cell::toned(says, Tone::Warning)));
     }
     page.facts(&facts);
     let rows: Vec<_> = document

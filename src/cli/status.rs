@@ -5,7 +5,7 @@ use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
 use super::{Answer, Exit, bindings, downlink, steer};
 use crate::control::documents::{
-    DroppedDocument, HealthState, HomeLinkDocument, LinkState, StatusDocument,
+    DroppedDocument, HealthState, HomeLinkDocument, LinkState, StatusDocument, StoreDocument,
 };
 use crate::control::{ControlError, Request, Response};
 
@@ -25,6 +25,9 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
         bindings::mobiles(&document.mobiles, &mut page);
     } else if !document.homes.is_empty() || document.correspondent.is_none() {
         bindings::own(&document.bindings, &mut page);
+    }
+    if let Some(store) = &document.store {
+        page.sentence(Tone::Plain, "store", &store_line(store));
     }
     bindings::routes(&document.routes, &mut page);
     bindings::correspondent(document.correspondent.as_ref(), &mut page);
@@ -102,6 +105,27 @@ fn homes(document: &StatusDocument, page: &mut Page) {
         };
         page.line(&format!("home link of {home}: {interface}, {state}"));
     }
+}
+
+/// What a home agent wrote down, in a line.
+fn store_line(store: &StoreDocument) -> String {
+    let StoreDocument { file, commits, records, largest_batch, failures, waiting, .. } = store;
+    let mut line = format!(
+        "{}: {records} records in {commits} commits, {largest_batch} at most at a time",
+        file.display()
+    );
+    if *waiting > 0 {
+        line.push_str(&format!(", {waiting} wait"));
+    }
+    if *failures > 0 {
+        let last = store.last_failure.as_deref().unwrap_or("nobody knows why");
+        let (now, unanswered) =
+            (if store.failing.is_some() { "fails" } else { "well" }, store.unanswered);
+        line.push_str(&format!(
+            "; {failures} commits failed, {unanswered} answers dropped, the last because {last}; {now} now"
+        ));
+    }
+    line
 }
 
 fn links(document: &StatusDocument, page: &mut Page) {

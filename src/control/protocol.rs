@@ -13,13 +13,15 @@
 //! of the mobility socket are those of [`mtun_signaling::mobility_socket`].
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
-use mtun_policy::{Diagnostic, Faults};
+use mtun_policy::{Bid, Diagnostic, Faults, HomeAddress};
 use mtun_signaling::mobility_socket::{self, Filter, FromClient, MobilityMessage};
 use serde::{Deserialize, Serialize};
 
 use super::documents::{
+    AgentAddition, AgentChangedDocument, AgentListDocument, AgentSwitchedDocument,
     BindingsDocument, ExplainDocument, FaultDocument, FlowsDocument, PolicyAppliedDocument,
     PolicyConfirmedDocument, PolicyDiffDocument, PolicyDocument, PolicyHistoryDocument,
     PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument, SteerListDocument,
@@ -125,6 +127,43 @@ pub enum Request {
     },
     /// The policy in force: [`Response::Policy`].
     PolicyShow {},
+    /// The mobiles that a home agent serves, one by one: [`Response::AgentList`].
+    AgentList {},
+    /// Serves a mobile from now on; others are not touched: [`Response::AgentChanged`].
+    AgentAdd {
+        /// The mobile and its grant.
+        mobile: AgentAddition,
+    },
+    /// Serves a mobile no more that was added: [`Response::AgentChanged`].
+    AgentRemove {
+        /// Its home address.
+        home_address: HomeAddress,
+    },
+    /// Ends what a mobile has bound and refuses it for the time being:
+    /// [`Response::AgentChanged`].
+    AgentRevoke {
+        /// Its home address.
+        home_address: HomeAddress,
+        /// This binding only; `null` for all.
+        #[serde(default)]
+        bid: Option<Bid>,
+    },
+    /// Lets it register again: [`Response::AgentChanged`].
+    AgentPermit {
+        /// Its home address.
+        home_address: HomeAddress,
+        /// This binding only; `null` for all.
+        #[serde(default)]
+        bid: Option<Bid>,
+    },
+    /// Sends a mobile to other home agents (RFC 5142): [`Response::AgentSwitched`].
+    AgentSwitch {
+        /// Its home address.
+        home_address: HomeAddress,
+        /// The agents, most preferred first; none for whichever it finds.
+        #[serde(default)]
+        agents: Vec<Ipv6Addr>,
+    },
     /// The figures behind the metrics: [`Response::Metrics`].
     Metrics {},
     /// Events until the client leaves: [`Response::Monitor`]. Answered by the server itself.
@@ -183,6 +222,7 @@ impl Request {
             | Self::PolicyShow {}
             | Self::PolicyDiff { .. }
             | Self::PolicyHistory { .. }
+            | Self::AgentList {}
             | Self::Metrics {}
             | Self::Monitor {}
             | Self::Subscribe { .. } => Class::Reading,
@@ -192,9 +232,14 @@ impl Request {
                 // To be told why, it is enough to be here.
                 FromClient::Refused(_) => Class::Reading,
             },
-            Self::PolicyApply { .. } | Self::PolicyConfirm {} | Self::PolicyRollback { .. } => {
-                Class::Administration
-            }
+            Self::AgentAdd { .. }
+            | Self::AgentRemove { .. }
+            | Self::AgentRevoke { .. }
+            | Self::AgentPermit { .. }
+            | Self::AgentSwitch { .. }
+            | Self::PolicyApply { .. }
+            | Self::PolicyConfirm {}
+            | Self::PolicyRollback { .. } => Class::Administration,
         }
     }
 
@@ -214,6 +259,12 @@ impl Request {
             Self::PolicyDiff { .. } => "policy-diff",
             Self::PolicyHistory { .. } => "policy-history",
             Self::PolicyShow {} => "policy-show",
+            Self::AgentList {} => "agent-list",
+            Self::AgentAdd { .. } => "agent-add",
+            Self::AgentRemove { .. } => "agent-remove",
+            Self::AgentRevoke { .. } => "agent-revoke",
+            Self::AgentPermit { .. } => "agent-permit",
+            Self::AgentSwitch { .. } => "agent-switch",
             Self::Metrics {} => "metrics",
             Self::Monitor {} => "monitor",
             Self::Subscribe { .. } => "subscribe",
@@ -253,6 +304,12 @@ pub enum Response {
     PolicyHistory(PolicyHistoryDocument),
     /// To [`Request::PolicyShow`].
     Policy(PolicyDocument),
+    /// To [`Request::AgentList`].
+    AgentList(AgentListDocument),
+    /// To the requests that change one mobile.
+    AgentChanged(AgentChangedDocument),
+    /// To [`Request::AgentSwitch`].
+    AgentSwitched(AgentSwitchedDocument),
     /// To [`Request::Metrics`].
     Metrics(MetricsInput),
     /// To [`Request::Subscribe`]: the subscription stands.

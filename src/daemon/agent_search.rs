@@ -151,6 +151,28 @@ impl Owner {
         self.search_outputs(home);
     }
 
+    /// The agent of a home sends us to others (RFC 5142).
+    pub(super) fn sent_away(&mut self, home: usize, agents: Vec<HomeAgentAddress>) {
+        let now = self.now();
+        let it = &mut self.homes[home];
+        if it.search.is_none() {
+            let agent = it.home.agent.0;
+            let text = format!("{agent} sends us away, and the policy names no other agent");
+            return self.discovery_notice(home, Some(Severity::Warning), "sent_away", &text);
+        }
+        // req HS-03 (RFC 5142 §6.1): the end of what it holds is the answer.
+        for output in it.handle(now, MobileEvent::Stop) {
+            if let MobileOutput::Transmit(transmit) = output {
+                self.transmit(&transmit);
+            }
+        }
+        self.discovery_notice(home, Some(Severity::Info), "sent_away", "sent to another agent");
+        if let Some(search) = &mut self.homes[home].search {
+            search.machine.handle(now, AgentDiscoveryEvent::Sent { agents });
+        }
+        self.search_outputs(home);
+    }
+
     /// What is due in the searches of a home.
     pub(super) fn search_due(&mut self, home: usize, now: Timestamp) {
         let due = |at: Option<Duration>| at.is_some_and(|at| at <= now.monotonic);

@@ -12,6 +12,7 @@ use mtun_policy::{
 use super::apply::{Candidate, Purpose, Wanted};
 use super::downlink::AtAgent;
 use super::home::MobileHome;
+use super::mobiles::Wish;
 use super::owner::Owner;
 use super::tunnel::Tunnel;
 use super::{explain, report};
@@ -69,7 +70,8 @@ impl Owner {
                 let confirm = confirm_seconds.map(Duration::from_secs);
                 let left = (!detached).then_some(left);
                 let purpose = Purpose::Apply(Wanted { uid, confirm, left });
-                let read = move || Candidate::read(&source);
+                let added = self.added.text();
+                let read = move || Candidate::read(&source, added.as_ref());
                 return self.prepare_policy(purpose, Some(reply), read);
             }
             Request::PolicyConfirm {} => self.confirm().map(Response::PolicyConfirmed),
@@ -79,7 +81,8 @@ impl Owner {
             Request::PolicyRollback { entry } => match self.texts_to_restore(entry) {
                 Ok((entry, texts)) => {
                     let purpose = Purpose::Restore { entry, uid };
-                    let read = move || Candidate::again(texts);
+                    let added = self.added.text();
+                    let read = move || Candidate::again(texts, added.as_ref());
                     return self.prepare_policy(purpose, Some(reply), read);
                 }
                 Err(error) => Err(error),
@@ -89,6 +92,22 @@ impl Owner {
             }
             Request::PolicyDiff { source } => return self.prepare_preview(source, reply),
             Request::PolicyShow {} => Ok(Response::Policy(self.policy_document())),
+            Request::AgentList {} => Ok(Response::AgentList(self.agent_list())),
+            Request::AgentAdd { mobile } => {
+                return self.prepare_mobiles(Wish::Add(Box::new(mobile)), reply);
+            }
+            Request::AgentRemove { home_address } => {
+                return self.prepare_mobiles(Wish::Remove(home_address), reply);
+            }
+            Request::AgentRevoke { home_address, bid } => {
+                return self.prepare_mobiles(Wish::Revoke(home_address, bid), reply);
+            }
+            Request::AgentPermit { home_address, bid } => {
+                return self.prepare_mobiles(Wish::Permit(home_address, bid), reply);
+            }
+            Request::AgentSwitch { home_address, agents } => {
+                self.switch_mobile(home_address, agents).map(Response::AgentSwitched)
+            }
             Request::Metrics {} => Ok(Response::Metrics(self.metrics_input())),
             Request::Subscribe { .. } => {
                 if self.listeners.is_unfilled() {

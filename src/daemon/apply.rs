@@ -17,12 +17,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mtun_policy::{Home, HomeName, Interface, Policy};
+use mtun_policy::{Home, HomeName, Interface, Policy, Role, ServedHome};
 use tokio::sync::{oneshot, watch};
 
 use super::history::Coming;
+use super::key_store::KeyStore;
+use super::mobiles::{Added, Wish};
 use super::owner::{Attached, Owner};
-use super::texts::PolicyTexts;
+use super::texts::{AddedText, PolicyTexts};
 use crate::control::documents::{
     Event, PolicyAppliedDocument, PolicyCause, PolicyConfirmedDocument, PolicyHistoryDocument,
     PolicyRolledBackDocument, TakenBack,
@@ -44,14 +46,14 @@ pub(super) struct Candidate {
 
 impl Candidate {
     /// Reads a policy. Takes a while.
-    pub fn read(source: &PolicySource) -> Result<Self, ControlError> {
-        let (policy, texts) = PolicyTexts::read(source)?;
+    pub fn read(source: &PolicySource, added: Option<&AddedText>) -> Result<Self, ControlError> {
+        let (policy, texts) = PolicyTexts::read(source, added)?;
         Self::tried(policy, texts)
     }
 
     /// Reads a policy of the history again.
-    pub fn again(texts: PolicyTexts) -> Result<Self, ControlError> {
-        let policy = texts.compile()?;
+    pub fn again(texts: PolicyTexts, added: Option<&AddedText>) -> Result<Self, ControlError> {
+        let policy = texts.compile(added)?;
         Self::tried(policy, texts)
     }
 
@@ -83,6 +85,12 @@ pub(super) enum Purpose {
     Apply(Wanted),
     /// The history is asked to be gone back in, to this entry.
     Restore { entry: u64, uid: Option<u32> },
+    /// A mobile of a home agent is to be added, removed or refused.
+    Mobiles {
+        wish: Wish,
+        /// What is to be written down.
+        added: Added,
+    },
 }
 
 /// A policy that was read in a thread of its own.
@@ -90,6 +98,8 @@ pub(super) enum Purpose {
 pub(super) struct Prepared {
     pub candidate: Result<Candidate, ControlError>,
     pub purpose: Purpose,
+    /// The version of what was added that it was compiled with.
+    pub added: u64,
     /// Takes the answer; `None` after SIGHUP.
     pub reply: Option<oneshot::Sender<Result<Response, ControlError>>>,
 }
@@ -133,9 +143,9 @@ impl Owner {
         reply: Option<oneshot::Sender<Result<Response, ControlError>>>,
         read: impl FnOnce() -> Result<Candidate, ControlError> + Send + 'static,
     ) {
-        let done = self.preparing.clone();
+        let (done, added) = (self.preparing.clone(), self.added.version);
         tokio::task::spawn_blocking(move || {
-            let prepared = Prepared { candidate: read(), purpose, reply };
+            let prepared = Prepared { candidate: read(), purpose, added, reply };
             // The daemon may be stopping; then nobody waits for it.
             let _ = done.blocking_send(prepared);
         });
@@ -143,8 +153,23 @@ impl Owner {
 
     /// Goes on with a policy that was read.
     pub(super) async fn prepared(&mut self, prepared: Prepared) {
-        let Prepared { candidate, purpose, reply } = prepared;
+        let Prepared { mut candidate, purpose, added, reply } = prepared;
+        if added != self.added.version {
+            // Mobiles were added or removed meanwhile.
+            match purpose {
+                Purpose::Mobiles { wish, .. } => {
+                    return reply.map_or((), |reply| self.prepare_mobiles(wish, reply));
+                }
+                _ => {
+                    let added = self.added.text();
+                    candidate = candidate.and_then(|it| Candidate::again(it.texts, added.as_ref()));
+                }
+            }
+        }
         let answer = match purpose {
+            Purpose::Mobiles { wish, added } => {
+                self.mobiles_prepared(candidate, &wish, added).await.map(Response::AgentChanged)
+            }
             Purpose::Apply(wanted) => {
                 let applied = match candidate {
                     Ok(candidate) => self.apply(candidate, wanted).await,
@@ -204,6 +229,7 @@ impl Owner {
         }
         let Candidate { policy, texts, tests } = candidate;
         acceptable(&self.in_force.policy, &policy)?;
+        let keys = self.keys_for(&policy)?;
         self.ready_for(&policy)
             .map_err(|error| ControlError::new(ErrorCode::Refused, format!("{error:#}")))?;
         let changed = !texts.says_the_same(&self.in_force.texts);
@@ -230,7 +256,7 @@ impl Owner {
                 None
             }
         };
-        self.put_in_force(InForce { policy, texts, entry }).await;
+        self.put_in_force(InForce { policy, texts, entry }, keys).await;
         if let (Some(time), Some(entry)) = (wanted.confirm, entry) {
             let until = self.now().monotonic + time;
             self.trial = Some(Trial { entry, until, left: wanted.left, before });
@@ -331,7 +357,11 @@ impl Owner {
         if let Err(error) = self.ready_for(&policy) {
             tracing::error!("not all that the policy needs is there: {error:#}");
         }
-        self.put_in_force(coming).await;
+        let keys = self.keys_for(&policy).unwrap_or_else(|error| {
+            tracing::error!("not all keys of the policy can be read: {error}");
+            self.keys.of(&policy)
+        });
+        self.put_in_force(coming, keys).await;
         let noted = self.history.put(&Coming {
             name: &policy.name,
             texts: &texts,
@@ -380,7 +410,7 @@ impl Owner {
     }
 
     /// One step from one policy to another: one atomic store for each home.
-    async fn put_in_force(&mut self, coming: InForce) {
+    pub(super) async fn put_in_force(&mut self, coming: InForce, keys: KeyStore) {
         let reordered = self.reordered(&coming.policy);
         let now = self.now().monotonic;
         // What was carried so far was carried under the quotas so far.
@@ -394,6 +424,7 @@ impl Owner {
             }
             home.steering.adopt(&coming.policy, new, now);
         }
+        self.adopt_mobiles(&coming.policy, keys);
         self.policy = coming.policy.clone();
         self.in_force = coming;
         self.find_ingresses().await;
@@ -489,8 +520,14 @@ pub(super) fn acceptable(old: &Policy, new: &Policy) -> Result<(), ControlError>
         }
     };
     compare("role".to_owned(), old.role == new.role);
-    compare("security".to_owned(), old.securities == new.securities);
-    compare("served home".to_owned(), old.served == new.served);
+    // At a home agent each mobile has its own, and comes and goes with it.
+    let agent = old.role == Role::HomeAgent;
+    compare("security".to_owned(), agent || old.securities == new.securities);
+    let without_mobiles = |policy: &Policy| -> Vec<ServedHome> {
+        let emptied = |it: &ServedHome| ServedHome { mobiles: Vec::new(), ..it.clone() };
+        policy.served.iter().map(emptied).collect()
+    };
+    compare("served home".to_owned(), without_mobiles(old) == without_mobiles(new));
     let correspondent = |policy: &Policy| (policy.correspondent.clone(), policy.strangers);
     compare("correspondent".to_owned(), correspondent(old) == correspondent(new));
     // What a link is called and registered under; what it may cost and when it is usable is free.

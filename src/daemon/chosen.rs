@@ -8,7 +8,7 @@ use mtun_policy::Policy;
 use super::apply::InForce;
 use super::history::{Coming, History};
 use super::start::StartError;
-use super::texts::PolicyTexts;
+use super::texts::{AddedText, PolicyTexts};
 use crate::control::documents::{PolicyCause, PolicyEntryState};
 use crate::control::protocol::PolicySource;
 
@@ -25,8 +25,12 @@ impl Chosen {
     /// Reads the file, and the history if the file says what was taken back: a policy that
     /// nobody confirmed, or that somebody rolled back, does not return by a restart. After a
     /// crash in the middle of a trial it is the policy that was last confirmed.
-    pub fn at_start(file: &Path, history: &History) -> Result<Self, StartError> {
-        let read = PolicyTexts::read(&PolicySource::File(file.to_owned()));
+    pub fn at_start(
+        file: &Path,
+        history: &History,
+        added: Option<&AddedText>,
+    ) -> Result<Self, StartError> {
+        let read = PolicyTexts::read(&PolicySource::File(file.to_owned()), added);
         let (policy, texts) = read.map_err(StartError::Policy)?;
         let from_file =
             |policy| Self { policy: Arc::new(policy), texts: texts.clone(), instead: None };
@@ -36,7 +40,7 @@ impl Chosen {
         };
         let Some(confirmed) = history.last_confirmed() else { return Ok(from_file(policy)) };
         let again = history.texts(confirmed.entry).map_err(|error| error.to_string());
-        let again = again.and_then(|texts| match texts.compile() {
+        let again = again.and_then(|texts| match texts.compile(added) {
             Ok(policy) => Ok((policy, texts)),
             Err(faults) => Err(faults.to_string()),
         });

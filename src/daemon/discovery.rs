@@ -125,6 +125,15 @@ impl Owner {
         let NeighbourMessage::RouterAdvertisement(said) = &heard.message else { return };
         let (source, advertisement): (Ipv6Addr, RouterAdvertisement) = (heard.source, said.clone());
         let now = self.now();
+        let home_prefix = self.served[served].served.prefix;
+        let ours = advertisement.prefixes.iter().find(|it| it.prefix() == home_prefix.trunc());
+        // req HA-05, HA-17, HA-76: what the home link's routers say of it.
+        if let Some(prefix) = ours {
+            let (valid, preferred) = (prefix.valid, prefix.preferred);
+            let event = AgentEvent::PrefixAdvertised { valid, preferred };
+            let outputs = self.served[served].handle(now, event);
+            self.agent_outputs(served, outputs);
+        }
         let event = HomeAgentsEvent::Advertised { source, advertisement };
         self.served[served].home_agents.handle(now, event);
         self.home_agents_outputs(served);

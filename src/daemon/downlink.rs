@@ -2,9 +2,9 @@
 //!
 //! The policy crate compiles the rules as they stand into flow bindings, the machine tells the
 //! agent, and here is only the thread between the two. After everything that may change what rules
-//! say, [`Owner::tell_rules`] compiles them again, and what differs is told. The bindings that it
-//! compiles for are all there may be: a link that dies or returns makes flow bindings inactive or
-//! active at the agent and changes nothing of what is told.
+//! say, [`Owner::tell_rules`] compiles them again, and what differs is told. A link that dies makes its
+//! flow bindings inactive at the agent at once; the present rules without it may then need fewer of
+//! them, and that is told after it.
 //!
 //! What an agent does with a flow is asked of [`decide`](mtun_dataplane::decide()), over a snapshot
 //! of what the agent acknowledged: there is no second judgement here.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use mtun_dataplane::{Direction, PathId};
 use mtun_policy::steering::{Fact, LocalTime, Notice, OverrideEnd, Steering};
 use mtun_policy::{Bid, Fallback, Otherwise, Outcome, Ratio, Rule, RuleId, Says, Verb};
-use mtun_signaling::binding::BindingUpdateList;
+use mtun_signaling::binding::{BindingUpdateList, BindingUpdateListEntry};
 use mtun_signaling::registration::Phase;
 
 use super::ledger::Ledgers;
@@ -47,10 +47,11 @@ impl Told {
         attached: impl Fn(Bid) -> bool,
     ) {
         for bid in bids {
-            let phase = list.entries.iter().find(|entry| entry.bid == bid).map(|it| it.phase);
+            let entry = list.entries.iter().find(|entry| entry.bid == bid);
+            let registered = entry.is_some_and(BindingUpdateListEntry::is_registered);
             let present = Known {
-                registered: matches!(phase, Some(Phase::Bound | Phase::Refreshing | Phase::AtHome)),
-                refused: phase == Some(Phase::Refused),
+                registered,
+                refused: !registered && entry.is_some_and(|it| it.phase == Phase::Refused),
                 attached: attached(bid),
             };
             let known = self.0.entry(bid).or_default();

@@ -13,8 +13,9 @@ use crate::metrics::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
     FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput,
     QuotaFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
-    TunnelFigures,
+    StoreFigures, TunnelFigures,
 };
+use crate::store::StoreError;
 
 /// Moves that are named from the start; of more links only those that happened.
 const MOVES_NAMED: usize = 100;
@@ -78,6 +79,20 @@ impl Owner {
                 count,
             }));
         }
+        input.store = self.keeping.as_ref().map(|keeping| {
+            let figures = keeping.figures();
+            let count = |word: &&'static str| figures.failures.get(word).copied().unwrap_or(0);
+            let words = StoreError::WORDS.iter();
+            StoreFigures {
+                failing: keeping.failing.is_some(),
+                commits: figures.commits,
+                records: figures.records,
+                largest_batch: figures.largest_batch,
+                waiting: figures.waiting,
+                failures: words.map(|word| ((*word).to_owned(), count(word))).collect(),
+                unanswered: figures.unanswered,
+            }
+        });
         // What its machine did not take, and what did not come as far.
         let noted = self.counts.notices.iter();
         let noted = noted.map(|((home, reason), count)| ((home.to_string(), *reason), *count));

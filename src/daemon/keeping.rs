@@ -1,7 +1,7 @@
 //! What mobiles left at this agent, over restarts: what an earlier run kept comes back before the
 //! first message is handled, and from then on no acknowledgement leaves before its record is safe.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use mtun_policy::HomeAddress;
@@ -14,8 +14,11 @@ use super::owner::Owner;
 use super::served::AgentHome;
 use super::signaling::transmit;
 use crate::control::documents::{Event, Severity};
+use crate::edge::state_file;
 use crate::packets::Shared;
-use crate::store::{Change, Database, Health, Keeper, Key, Moment, Sealed, Store, StoreError};
+use crate::store::{
+    Change, Database, Health, Keeper, KeeperFigures, Key, Moment, Sealed, Store, StoreError,
+};
 
 /// The store of a home agent.
 #[derive(Debug)]
@@ -31,9 +34,32 @@ pub struct Keeping {
 /// What an earlier run kept.
 pub type Kept = Vec<(Key, Sealed)>;
 
+/// Where the store is.
+pub fn file(options: &Options) -> PathBuf {
+    options.state.join("bindings.redb")
+}
+
+/// How often this agent has lost what it held: rises when the store is not there any more, or
+/// had to be salvaged (RFC 5847 §3.4).
+pub fn restart_counter(options: &Options) -> u32 {
+    let file = self::file(options);
+    let path = options.state.join("losses");
+    let known = state_file::read(&path).ok().flatten();
+    let known = known.and_then(|octets| std::str::from_utf8(&octets).ok()?.trim().parse().ok());
+    let counter: u32 = known.unwrap_or(0);
+    if file.exists() && !options.salvage_bindings && counter > 0 {
+        return counter;
+    }
+    let counter = counter.wrapping_add(1);
+    if let Err(error) = state_file::replace(&path, counter.to_string().as_bytes()) {
+        tracing::warn!(%error, "mobiles may not learn that bindings were lost");
+    }
+    counter
+}
+
 /// Opens the store in the state directory and reads all of it.
 pub fn open(options: &Options) -> Result<(Database, Kept), StoreError> {
-    let path = options.state.join("bindings.redb");
+    let path = file(options);
     let mut store = match options.salvage_bindings && path.exists() {
         true => salvage(&path)?,
         false => Database::open(&path)?,
@@ -84,11 +110,23 @@ impl Keeping {
         }
     }
 
+    /// What was written down so far.
+    pub fn figures(&self) -> KeeperFigures {
+        self.keeper.figures()
+    }
+
     /// Has what one mobile left written down; the answers leave when it is safe.
     fn keep(&self, served: &AgentHome, record: &MobileRecord, answers: Vec<Transmit>) {
         let key = Key { agent: served.agent.address(), home_address: record.home_address };
         let record = Sealed::seal(key, Moment::now(self.ahead), |out| record.emit(out));
         self.keeper.keep(Change { key, record: Some(record) }, answers);
+    }
+
+    /// Forgets what a mobile left that is served no more: should it be served again, nothing of
+    /// before returns by a restart.
+    pub(super) fn forget(&self, served: &AgentHome, home_address: HomeAddress) {
+        let key = Key { agent: served.agent.address(), home_address };
+        self.keeper.keep(Change { key, record: None }, Vec::new());
     }
 }
 

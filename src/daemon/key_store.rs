@@ -34,7 +34,7 @@ pub enum KeyError {
 }
 
 /// Security associations by the name that the policy gives them.
-#[derive(Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct KeyStore(BTreeMap<SecurityName, SecurityAssociation>);
 
 impl KeyStore {
@@ -44,6 +44,26 @@ impl KeyStore {
             association(security).map(|association| (security.name.clone(), association))
         });
         associations.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The keys of another policy: those of associations that are the same in both stay as they
+    /// are, whatever their files hold by now; the others are read.
+    pub fn following(&self, before: &Policy, policy: &Policy) -> Result<Self, KeyError> {
+        let associations = policy.securities.iter().map(|security| {
+            let same = before.security(&security.name) == Some(security);
+            let known = self.0.get(&security.name).filter(|_| same).cloned();
+            let association = known.map_or_else(|| association(security), Ok)?;
+            Ok((security.name.clone(), association))
+        });
+        associations.collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Those of these keys that a policy names.
+    pub fn of(&self, policy: &Policy) -> Self {
+        let named = policy.securities.iter().filter_map(|security| {
+            Some((security.name.clone(), self.0.get(&security.name)?.clone()))
+        });
+        Self(named.collect())
     }
 
     /// The association of this name; `None` for `security none`.

@@ -30,6 +30,7 @@ mod keeping;
 mod key_store;
 mod ledger;
 mod links;
+mod mobiles;
 mod mobility;
 mod optimization;
 mod owner;

@@ -30,7 +30,9 @@ use super::history::History;
 use super::home::MobileHome;
 use super::home_link::home_path;
 use super::keeping::Keeping;
+use super::key_store::KeyStore;
 use super::ledger::LedgerKeeper;
+use super::mobiles::Added;
 use super::mobility::Changed;
 use super::preview::Preview;
 use super::served::AgentHome;
@@ -135,6 +137,10 @@ pub struct Owner {
     /// The same with its texts and its place in the history.
     pub(super) in_force: InForce,
     pub(super) history: History,
+    /// The keys of the policy in force.
+    pub(super) keys: KeyStore,
+    /// What was added to it while it was in force.
+    pub(super) added: Added,
     /// The policy in force, if it has to be confirmed.
     pub(super) trial: Option<Trial>,
     /// Where policies go that were read in threads of their own, and where they come from.
@@ -295,7 +301,7 @@ impl Owner {
     }
 
     /// The addresses at which this node takes outer packets.
-    fn own_addresses(&self) -> Vec<Ipv6Addr> {
+    pub(super) fn own_addresses(&self) -> Vec<Ipv6Addr> {
         let mut own = self.recent.clone();
         // Requests for home agents go to an address that the kernel does not have.
         let agents = self.served.iter();
@@ -652,6 +658,8 @@ impl Owner {
         let file: PathBuf = self.options.policy.clone();
         tracing::info!(file = %file.display(), "SIGHUP: reading the policy again");
         let purpose = Purpose::Apply(Wanted { uid: None, confirm: None, left: None });
-        self.prepare_policy(purpose, None, move || Candidate::read(&PolicySource::File(file)));
+        let added = self.added.text();
+        let read = move || Candidate::read(&PolicySource::File(file), added.as_ref());
+        self.prepare_policy(purpose, None, read);
     }
 }

@@ -54,13 +54,14 @@ impl Owner {
         reply: oneshot::Sender<Result<Response, ControlError>>,
     ) {
         let done = self.previewing.clone();
+        let added = self.added.text();
         let lanes = self.homes.iter();
         let lanes: Vec<(HomeName, Arc<Engine>)> =
             lanes.map(|home| (home.home.name.clone(), home.tunnel.lane.engine.clone())).collect();
         tokio::task::spawn_blocking(move || {
             let first: Vec<_> = lanes.iter().map(|(_, engine)| engine.flows()).collect();
             let since = Instant::now();
-            let candidate = Candidate::read(&source);
+            let candidate = Candidate::read(&source, added.as_ref());
             if candidate.is_ok() {
                 std::thread::sleep(APART.saturating_sub(since.elapsed()));
             }
@@ -89,9 +90,12 @@ impl Owner {
         let samples = samples.into_iter();
         let worlds: Vec<_> =
             samples.filter_map(|sample| self.worlds(sample, &other, now)).collect();
+        let additions = &self.added.additions;
+        let beside = additions.mobiles.len() + additions.refused.len();
         let present = self.policy.clone();
         tokio::task::spawn_blocking(move || {
             let mut document = PolicyDiffDocument::new(&present, &other);
+            document.beside_the_file = beside;
             for worlds in worlds {
                 let home = worlds.sample.home.clone();
                 document.add_flows(&home, worlds.compare(now), &present, &other);

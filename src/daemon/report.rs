@@ -12,8 +12,9 @@ use super::owner::Owner;
 use super::routes::tunnel_document;
 use crate::control::documents::{
     BindingDocument, BindingPhase, DroppedDocument, Health, HealthReason, HomeDocument,
-    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, PolicyDocument, PolicyHomeDocument,
-    QuotaDocument, RuleDocument, StatusCode, StatusDocument,
+    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, PolicyAdditionsDocument,
+    PolicyDocument, PolicyHomeDocument, QuotaDocument, RuleDocument, StatusCode, StatusDocument,
+    StoreDocument,
 };
 
 impl Owner {
@@ -43,6 +44,7 @@ impl Owner {
             flow_bindings: self.flow_binding_documents(),
             routes: self.route_documents(),
             correspondent: self.correspondent_document(),
+            store: self.store_document(),
             dropped: self.dropped_documents(),
         }
     }
@@ -55,6 +57,22 @@ impl Owner {
             messages,
         };
         dropped.map(document).collect()
+    }
+
+    fn store_document(&self) -> Option<StoreDocument> {
+        let keeping = self.keeping.as_ref()?;
+        let figures = keeping.figures();
+        Some(StoreDocument {
+            file: super::keeping::file(&self.options),
+            failing: keeping.failing.clone(),
+            commits: figures.commits,
+            records: figures.records,
+            largest_batch: figures.largest_batch,
+            waiting: figures.waiting,
+            failures: figures.failures.values().sum(),
+            last_failure: figures.last_failure,
+            unanswered: figures.unanswered,
+        })
     }
 
     fn home_documents(&self) -> Vec<HomeDocument> {
@@ -329,5 +347,11 @@ pub(super) fn policy_document(owner: &Owner) -> PolicyDocument {
     let texts = &owner.in_force.texts;
     let (file, text) = (texts.file.clone(), Some(texts.text.clone()));
     let (name, role) = (owner.policy.name.clone(), owner.policy.role);
-    PolicyDocument { name, role, file, text, rules, homes, correspondent }
+    let added = owner.added.text().map(|(_, text)| PolicyAdditionsDocument {
+        file: owner.added.file.clone(),
+        mobiles: owner.added.additions.mobiles.len(),
+        refused: owner.added.additions.refused.len(),
+        text,
+    });
+    PolicyDocument { name, role, file, text, rules, homes, correspondent, added }
 }

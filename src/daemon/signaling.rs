@@ -155,6 +155,7 @@ impl Owner {
                         neighbours: stay != Stay::Beside { neighbours: false },
                     });
                 }
+                MobileOutput::Switch { agents } => self.sent_away(home, agents),
                 MobileOutput::LeftHome => {
                     changed = true;
                     self.left_home(home);
@@ -273,8 +274,14 @@ impl Owner {
     fn agent_notice(&mut self, home: &HomeName, notice: &AgentNotice) {
         let code = notice.reason();
         *self.counts.notices.entry((home.clone(), code)).or_default() += 1;
-        // What strangers can cause must not fill the log; the counters have it.
-        tracing::debug!(%home, "{notice}");
+        let severity = match notice {
+            AgentNotice::Revoked { .. } | AgentNotice::RevocationHeard { .. } => Severity::Info,
+            AgentNotice::Unheard { .. } | AgentNotice::NotTold { .. } => Severity::Warning,
+            // What strangers can cause must not fill the log; the counters have it.
+            _ => return tracing::debug!(%home, "{notice}"),
+        };
+        let text = format!("home {home}: {notice}");
+        self.tell(Event::Notice { severity, code: code.to_owned(), text });
     }
 
     pub(super) fn transmit(&self, message: &Transmit) {

@@ -28,6 +28,7 @@ use super::home::MobileHome;
 use super::keeping;
 use super::key_store::{KeyError, KeyStore};
 use super::ledger::{self, LedgerKeeper, Ledgers};
+use super::mobiles::Added;
 use super::optimization::Optimization;
 use super::owner::{Owner, SignalingCounts};
 use super::roles::{Built, NotBuilt};
@@ -101,7 +102,8 @@ impl Owner {
     /// Reads the policy, prepares the machine and registers nothing yet.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         let mut history = History::open(&options.state);
-        let chosen = Chosen::at_start(&options.policy, &history)?;
+        let added = Added::open(&options.state)?;
+        let chosen = Chosen::at_start(&options.policy, &history, added.text().as_ref())?;
         let policy = &*chosen.policy;
         super::answers::file_tests(policy).map_err(StartError::Tests)?;
         Built::HERE.carries(policy)?;
@@ -125,12 +127,17 @@ impl Owner {
             limits: Limits::default(),
         })
         .await?;
+        let restarts = match policy.served.is_empty() {
+            true => 0,
+            false => keeping::restart_counter(&options),
+        };
         let store = match policy.served.is_empty() {
             true => None,
             false => Some(keeping::open(&options)?),
         };
         let (refused, in_force) = chosen.note(&mut history);
-        let mut owner = Self::prepare(options, in_force, history, keys, server).await?;
+        let mut owner =
+            Self::prepare(options, in_force, history, (keys, added, restarts), server).await?;
         owner.refused = refused;
         if let Some((store, kept)) = store {
             // Routes and tunnels stand before the first message is handled.
@@ -145,7 +152,7 @@ impl Owner {
         options: Options,
         in_force: InForce,
         history: History,
-        keys: KeyStore,
+        (keys, added, restarts): (KeyStore, Added, u32),
         server: Server,
     ) -> anyhow::Result<Self> {
         let policy = in_force.policy.clone();
@@ -183,6 +190,7 @@ impl Owner {
         let mut ground = Ground {
             policy: &policy,
             keys: &keys,
+            restarts,
             ledgers: ledger::read(&options.state),
             mtu,
             shared: &shared,
@@ -230,6 +238,8 @@ impl Owner {
             policy,
             in_force,
             history,
+            keys,
+            added,
             trial: None,
             preparing,
             ready,
@@ -352,6 +362,8 @@ async fn tunnel_mtu(policy: &Policy, netlink: &Netlink) -> anyhow::Result<u32> {
 struct Ground<'g> {
     policy: &'g Policy,
     keys: &'g KeyStore,
+    /// How often this agent has lost what it held.
+    restarts: u32,
     /// What earlier runs counted of quotas.
     ledgers: Ledgers,
     /// MTU of tunnels of which the policy says nothing.
@@ -393,6 +405,7 @@ async fn open_home(
         multiple_coa: home.register.multiple_coa,
         bulk: home.register.bulk,
         returning_home: home.returning_home,
+        extensions: home.extensions,
         protection: ground.keys.get(home.security.as_ref()),
         initial_sequence: random::u16()?,
     };
@@ -444,22 +457,12 @@ async fn open_served(served: &ServedHome, ground: &mut Ground<'_>) -> anyhow::Re
     let own = vec![served.agent.0, home_agents.anycast()];
     let published = publish::initial(known, false, own);
     let tunnel = ground.open(plan, published).await?;
-    let config = agent_config(served, ground.keys);
+    let config = agent_config(served, ground.keys, ground.restarts);
     Ok(AgentHome::new(served.clone(), tunnel, config, home_agents))
 }
 
 /// What an agent's machine needs of the policy.
-pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig {
-    let mobile = |allowed: &AllowedMobile| AgentMobile {
-        address: allowed.address,
-        prefixes: allowed.prefixes.clone(),
-        protection: keys.get(allowed.security.as_ref()),
-        max_bindings: allowed.max_bindings,
-        max_flows: allowed.max_flows,
-        max_copies: allowed.max_copies,
-        reflect: served.reflect,
-        copies: true,
-    };
+pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore, restarts: u32) -> AgentConfig {
     AgentConfig {
         address: served.agent,
         prefix: served.prefix,
@@ -473,7 +476,29 @@ pub(super) fn agent_config(served: &ServedHome, keys: &KeyStore) -> AgentConfig 
         multiple_coa: served.multiple_coa,
         bulk: served.bulk,
         flow_bindings: served.flow_bindings,
-        mobiles: served.mobiles.iter().map(mobile).collect(),
+        extensions: served.extensions,
+        restart_counter: restarts,
+        mobiles: served.mobiles.iter().map(|it| agent_mobile(served, it, keys)).collect(),
+    }
+}
+
+/// What it needs of one mobile.
+pub(super) fn agent_mobile(
+    served: &ServedHome,
+    allowed: &AllowedMobile,
+    keys: &KeyStore,
+) -> AgentMobile {
+    AgentMobile {
+        address: allowed.address,
+        prefixes: allowed.prefixes.clone(),
+        protection: keys.get(allowed.security.as_ref()),
+        max_bindings: allowed.max_bindings,
+        max_flows: allowed.max_flows,
+        max_copies: allowed.max_copies,
+        reflect: served.reflect,
+        copies: true,
+        refused: allowed.refused,
+        refused_bids: allowed.refused_bids.clone(),
     }
 }
 

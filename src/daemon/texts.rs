@@ -14,6 +14,13 @@ use crate::control::protocol::PolicySource;
 /// The name of a policy that came as text.
 const UNNAMED: &str = "policy";
 
+/// What was added to a policy while it was in force: the name and the text of it.
+pub type AddedText = (String, String);
+
+fn borrowed(added: Option<&AddedText>) -> Option<(&str, &str)> {
+    added.map(|(name, text)| (name.as_str(), text.as_str()))
+}
+
 /// The text of a policy with all that it includes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicyTexts {
@@ -26,12 +33,17 @@ pub struct PolicyTexts {
 }
 
 impl PolicyTexts {
-    /// Reads and compiles a policy, and keeps what was read.
-    pub fn read(source: &PolicySource) -> Result<(Policy, Self), Faults> {
+    /// Reads and compiles a policy with what was added to it, and keeps what was read of the
+    /// policy itself.
+    pub fn read(
+        source: &PolicySource,
+        added: Option<&AddedText>,
+    ) -> Result<(Policy, Self), Faults> {
+        let added = borrowed(added);
         let file = match source {
             PolicySource::File(file) => file,
             PolicySource::Text(text) => {
-                let policy = mtun_policy::parse(UNNAMED, text, &NoFiles)?;
+                let policy = mtun_policy::parse_with(UNNAMED, text, &NoFiles, added)?;
                 let texts = Self { file: None, text: text.clone(), others: BTreeMap::new() };
                 return Ok((policy, texts));
             }
@@ -46,18 +58,19 @@ impl PolicyTexts {
             return Ok((policy, Self { file: Some(file.clone()), text, others: BTreeMap::new() }));
         };
         let recording = Recording { files: &directory, read: RefCell::default() };
-        let policy = mtun_policy::parse(&file.display().to_string(), &text, &recording)?;
+        let name = file.display().to_string();
+        let policy = mtun_policy::parse_with(&name, &text, &recording, added)?;
         let others = recording.read.into_inner();
         Ok((policy, Self { file: Some(file.clone()), text, others }))
     }
 
-    /// Compiles what was read, without looking at any file.
-    pub fn compile(&self) -> Result<Policy, Faults> {
+    /// Compiles what was read, with what was added to it, without looking at any file.
+    pub fn compile(&self, added: Option<&AddedText>) -> Result<Policy, Faults> {
         let name = self.file.as_deref().map(|file| file.display().to_string());
         let name = name.unwrap_or_else(|| UNNAMED.to_owned());
         let octets = |(name, text): (&PathBuf, &String)| (name.clone(), text.clone().into_bytes());
         let others: BTreeMap<PathBuf, Vec<u8>> = self.others.iter().map(octets).collect();
-        mtun_policy::parse(&name, &self.text, &others)
+        mtun_policy::parse_with(&name, &self.text, &others, borrowed(added))
     }
 
     /// Whether both say the same, wherever the files lay.

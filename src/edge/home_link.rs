@@ -235,6 +235,7 @@ impl HomeLinkEdge {
     pub fn defend(&mut self, now: Duration, home_address: HomeAddress, defence: Defence) {
         let router = defence.router;
         let mut wanted = BTreeSet::from([home_address.0]);
+        // req HA-53 (RFC 6275 §10.4.1): the link-local address only as L says.
         wanted.extend(defence.link_local.then(|| link_local_of(home_address.0)));
         for target in [home_address.0, link_local_of(home_address.0)] {
             if !wanted.contains(&target) {

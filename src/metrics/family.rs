@@ -146,8 +146,41 @@ static HOME_LINK: Family = family(
     "What was said and heard about home addresses on home links, by kind",
 );
 
+static STORE_COMMITS: Family =
+    family("mtun_store_commits_total", Kind::Counter, "Commits of the store of bindings");
+static STORE_RECORDS: Family = family(
+    "mtun_store_records_total",
+    Kind::Counter,
+    "Records that commits of the store of bindings wrote or removed",
+);
+static STORE_FAILURES: Family = family(
+    "mtun_store_failures_total",
+    Kind::Counter,
+    "Commits of the store of bindings that failed, by reason",
+);
+static STORE_UNANSWERED: Family = family(
+    "mtun_store_unanswered_total",
+    Kind::Counter,
+    "Acknowledgements dropped because their record could not be written in time",
+);
+static STORE_LARGEST: Family = family(
+    "mtun_store_largest_batch",
+    Kind::Gauge,
+    "The most records of one commit of the store of bindings",
+);
+static STORE_WAITING: Family = family(
+    "mtun_store_waiting",
+    Kind::Gauge,
+    "Mobiles whose records wait to be written at this moment",
+);
+static STORE_FAILING: Family = family(
+    "mtun_store_failing",
+    Kind::Gauge,
+    "Whether the store of bindings cannot write (1), so that updates get status 130, or can (0)",
+);
+
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 24] = [
+pub(super) static ALL: [&Family; 31] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_STATE_CHANGES,
@@ -172,6 +205,13 @@ pub(super) static ALL: [&Family; 24] = [
     &POLICY_RELOAD,
     &HA_BINDINGS,
     &HOME_LINK,
+    &STORE_COMMITS,
+    &STORE_RECORDS,
+    &STORE_FAILURES,
+    &STORE_UNANSWERED,
+    &STORE_LARGEST,
+    &STORE_WAITING,
+    &STORE_FAILING,
 ];
 
 type Labels = Vec<(&'static str, String)>;
@@ -233,6 +273,7 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
     }
     let text = |value: &dyn std::fmt::Display| value.to_string();
     let flag = |value: bool| if value { 1.0 } else { 0.0 };
+    let store = input.store.as_slice();
     vec![
         rows(&LINK_UP, &input.links, |l| (vec![("link", text(&l.link))], flag(l.up))),
         rows(&LINK_USABLE, &input.links, |l| (vec![("link", text(&l.link))], flag(l.usable))),
@@ -308,6 +349,15 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
         rows(&HOME_LINK, &input.home_links, |h| {
             (vec![("home", text(&h.home)), ("what", h.what.clone())], h.count as f64)
         }),
+        rows(&STORE_COMMITS, store, |s| (Vec::new(), s.commits as f64)),
+        rows(&STORE_RECORDS, store, |s| (Vec::new(), s.records as f64)),
+        rows(&STORE_FAILURES, store.first().map_or(&[][..], |s| &s.failures), |(reason, count)| {
+            (vec![("reason", reason.clone())], *count as f64)
+        }),
+        rows(&STORE_UNANSWERED, store, |s| (Vec::new(), s.unanswered as f64)),
+        rows(&STORE_LARGEST, store, |s| (Vec::new(), s.largest_batch as f64)),
+        rows(&STORE_WAITING, store, |s| (Vec::new(), s.waiting as f64)),
+        rows(&STORE_FAILING, store, |s| (Vec::new(), flag(s.failing))),
     ]
 }
 

@@ -53,8 +53,30 @@ pub struct MetricsInput {
     pub flows: Vec<FlowFigures>,
     /// Every (from, to, reason).
     pub flow_moves: Vec<FlowMoveFigures>,
+    /// The store of bindings; `None` where there is none.
+    #[serde(default)]
+    pub store: Option<StoreFigures>,
     /// Whether the last policy that was to be applied was.
     pub policy_last_reload_success: bool,
+}
+
+/// What a home agent wrote down of its bindings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreFigures {
+    /// Whether it can write at this moment.
+    pub failing: bool,
+    /// Commits made.
+    pub commits: u64,
+    /// Records written or removed by them.
+    pub records: u64,
+    /// The most records of one commit.
+    pub largest_batch: u64,
+    /// Mobiles whose records wait at this moment.
+    pub waiting: u64,
+    /// Commits that failed, by reason, one word.
+    pub failures: Vec<(String, u64)>,
+    /// Answers dropped because the disk was slower than the mobiles, or failed.
+    pub unanswered: u64,
 }
 
 /// Which way packets go, seen from the mobile.

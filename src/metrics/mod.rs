@@ -23,7 +23,7 @@ pub use input::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
     FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput,
     QuotaFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
-    TunnelFigures,
+    StoreFigures, TunnelFigures,
 };
 
 use self::family::{Families, Kind, METADATA};

@@ -25,6 +25,25 @@ pub enum Health {
     Failing(String),
 }
 
+/// What a keeper has done since it began.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeeperFigures {
+    /// Commits made.
+    pub commits: u64,
+    /// Records that they wrote or removed.
+    pub records: u64,
+    /// The most records of one commit.
+    pub largest_batch: u64,
+    /// Mobiles whose records wait at this moment.
+    pub waiting: u64,
+    /// Commits that failed, by one word of why.
+    pub failures: BTreeMap<&'static str, u64>,
+    /// Why the last of them did.
+    pub last_failure: Option<String>,
+    /// Answers dropped because the disk was slower than the mobiles, or failed.
+    pub unanswered: u64,
+}
+
 /// Writes records down; what it was given is on the disk, or known not to be, once it is dropped.
 #[derive(Debug)]
 pub struct Keeper {
@@ -44,9 +63,22 @@ struct Work {
     changes: BTreeMap<Key, Option<Sealed>>,
     /// What may leave once they are safe.
     answers: Vec<Transmit>,
-    dropped: u64,
-    commits: u64,
+    figures: KeeperFigures,
     ends: bool,
+}
+
+impl KeeperFigures {
+    fn committed(&mut self, records: u64) {
+        self.commits += u64::from(records > 0);
+        self.records += records;
+        self.largest_batch = self.largest_batch.max(records);
+    }
+
+    fn failed(&mut self, error: &StoreError, answers: u64) {
+        *self.failures.entry(error.word()).or_default() += 1;
+        self.last_failure = Some(error.to_string());
+        self.unanswered += answers;
+    }
 }
 
 impl Desk {
@@ -78,7 +110,7 @@ impl Keeper {
         let mut work = self.desk.work();
         work.changes.insert(change.key, change.record);
         let room = WAITING - work.answers.len();
-        work.dropped += answers.len().saturating_sub(room) as u64;
+        work.figures.unanswered += answers.len().saturating_sub(room) as u64;
         work.answers.extend(answers.into_iter().take(room));
         drop(work);
         self.desk.changed.notify_one();
@@ -87,7 +119,13 @@ impl Keeper {
     /// Commits made, and answers dropped because the disk was slower than the mobiles or failed.
     pub fn counts(&self) -> (u64, u64) {
         let work = self.desk.work();
-        (work.commits, work.dropped)
+        (work.figures.commits, work.figures.unanswered)
+    }
+
+    /// All that is counted.
+    pub fn figures(&self) -> KeeperFigures {
+        let work = self.desk.work();
+        KeeperFigures { waiting: work.changes.len() as u64, ..work.figures.clone() }
     }
 }
 
@@ -128,13 +166,13 @@ fn write(
         let answers = std::mem::take(&mut work.answers);
         if failed.is_some() && !ends && !due(failed) {
             // Not before its time: what arrives meanwhile is not promised.
-            work.dropped += answers.len() as u64;
+            work.figures.unanswered += answers.len() as u64;
             continue;
         }
         drop(work);
         match round(&mut store, &unkept, failed.is_some()) {
             Ok(()) => {
-                desk.work().commits += u64::from(!unkept.is_empty());
+                desk.work().figures.committed(unkept.len() as u64);
                 unkept.clear();
                 if failed.take().is_some() {
                     tell(Health::Well);
@@ -142,7 +180,7 @@ fn write(
                 answers.iter().for_each(send);
             }
             Err(error) => {
-                desk.work().dropped += answers.len() as u64;
+                desk.work().figures.failed(&error, answers.len() as u64);
                 if failed.replace(Instant::now()).is_none() {
                     tell(Health::Failing(error.to_string()));
                 }

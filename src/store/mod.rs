@@ -25,7 +25,7 @@ use mtun_policy::{HomeAddress, HomeAgentAddress};
 use sha2::{Digest, Sha256};
 
 pub use database::{Database, FORMAT};
-pub use keeper::{Health, Keeper};
+pub use keeper::{Health, Keeper, KeeperFigures};
 pub use moment::Moment;
 
 /// Whose record it is: the agent's address and the mobile's.
@@ -116,6 +116,26 @@ pub trait Store: Send {
 
     /// Tries to work again after a failure. What was committed before is there.
     fn heal(&mut self) -> Result<(), StoreError>;
+}
+
+impl StoreError {
+    /// The words of [`Self::word`].
+    pub const WORDS: [&'static str; 6] = ["newer", "busy", "damaged", "full", "read-only", "io"];
+
+    /// The reason in one word, for counters.
+    pub fn word(&self) -> &'static str {
+        use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        match self {
+            Self::Newer { .. } => "newer",
+            Self::Busy { .. } => "busy",
+            Self::Damaged { .. } => "damaged",
+            Self::Io { error, .. } => match error.kind() {
+                StorageFull | QuotaExceeded => "full",
+                ReadOnlyFilesystem => "read-only",
+                _ => "io",
+            },
+        }
+    }
 }
 
 /// Why records cannot be kept or read.

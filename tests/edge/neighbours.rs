@@ -6,8 +6,10 @@ use std::time::Duration;
 use mtun::edge::home_link::HomeLinkEdge;
 use mtun::edge::neighbours::{Heard, Neighbours};
 use mtun_policy::HomeAddress;
-use mtun_signaling::agent::Defence;
-use mtun_signaling::wire::icmpv6::neighbour_discovery::{NeighbourMessage, solicited_node};
+use mtun_signaling::agent::{Defence, link_local_of};
+use mtun_signaling::wire::icmpv6::neighbour_discovery::{
+    ALL_NODES, NeighbourMessage, solicited_node,
+};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -184,5 +186,83 @@ fn thousands_of_home_addresses_are_looked_for_at_once() {
                 assert_eq!(link.handle_deadline(Duration::from_secs(1)), [other]);
             }
         }
+    });
+}
+
+#[test]
+fn the_companion_of_a_home_address_is_answered_for_if_the_mobile_wants_it() {
+    // HA-53: with L asked for it is the agent's, without it is nobody's.
+    let Some(world) = World::new() else { return };
+    world.mobile.block_on(async || {
+        let (mut link, mut heard) = home_link(&world);
+        let home_address = HomeAddress(address(ABSENT));
+        let companion = link_local_of(home_address.0);
+        let ask = || {
+            world.lan.shell("ip -6 neigh flush dev l0");
+            world.lan.shell(&format!("sh -c 'ping -c 1 -w 5 {companion}%l0 >/dev/null 2>&1 &'"));
+        };
+        let entry = || world.lan.shell(&format!("ip -6 neigh show {companion}"));
+        let own = world.mobile.shell("cat /sys/class/net/lan0/address");
+        let asked_for = |message: &Heard, target: Ipv6Addr| {
+            matches!(&message.message, NeighbourMessage::NeighbourSolicitation(it) if it.target == target)
+        };
+        link.defend(Duration::ZERO, home_address, Defence { link_local: true, router: false });
+        assert_eq!(link.defended(), 2);
+        ask();
+        loop {
+            let message = next(&mut heard).await;
+            link.heard(Duration::ZERO, &message);
+            if asked_for(&message, companion) {
+                break;
+            }
+        }
+        eventually("the agent's address", || entry().contains(own.trim()));
+        // HA-61: what is for it is not carried on, and its sender is told so by the kernel.
+        world.mobile.shell("sysctl -qw net.ipv6.conf.all.forwarding=1");
+        let told = world.lan.shell(&format!(
+            "sh -c 'ping -c 2 -w 5 {companion}%l0 2>&1 || true'"
+        ));
+        assert!(told.contains("unreachable") || told.contains("Beyond scope"), "{told}");
+        // Later updates of the mobile are without L.
+        link.defend(Duration::ZERO, home_address, Defence { link_local: false, router: false });
+        assert_eq!(link.defended(), 1);
+        let answered = figure(&link, "answered");
+        ask();
+        eventually("nobody", || entry().contains("FAILED"));
+        while let Ok(message) = heard.try_recv() {
+            link.heard(Duration::ZERO, &message);
+        }
+        assert_eq!(figure(&link, "answered"), answered);
+    });
+}
+
+#[test]
+fn who_asks_from_nobody_is_answered_before_all() {
+    // HA-56: a returning mobile that looks whether its address is free is told by multicast, as an
+    // answer that nobody solicited.
+    let Some(world) = World::new() else { return };
+    world.mobile.block_on(async || {
+        let (mut link, mut heard) = home_link(&world);
+        let home_address = HomeAddress(address(ABSENT));
+        link.defend(Duration::ZERO, home_address, Defence { link_local: false, router: false });
+        world.lan.block_on(async || {
+            let (sender, mut answers) = mpsc::channel(16);
+            let returning = Neighbours::open(world.lan.index("l0"), sender).unwrap();
+            returning.watch(address(ABSENT)).unwrap();
+            returning.check_duplicate(address(ABSENT)).unwrap();
+            let asked = next(&mut heard).await;
+            assert!(asked.source.is_unspecified(), "{asked:?}");
+            link.heard(Duration::ZERO, &asked);
+            let answer = next(&mut answers).await;
+            let NeighbourMessage::NeighbourAdvertisement(said) = &answer.message else {
+                panic!("{answer:?}");
+            };
+            assert_eq!((answer.destination, said.target), (ALL_NODES, address(ABSENT)));
+            assert!(!said.solicited && said.overrides && !said.router, "{said:?}");
+            assert_eq!(
+                said.target_link_layer.map(|it| it.to_string()),
+                Some(world.mobile.shell("cat /sys/class/net/lan0/address").trim().to_owned())
+            );
+        });
     });
 }

@@ -141,7 +141,8 @@ fn an_address_is_defended_against_a_neighbour_that_wants_it() {
         lab.world.home.exec("ip -6 address show dadfailed").ok().filter(|it| it.contains("::42"))
     })
     .unwrap();
-    assert!(count(&lab, "defended") > 0);
+    wait_for("the defence to be counted", PATIENCE, || (count(&lab, "defended") > 0).then_some(()))
+        .unwrap();
     // HA-57: it changes nothing for the mobile.
     let status = lab.agent().status().unwrap();
     assert_eq!((cached(&status).len(), defended(&status)), (2, 1));
@@ -284,4 +285,64 @@ fn a_mobile_finds_its_agents_and_takes_the_next_when_one_refuses() {
     // And packets find the way.
     wait_for("an answer", PATIENCE, || echoes(&lab.world.cn, address::HOME).then_some(())).unwrap();
     lab.assert_clean();
+}
+
+/// An agent that is stopped where it stands, and goes on when this is dropped.
+struct Silenced<'d>(&'d Daemon);
+
+impl<'d> Silenced<'d> {
+    fn begin(daemon: &'d Daemon) -> Self {
+        daemon.process.signal(libc::SIGSTOP);
+        Self(daemon)
+    }
+}
+
+impl Drop for Silenced<'_> {
+    fn drop(&mut self) {
+        self.0.process.signal(libc::SIGCONT);
+    }
+}
+
+/// MN-27, RFC 6275 §11.4.1, §11.7.1: an agent that says nothing any more, not even no.
+#[test]
+fn a_mobile_leaves_an_agent_that_falls_silent() {
+    need_lab!();
+    let mut text = PolicyText::default()
+        .with_preference(20)
+        .with("agent \"2001:db8:100::1\"", "agent discover")
+        .with("lifetime=\"420s\"", "lifetime=\"12s\"");
+    let second = text.agent.replace(
+        "agent=\"2001:db8:100::1\" on=home0 preference=20",
+        "agent=\"2001:db8:100::2\" on=eth0 preference=10",
+    );
+    assert_ne!(second, text.agent);
+    text.agent = text.agent.replace("lifetime=\"1h\"", "lifetime=\"12s\"");
+    let mut lab = Lab::with_agent_prepared(Plan::default(), text, looking);
+    let second = second_agent(&lab, &second);
+    lab.agent()
+        .wait_until("the other agent", PATIENCE, |_| {
+            noted(lab.agent(), "signaling-home-agent-appeared") == 1
+        })
+        .unwrap();
+    lab.start_mobile(&[]);
+    let status = lab.registered(&["wlan0", "wwan0"]);
+    assert_eq!(status.homes[0].agent.0, address::AGENT, "the preferred one");
+    wait_for("an answer", PATIENCE, || echoes(&lab.world.cn, address::HOME).then_some(())).unwrap();
+    let silenced = Silenced::begin(lab.agent());
+    // Until its bindings end, and five updates after that were in vain.
+    let there = |status: &StatusDocument| {
+        status.homes[0].agent.0.to_string() == "2001:db8:100::2"
+            && mtun::lab::daemons::registered(status) == ["wlan0", "wwan0"]
+    };
+    lab.mobile().wait_until("the other agent", 4 * PATIENCE, there).unwrap();
+    assert_eq!(cached(&second.status().unwrap()).len(), 2);
+    assert_eq!(defended(&second.status().unwrap()), 1, "it answers on the home link");
+    // From there packets find the mobile; the silent agent's machine would swallow them.
+    wait_for("an answer", PATIENCE, || echoes(&lab.world.home, address::HOME).then_some(()))
+        .unwrap();
+    drop(silenced);
+    // Awake again, it holds nothing that could be in the way.
+    wait_for_agent(lab.agent(), "no binding", |it| cached(it).is_empty());
+    assert_eq!(lab.mobile().status().unwrap().homes[0].agent.0.to_string(), "2001:db8:100::2");
+    assert_eq!(cached(&second.status().unwrap()).len(), 2);
 }

@@ -3,7 +3,10 @@
 //! Each test builds a world of its own (the topology is drawn in `mtun::lab::world`), so tests
 //! run side by side. Without root they are skipped, loudly.
 
+mod agent_mobiles;
+mod beyond;
 mod breakout;
+mod copies;
 mod correspondents;
 mod demo;
 mod detector;
@@ -11,6 +14,8 @@ mod downlink;
 mod errors;
 mod failback;
 mod fixture;
+mod fleet;
+mod full_disk;
 mod ground;
 mod handover;
 mod home_agent;

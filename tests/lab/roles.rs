@@ -133,7 +133,7 @@ fn roles_that_are_not_in_the_policy_are_not_started() {
         guarded: Vec::new(),
         stores_bindings,
         files: if stores_bindings {
-            BTreeSet::from(["bindings".to_owned()])
+            BTreeSet::from(["bindings".to_owned(), "losses".to_owned()])
         } else {
             BTreeSet::new()
         },

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use mtun::control::documents::{AgentAddition, AgentSecurity};
 use mtun::control::{Access, Event, Request};
+use mtun_policy::{Bid, HomeAddress};
 use serde_json::Value;
 
 use super::documents;
@@ -103,6 +105,37 @@ fn every_command_has_its_document() {
         (&["policy", "diff", policy], OK, "policy-diff", "/moves/0/to/via", "wlan0".into()),
         (&["policy", "diff", policy, "--from", policy], OK, "policy-diff", "/kept", 3.into()),
         (&["policy", "show"], OK, "policy", "/rules/0/line", 44.into()),
+        (&["agent", "list"], OK, "agent-list", "/mobiles/0/last_heard_seconds", 12.into()),
+        (&["agent", "list", "--home", "x"], OK, "agent-list", "/mobiles", Value::Array(vec![])),
+        (
+            &["agent", "add", "2001:db8:100::42", "--unprotected"],
+            OK,
+            "agent-changed",
+            "/done",
+            "added".into(),
+        ),
+        (&["agent", "remove", "2001:db8:100::42"], OK, "agent-changed", "/mobile", Value::Null),
+        (
+            &["agent", "revoke", "2001:db8:100::42", "--bid", "2"],
+            OK,
+            "agent-changed",
+            "/ended",
+            1.into(),
+        ),
+        (
+            &["agent", "switch", "2001:db8:100::42", "--to", "2001:db8:100::2"],
+            OK,
+            "agent-switched",
+            "/agents/0",
+            "2001:db8:100::2".into(),
+        ),
+        (
+            &["agent", "permit", "2001:db8:100::42"],
+            OK,
+            "agent-changed",
+            "/done",
+            "permitted".into(),
+        ),
     ];
     for (words, exit, kind, pointer, want) in cases {
         let (code, document) = json(&owner.socket(), words);
@@ -140,6 +173,47 @@ fn words_become_requests() {
         (
             &["explain", "tcp a b", "--given", "wlan0=down,wwan0=up", "--given", "x=y"],
             explain(&["wlan0=down", "wwan0=up", "x=y"]),
+        ),
+        (
+            &[
+                "agent",
+                "add",
+                "2001:db8:100::50",
+                "--name",
+                "tram",
+                "--mobile-network",
+                "2001:db8:100:5000::/64",
+                "--spi",
+                "0x1005",
+                "--key-file",
+                "/etc/mtun/tram.key",
+                "--bindings",
+                "4",
+                "--home",
+                "acme",
+            ],
+            Request::AgentAdd {
+                mobile: AgentAddition {
+                    home: Some("acme".into()),
+                    home_address: "2001:db8:100::50".parse().unwrap(),
+                    name: Some("tram".to_owned()),
+                    mobile_networks: vec!["2001:db8:100:5000::/64".parse().unwrap()],
+                    max_bindings: Some(4),
+                    security: AgentSecurity::KeyFile {
+                        spi: 0x1005,
+                        algorithm: "hmac-sha256".to_owned(),
+                        path: "/etc/mtun/tram.key".into(),
+                    },
+                    replace: false,
+                },
+            },
+        ),
+        (
+            &["agent", "revoke", "2001:db8:100::42", "--bid", "7", "--yes"],
+            Request::AgentRevoke {
+                home_address: HomeAddress("2001:db8:100::42".parse().unwrap()),
+                bid: Bid::new(7),
+            },
         ),
         (&["flows"], Request::Flows { filter: None, limit: Some(100) }),
         (
@@ -184,6 +258,28 @@ fn what_cannot_be_done_says_why_in_both_forms() {
         (&["steer", "dport 22 via eth9", "--for", "10m"], REFUSED, "not-found", "eth9"),
         (&["steer", "undo", "9"], REFUSED, "not-found", "override 9"),
         (&["steer", "undo", "nine"], USAGE, "usage", "nine"),
+        (&["agent", "add", "2001:db8::1"], USAGE, "usage", "--unprotected"),
+        (&["agent", "add", "2001:db8::1", "--key-file", "x"], USAGE, "usage", "--spi"),
+        (
+            &["agent", "add", "2001:db8::1", "--key-file", "x", "--spi", "255"],
+            USAGE,
+            "usage",
+            "reserved",
+        ),
+        (
+            &["agent", "add", "2001:db8::1", "--security", "a", "--unprotected"],
+            USAGE,
+            "usage",
+            "cannot be used with",
+        ),
+        (
+            &["agent", "add", "2001:db8::1", "--unprotected", "--replace"],
+            REFUSED,
+            "refused",
+            "policy file",
+        ),
+        (&["agent", "revoke", "2001:db8::1", "--bid", "0"], USAGE, "usage", "65535"),
+        (&["agent", "permit", "2001:db8::1"], REFUSED, "not-found", "not served"),
         (&["policy", "check", absent], USAGE, "usage", "absent"),
         (&["policy", "check", broken], REFUSED, "policy-faults", "foo"),
         (&["policy", "apply", broken], REFUSED, "policy-faults", "foo"),
@@ -249,6 +345,9 @@ fn without_a_daemon_every_question_says_what_to_start() {
         &["policy", "history"],
         &["policy", "diff", "x.kdl"],
         &["policy", "show"],
+        &["agent", "list"],
+        &["agent", "add", "2001:db8::1", "--unprotected"],
+        &["agent", "remove", "2001:db8::1"],
         &["monitor"],
     ];
     for socket in [scratch.join("none.sock"), stale] {
@@ -297,6 +396,8 @@ fn the_texts() {
         ("policy-diff", &mobile, &["policy", "diff", "x.kdl"], OK),
         ("policy-confirm", &mobile, &["policy", "confirm"], OK),
         ("policy-rollback", &mobile, &["policy", "rollback"], OK),
+        ("agent-list", &agent, &["agent", "list"], OK),
+        ("agent-revoke", &agent, &["agent", "revoke", "2001:db8:100::42", "--bid", "2"], OK),
     ];
     for (name, owner, words, exit) in texts {
         let (code, wide, stderr) = people(&owner.socket(), words);

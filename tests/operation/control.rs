@@ -14,6 +14,7 @@ use mtun::control::{
 };
 use serde_json::Value;
 
+use super::documents;
 use super::owner::{Owner, Plan, Scratch, example};
 use super::users::{READ_GROUP, READER, STRANGER, User, WRITE_GROUP, WRITER, may_change_user};
 
@@ -284,6 +285,7 @@ fn the_classes_of_three_users_and_root() {
     let dotted = policies.join("../").join(policies.0.file_name().unwrap()).join("../passwd");
     let link = policies.join("link.kdl");
     symlink(example("figure-11.kdl"), &link).unwrap();
+    let home_address = documents::agent_mobile().home_address;
     let forbidden = Some(ErrorCode::Forbidden);
     // (request, answer for readers, for writers, for root)
     type Answer = Option<ErrorCode>;
@@ -306,6 +308,10 @@ fn the_classes_of_three_users_and_root() {
         (Request::PolicyConfirm {}, forbidden, None, None),
         (Request::PolicyRollback { entry: None }, forbidden, None, None),
         (Request::PolicyHistory { entry: None }, None, None, None),
+        (Request::AgentList {}, None, None, None),
+        (Request::AgentRevoke { home_address, bid: None }, forbidden, None, None),
+        (Request::AgentPermit { home_address, bid: None }, forbidden, None, None),
+        (Request::AgentRemove { home_address }, forbidden, None, None),
         (diff(&inside), None, None, None),
         (diff(&example("figure-11.kdl")), forbidden, forbidden, None),
     ];

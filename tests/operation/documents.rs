@@ -6,7 +6,7 @@ use mtun::control::documents::*;
 use mtun::metrics::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
     FlowMoveFigures, HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RouteFailureFigures,
-    RouteFigures, RouteMessageFigures, RuleFigures, TunnelFigures,
+    RouteFigures, RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
 };
 use mtun_policy::{
     Bid, CareOfAddress, FlowId, FlowPriority, HomeAddress, HomeAgentAddress, MobileNetworkPrefix,
@@ -179,6 +179,7 @@ pub fn status() -> StatusDocument {
         routes: routes(),
         correspondent: None,
         dropped: Vec::new(),
+        store: None,
     }
 }
 
@@ -301,7 +302,72 @@ pub fn agent_status() -> StatusDocument {
         mobiles: vec![bus, silent],
         flow_bindings: Vec::new(),
         routes: Vec::new(),
+        store: Some(StoreDocument {
+            file: "/var/lib/mtun/bindings.redb".into(),
+            failing: None,
+            commits: 1200,
+            records: 5000,
+            largest_batch: 31,
+            waiting: 2,
+            failures: 3,
+            last_failure: Some("/var/lib/mtun/bindings.redb: no space left".to_owned()),
+            unanswered: 4,
+        }),
         ..status()
+    }
+}
+
+/// A mobile of the agent, as `mtun agent` shows it.
+pub fn agent_mobile() -> AgentMobileDocument {
+    let bus = agent_status().mobiles[0].clone();
+    AgentMobileDocument {
+        home: bus.home,
+        home_address: bus.home_address,
+        name: bus.name,
+        allowed_by: AllowedBy::Added,
+        state: AgentMobileState::Bound,
+        security: Some("added.2001-db8-100--42".into()),
+        mobile_networks: bus.prefixes,
+        max_bindings: 16,
+        refused_bids: vec![bid(3)],
+        bindings: bus.bindings,
+        last_heard_seconds: Some(12),
+        updates_accepted: 40,
+        updates_refused: 2,
+        updates_forged: 1,
+    }
+}
+
+/// The mobiles of the agent.
+pub fn agent_list() -> AgentListDocument {
+    let silent = AgentMobileDocument {
+        home_address: HomeAddress("2001:db8:100::43".parse().unwrap()),
+        name: None,
+        allowed_by: AllowedBy::Policy,
+        state: AgentMobileState::Refused,
+        security: None,
+        mobile_networks: Vec::new(),
+        refused_bids: Vec::new(),
+        bindings: Vec::new(),
+        last_heard_seconds: None,
+        updates_accepted: 0,
+        updates_refused: 0,
+        updates_forged: 0,
+        ..agent_mobile()
+    };
+    AgentListDocument { mobiles: vec![agent_mobile(), silent] }
+}
+
+/// What became of one of them.
+pub fn agent_changed(done: AgentChange, number: Option<Bid>) -> AgentChangedDocument {
+    let mobile = (done != AgentChange::Removed).then(agent_mobile);
+    AgentChangedDocument {
+        done,
+        mobile,
+        home_address: agent_mobile().home_address,
+        bid: number,
+        ended: usize::from(matches!(done, AgentChange::Removed | AgentChange::Revoked)),
+        file: "/var/lib/mtun/mobiles.kdl".into(),
     }
 }
 
@@ -458,6 +524,7 @@ pub fn policy() -> PolicyDocument {
             returning_home: ReturningHome::Home,
         }],
         correspondent: vec!["2001:db8:100::42".parse().unwrap()],
+        added: None,
     }
 }
 
@@ -512,6 +579,10 @@ pub fn diff() -> PolicyDiffDocument {
         removed: vec![],
         changed: vec![rule("ssh", 44)],
         kept: 1,
+        mobiles_added: Vec::new(),
+        mobiles_removed: Vec::new(),
+        mobiles_changed: Vec::new(),
+        beside_the_file: 0,
         flows: 12,
         moving: 3,
         moving_bytes_per_second: Some(1_250_000),
@@ -544,6 +615,8 @@ pub fn first_figures() -> MetricsInput {
         let (home, state) = (home(), state.to_owned());
         input.flow_bindings.push(FlowBindingFigures { home, state, flow_bindings: 0 });
     }
+    input.store =
+        Some(StoreFigures { failures: vec![("full".to_owned(), 0)], ..StoreFigures::default() });
     for reason in ["no-usable-binding", "not-ours"] {
         let (home, reason) = ("acme".to_owned(), reason.to_owned());
         input.drops.push(DropFigures { home, reason, packets: 0 });

@@ -7,6 +7,7 @@
 mod cli;
 mod control;
 mod documents;
+mod forwarding;
 mod listening;
 mod metrics;
 mod mobility_page;

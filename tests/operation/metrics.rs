@@ -15,7 +15,7 @@ use super::documents::{first_figures, status};
 use super::owner;
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 22] = [
+const FAMILIES: [(&str, &str); 29] = [
     ("mtun_binding_expires_timestamp_seconds", "gauge"),
     ("mtun_binding_updates_total", "counter"),
     ("mtun_correspondent_bindings", "gauge"),
@@ -33,6 +33,13 @@ const FAMILIES: [(&str, &str); 22] = [
     ("mtun_route_failures_total", "counter"),
     ("mtun_route_messages_total", "counter"),
     ("mtun_rule_bytes_total", "counter"),
+    ("mtun_store_commits_total", "counter"),
+    ("mtun_store_failing", "gauge"),
+    ("mtun_store_failures_total", "counter"),
+    ("mtun_store_largest_batch", "gauge"),
+    ("mtun_store_records_total", "counter"),
+    ("mtun_store_unanswered_total", "counter"),
+    ("mtun_store_waiting", "gauge"),
     ("mtun_straight_bindings", "gauge"),
     ("mtun_straight_bytes_total", "counter"),
     ("mtun_straight_packets_total", "counter"),

@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use mtun::control::documents::{
-    BindingsDocument, FlowsDocument, PolicyAppliedDocument, PolicyConfirmedDocument,
-    PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument, SteerListDocument,
-    SteerUndoDocument,
+    AgentChange, AgentSwitchedDocument, BindingsDocument, FlowsDocument, PolicyAppliedDocument,
+    PolicyConfirmedDocument, PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument,
+    SteerListDocument, SteerUndoDocument,
 };
 use mtun::control::protocol::PolicySource;
 use mtun::control::{
@@ -240,6 +240,33 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
             Response::PolicyHistory(history)
         }
         Request::PolicyShow {} => Response::Policy(documents::policy()),
+        Request::AgentList {} => Response::AgentList(documents::agent_list()),
+        Request::AgentAdd { mobile } if mobile.replace => {
+            return Err(ControlError::new(ErrorCode::Refused, "it stands in the policy file")
+                .help("take it out there"));
+        }
+        Request::AgentAdd { .. } => {
+            Response::AgentChanged(documents::agent_changed(AgentChange::Added, None))
+        }
+        Request::AgentRemove { .. } => {
+            Response::AgentChanged(documents::agent_changed(AgentChange::Removed, None))
+        }
+        Request::AgentRevoke { bid, .. } => {
+            Response::AgentChanged(documents::agent_changed(AgentChange::Revoked, *bid))
+        }
+        Request::AgentSwitch { home_address, agents } => {
+            let (home_address, agents) = (*home_address, agents.clone());
+            Response::AgentSwitched(AgentSwitchedDocument { home_address, agents, bindings: 2 })
+        }
+        Request::AgentPermit { home_address, .. }
+            if *home_address != documents::agent_mobile().home_address =>
+        {
+            let message = format!("{home_address} is not served here");
+            return Err(ControlError::new(ErrorCode::NotFound, message));
+        }
+        Request::AgentPermit { bid, .. } => {
+            Response::AgentChanged(documents::agent_changed(AgentChange::Permitted, *bid))
+        }
         Request::Metrics {} => Response::Metrics(documents::first_figures()),
         Request::Subscribe { .. } => Response::Subscribed { waiting_max: 1024 },
         Request::Send { message } => Response::Sent(SentDocument {

@@ -159,6 +159,18 @@ impl Check<'_> {
                 }
             }
         }
+        for refuse in &home.refused {
+            let Some(address) = &refuse.address else { continue };
+            let allowed = home.allowed.iter().filter_map(|allow| allow.address.as_ref());
+            if !allowed.clone().any(|it| it.value == address.value) {
+                self.sink.error(
+                    address.span,
+                    Code::UnknownRef,
+                    format!("{} is refused here and was never allowed", address.value),
+                    "remove it: who is not allowed is not served, or mend the address",
+                );
+            }
+        }
         if home.allowed.is_empty() {
             self.sink.warning(
                 serve.span,

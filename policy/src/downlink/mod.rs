@@ -16,7 +16,7 @@
 //!
 //! # How a rule is told
 //!
-//! - Its lines are taken apart into areas ([`area`]): one range for each field. Prefixes, ports,
+//! - Its lines are taken apart into areas: one range for each field. Prefixes, ports,
 //!   protocols and code points that touch are one range.
 //! - A list of links is one flow binding for each link, rising in FID-PRI: one whose BIDs are gone
 //!   is skipped. Two BIDs in one flow binding are a copy to each, so only `duplicate` says that.

@@ -199,10 +199,8 @@ fn inside(random: &mut Random, net: &str) -> IpAddr {
 pub fn packet(random: &mut Random, target: &DownlinkTarget) -> FlowKey {
     let v4 = !target.ipv4.is_empty() && random.percent(30);
     let (source, destination) = if v4 {
-        (
-            inside(random, "192.0.2.0/28"),
-            inside(random, *random.clone().one(&["198.51.100.0/24", "203.0.113.0/24"])),
-        )
+        let far = *random.clone().one(&["198.51.100.0/24", "203.0.113.0/24"]);
+        (inside(random, "192.0.2.0/28"), inside(random, far))
     } else {
         let own = match random.below(3) {
             _ if target.prefixes.is_empty() => "2001:db8:100::42/128",

@@ -268,7 +268,9 @@ impl HomeAgent {
     fn check_permitted(&self, claim: &Claim) -> Step {
         // req HA-12.
         let served = self.served.get(&claim.home_address);
-        if served.is_some_and(|served| served.prohibited) {
+        // req HS-05 (RFC 5142 §5.3): who is sent away is not kept longer than promised.
+        let sent_away = self.tellings.switching(claim.home_address);
+        if sent_away || served.is_some_and(|served| served.mobile.refused) {
             return Err(Status::ADMINISTRATIVELY_PROHIBITED.into());
         }
         Ok(())
@@ -392,6 +394,9 @@ impl HomeAgent {
             }
             _ => {}
         }
+        if self.extension(now, envelope, message) {
+            return;
+        }
         let update = match wire::receive(envelope, message) {
             Ok(Message::BindingUpdate(update)) => update,
             Ok(other) => {
@@ -456,11 +461,17 @@ impl HomeAgent {
         if accepted.any() {
             if let Some(served) = self.served.get_mut(&home_address) {
                 if accepted.entry.bindings.is_empty() {
+                    // req HS-03 (RFC 5142 §6.1): it has heard what it was told.
+                    self.tellings.end(home_address);
                     served.replay.deregistered(now, claim.update.sequence);
                 } else {
                     served.replay.bound(claim.update.sequence);
                 }
             }
+            if let Some(served) = self.served.get_mut(&home_address) {
+                served.account.accepted(now);
+            }
+            self.deliver_to(now, home_address, status == Status::PREFIX_DISCOVERY_NECESSARY);
             self.note_presence(claim);
             self.replace(now, accepted.entry.clone());
         }

@@ -119,6 +119,7 @@ impl HomeAgent {
         };
         let home_address = claim.home_address;
         let answered = self.served.get_mut(&home_address).is_some_and(|served| {
+            served.account.refused(now, authentic);
             if authentic { served.refusals.take(now) } else { served.forged.take(now) }
         });
         self.notice(AgentNotice::Refused { home_address, status, answered });
@@ -144,7 +145,7 @@ impl HomeAgent {
         message_id: Option<NtpTime>,
     ) {
         // req HA-01, HA-41, HA-44 (RFC 6275 §9.5.4): to where the update came from, by a routing header
-        // unless that is the home address itself.
+        // unless that is the home address itself. req FB-16 (RFC 6089 §4.3): whatever flow bindings say.
         let away = claim.envelope.source != claim.home_address.0;
         let envelope = Envelope {
             routing_header: away.then_some(claim.home_address),

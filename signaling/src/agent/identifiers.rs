@@ -113,6 +113,10 @@ impl HomeAgent {
     ) -> Result<(Binding, Status), Status> {
         // req MC-04 (RFC 5648 §4.3): zero names nothing.
         let bid = Some(option.bid.ok_or(Status::MCOA_MALFORMED)?);
+        // req HA-12 (RFC 6275 §10.3.1): this one for a reason of ours, the others as they are.
+        if self.served.get(&entry.home_address).is_some_and(|it| it.mobile.refuses(bid)) {
+            return Err(Status::ADMINISTRATIVELY_PROHIBITED);
+        }
         let binding = |care_of| Binding { bid, care_of, priority: option.priority, expires };
         if option.home {
             let accepted = self.home_binding_status()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mtun_policy::HomeAddress;
 
 use super::{AgentNotice, AgentOutput, HomeAgent};
-use crate::binding::BindingCacheEntry;
+use crate::binding::{Binding, BindingCacheEntry};
 use crate::machine::{Envelope, Transmit};
 use crate::wire::option::{BindingIdentifier, BindingRefreshAdvice};
 use crate::wire::{self, BindingRefreshRequest, Lifetime, Message, Status};
@@ -74,8 +74,9 @@ impl HomeAgent {
 
     /// The home prefix has another lifetime.
     pub(super) fn set_home_prefix(&mut self, now: Duration, lifetime: PrefixLifetime) {
-        self.home_prefix = lifetime;
+        let before = std::mem::replace(&mut self.home_prefix, lifetime);
         self.end_with_prefix(now);
+        self.deliver_prefix(now, before);
     }
 
     /// Ends every binding of a home prefix that is not valid any more.
@@ -124,7 +125,8 @@ impl HomeAgent {
             served.request = None;
             let Some(entry) = self.cache.get(home_address) else { continue };
             let due = |expires: Duration| expires <= now + REQUEST_BEFORE;
-            let due: Vec<_> = entry.bindings.iter().filter(|it| due(it.expires)).collect();
+            let due: Vec<Binding> =
+                entry.bindings.iter().filter(|it| due(it.expires)).cloned().collect();
             if due.is_empty() {
                 let entry = entry.clone();
                 self.plan_request(now, &entry);
@@ -135,20 +137,29 @@ impl HomeAgent {
                 served.request = Some(again);
                 self.requests.insert((again, home_address));
             }
-            // req MC-19, R-HA-25 (RFC 5648 §6.4): by their numbers.
-            let options = due.iter().filter_map(|binding| {
-                let option = BindingIdentifier::new(binding.bid?);
-                Some(BindingIdentifier { priority: binding.priority, ..option }.into())
-            });
-            let request = BindingRefreshRequest { options: options.collect() };
-            let envelope = Envelope::plain(self.address.0, home_address.0);
-            match wire::emit(&Message::BindingRefreshRequest(request), &envelope) {
-                Ok(message) => {
-                    let transmit = Transmit { envelope, path: None, message };
-                    self.out.push_back(AgentOutput::Transmit(transmit));
-                }
-                Err(error) => self.notice(AgentNotice::Unwritable(error)),
+            self.send_refresh_request(home_address, due.iter());
+        }
+    }
+
+    /// Asks a mobile for these of its bindings.
+    pub(super) fn send_refresh_request<'b>(
+        &mut self,
+        home_address: HomeAddress,
+        bindings: impl Iterator<Item = &'b Binding>,
+    ) {
+        // req MC-19, R-HA-25 (RFC 5648 §6.4): by their numbers.
+        let options = bindings.filter_map(|binding| {
+            let option = BindingIdentifier::new(binding.bid?);
+            Some(BindingIdentifier { priority: binding.priority, ..option }.into())
+        });
+        let request = BindingRefreshRequest { options: options.collect() };
+        let envelope = Envelope::plain(self.address.0, home_address.0);
+        match wire::emit(&Message::BindingRefreshRequest(request), &envelope) {
+            Ok(message) => {
+                let transmit = Transmit { envelope, path: None, message };
+                self.out.push_back(AgentOutput::Transmit(transmit));
             }
+            Err(error) => self.notice(AgentNotice::Unwritable(error)),
         }
     }
 }

@@ -14,7 +14,10 @@
 //! be asked and answered (`home_link.rs`). It answers no correspondent.
 
 mod accept;
+mod account;
 mod acknowledgement;
+mod allowed;
+mod extensions;
 mod flows;
 mod gate;
 mod home_agents;
@@ -23,17 +26,19 @@ mod identifiers;
 mod lifetime;
 mod notice;
 mod prefix_advertisement;
+mod prefix_delivery;
 mod prefixes;
 mod record;
 mod replay;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
-use mtun_policy::{HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
+use mtun_policy::{Bid, Extensions, HomeAddress, HomeAgentAddress, MobileNetworkPrefix};
 
+pub use account::Account;
 pub use gate::{Gate, Standing};
 pub use home_agents::{
     HomeAgents, HomeAgentsConfig, HomeAgentsEvent, HomeAgentsNotice, HomeAgentsOutput, ListedAgent,
@@ -51,7 +56,10 @@ use crate::machine::{Envelope, Machine, Transmit};
 use crate::shares::Shares;
 use crate::time::Timestamp;
 use crate::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
+use allowed::Left;
+use extensions::Tellings;
 use home_link::Presence;
+use prefix_delivery::Deliveries;
 use prefixes::PrefixTable;
 use replay::{AgentClock, Replay};
 
@@ -81,12 +89,17 @@ pub struct AgentConfig {
     /// Whether mobiles may have flow bindings (RFC 6089); otherwise all their options of it are
     /// skipped, as if this agent did not know them.
     pub flow_bindings: bool,
+    /// Messages beyond RFC 6275 that are switched on.
+    pub extensions: Extensions,
+    /// Another number than in an earlier run says that what was registered then is lost (RFC 5847
+    /// §3.4).
+    pub restart_counter: u32,
     /// The mobiles that are served, each home address once.
     pub mobiles: Vec<AgentMobile>,
 }
 
 /// One mobile that may register.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentMobile {
     /// Its home address.
     pub address: HomeAddress,
@@ -106,6 +119,10 @@ pub struct AgentMobile {
     pub reflect: bool,
     /// Whether copies may carry a sequence for the receiver, if it asks.
     pub copies: bool,
+    /// Whether it may not register for the time being (status 129).
+    pub refused: bool,
+    /// Bindings that it may not register for the time being (status 129).
+    pub refused_bids: Vec<Bid>,
 }
 
 /// What may happen to a home agent.
@@ -131,6 +148,14 @@ pub enum AgentEvent {
         /// The whole message.
         message: Vec<u8>,
     },
+    /// This mobile may register, with this grant, from here on; others are not concerned. What it
+    /// has bound and may not keep ends.
+    Allow(AgentMobile),
+    /// This mobile is not served any more; others are not concerned.
+    Disallow {
+        /// Its home address.
+        home_address: HomeAddress,
+    },
     /// This mobile may register no more, or may again. What it has bound ends.
     Prohibit {
         /// Its home address.
@@ -142,6 +167,21 @@ pub enum AgentEvent {
     End {
         /// Its home address.
         home_address: HomeAddress,
+    },
+    /// This mobile is to go to one of these agents, or to whichever it finds if none is named
+    /// (RFC 5142). It is refused an extension of its bindings from then on.
+    Switch {
+        /// Its home address.
+        home_address: HomeAddress,
+        /// The agents, most preferred first.
+        agents: Vec<Ipv6Addr>,
+    },
+    /// A router on the home link advertised the home prefix.
+    PrefixAdvertised {
+        /// How long it is valid, in seconds; the highest number is for ever.
+        valid: u32,
+        /// How long it is preferred.
+        preferred: u32,
     },
     /// The home prefix has another lifetime than before; at the start it has no end.
     HomePrefix(PrefixLifetime),
@@ -216,8 +256,9 @@ struct Served {
     presence: Presence,
     /// Mobile Prefix Advertisements.
     advertisements: Budget,
-    /// Refused by the operator.
-    prohibited: bool,
+    account: Account,
+    /// Answers to questions whether we are there.
+    heartbeats: Budget,
     /// When its entry is looked at for bindings that have run out.
     expiry: Option<Duration>,
     /// When its entry is looked at for bindings that are about to end.
@@ -235,7 +276,8 @@ impl Served {
             replay: Replay::default(),
             presence: Presence::default(),
             advertisements: Budget::new(1, Duration::from_secs(1)),
-            prohibited: false,
+            account: Account::default(),
+            heartbeats: Budget::new(2, Duration::from_secs(1)),
             expiry: None,
             request: None,
             forged: Budget::new(3, Duration::from_secs(1)),
@@ -258,6 +300,11 @@ pub struct HomeAgent {
     multiple_coa: bool,
     bulk: bool,
     flow_bindings: bool,
+    extensions: Extensions,
+    restart_counter: u32,
+    tellings: Tellings,
+    deliveries: Deliveries,
+    left: Left,
     served: HashMap<HomeAddress, Served>,
     clock: AgentClock,
     prefixes: PrefixTable,
@@ -296,6 +343,10 @@ impl HomeAgent {
             multiple_coa: config.multiple_coa,
             bulk: config.bulk,
             flow_bindings: config.flow_bindings,
+            extensions: config.extensions,
+            restart_counter: config.restart_counter,
+            tellings: Tellings::default(),
+            deliveries: Deliveries::default(),
             served: config
                 .mobiles
                 .into_iter()
@@ -304,6 +355,7 @@ impl HomeAgent {
             clock: AgentClock::default(),
             prefixes,
             cache: BindingCache::default(),
+            left: Left::new(),
             expiries: BTreeSet::new(),
             requests: BTreeSet::new(),
             searching: HashSet::new(),
@@ -318,6 +370,11 @@ impl HomeAgent {
     /// What is registered, as of the last event.
     pub fn cache(&self) -> &BindingCache {
         &self.cache
+    }
+
+    /// What has come of a mobile's updates; `None` for one that is not served.
+    pub fn account(&self, home_address: HomeAddress) -> Option<&Account> {
+        Some(&self.served.get(&home_address)?.account)
     }
 
     /// The agent's own address.
@@ -345,6 +402,10 @@ impl HomeAgent {
             return;
         }
         self.plan_expiry(&entry);
+        if entry.bindings.is_empty() {
+            self.tellings.unbound(home_address);
+            self.deliveries.cancel(home_address);
+        }
         self.out.push_back(AgentOutput::Changed { home_address, effective });
         self.plan_request(now, &entry);
         self.tell_home_link(&entry);
@@ -370,6 +431,7 @@ impl HomeAgent {
         self.expire(now);
         self.end_with_prefix(now);
         self.request(now);
+        self.deliver(now);
     }
 
     /// Ends the bindings whose lifetime ran out.
@@ -402,107 +464,6 @@ impl HomeAgent {
             self.replace(now, entry);
         }
     }
-
-    fn reconfigure(&mut self, now: Duration, config: AgentConfig) {
-        self.configured += 1;
-        self.prefixes = PrefixTable::new(&config);
-        let mut before: BTreeMap<_, _> = std::mem::take(&mut self.served).into_iter().collect();
-        for mobile in config.mobiles {
-            let address = mobile.address;
-            let served = match before.remove(&address) {
-                Some(known) => Served { mobile, ..known },
-                None => Served::new(mobile),
-            };
-            self.served.insert(address, served);
-        }
-        // Their mobiles send again.
-        self.served.values_mut().for_each(|served| served.presence.forget());
-        self.searching.clear();
-        let moved = self.address != config.address;
-        self.address = config.address;
-        self.home_network = config.prefix;
-        self.home_link = config.home_link;
-        self.max_lifetime = config.max_lifetime;
-        self.refresh_advice = config.refresh_advice;
-        self.refresh_requests = config.refresh_requests;
-        self.multiple_coa = config.multiple_coa;
-        self.bulk = config.bulk;
-        self.flow_bindings = config.flow_bindings;
-        let bound: Vec<HomeAddress> = self.cache.iter().map(|entry| entry.home_address).collect();
-        for home_address in bound {
-            match moved {
-                true => self.end(now, home_address),
-                false => self.prune(now, home_address),
-            }
-            // Another link, or other neighbours on it.
-            if let Some(entry) = self.cache.get(home_address).cloned() {
-                self.tell_home_link(&entry);
-            }
-        }
-        for (home_address, served) in before {
-            self.leave_home_link(home_address, &served.presence);
-        }
-    }
-
-    /// Refuses a mobile from here on, or does not any more.
-    fn prohibit(&mut self, now: Duration, home_address: HomeAddress, prohibited: bool) {
-        let Some(served) = self.served.get_mut(&home_address) else { return };
-        served.prohibited = prohibited;
-        if prohibited {
-            served.presence.forget();
-            self.end(now, home_address);
-        }
-    }
-
-    /// Ends what a mobile holds, and has that remembered over a restart.
-    fn end_by_hand(&mut self, now: Duration, home_address: HomeAddress) {
-        if self.cache.get(home_address).is_none() {
-            return;
-        }
-        if let Some(served) = self.served.get_mut(&home_address) {
-            served.presence.forget();
-        }
-        self.end(now, home_address);
-        if self.keeping {
-            self.out.push_back(AgentOutput::Keep { home_address });
-        }
-    }
-
-    /// Ends what the policy does not allow of what a mobile holds.
-    fn prune(&mut self, now: Duration, home_address: HomeAddress) {
-        let Some(held) = self.cache.get(home_address) else { return };
-        let may_stay = self.multiple_coa || held.is_plain();
-        let most = match self.served.get(&home_address) {
-            Some(served) if may_stay => usize::from(served.mobile.max_bindings),
-            _ => 0,
-        };
-        let mut entry = held.clone();
-        if self.home_link == HomeLink::Virtual {
-            entry.bindings.retain(|binding| binding.care_of.0 != home_address.0);
-        }
-        // The mobile's preferred ones stay.
-        entry.bindings.sort_by_key(|binding| (binding.priority, binding.bid));
-        entry.bindings.truncate(most);
-        entry.bindings.sort_by_key(|binding| binding.bid);
-        entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
-        self.limit_flows(&mut entry);
-        if entry.bindings.is_empty() {
-            return self.end(now, home_address);
-        }
-        if self.cache.get(home_address) != Some(&entry) {
-            self.replace(now, entry);
-        }
-    }
-
-    /// Ends all that a mobile holds; what is remembered against replays stays.
-    fn end(&mut self, now: Duration, home_address: HomeAddress) {
-        let Some(held) = self.cache.get(home_address) else { return };
-        let entry = BindingCacheEntry { bindings: Vec::new(), ..held.clone() };
-        if let Some(served) = self.served.get_mut(&home_address) {
-            served.replay.expired(now);
-        }
-        self.replace(now, entry);
-    }
 }
 
 impl Machine for HomeAgent {
@@ -524,20 +485,30 @@ impl Machine for HomeAgent {
             AgentEvent::Solicited { envelope, message } => {
                 self.solicited(now.monotonic, &envelope, &message);
             }
+            AgentEvent::Allow(mobile) => self.allow(now.monotonic, mobile),
+            AgentEvent::Disallow { home_address } => self.disallow(now.monotonic, home_address),
             AgentEvent::Prohibit { home_address, prohibited } => {
                 self.prohibit(now.monotonic, home_address, prohibited);
             }
             AgentEvent::End { home_address } => self.end_by_hand(now.monotonic, home_address),
+            AgentEvent::PrefixAdvertised { valid, preferred } => {
+                self.prefix_advertised(now.monotonic, valid, preferred);
+            }
             AgentEvent::HomePrefix(lifetime) => self.set_home_prefix(now.monotonic, lifetime),
             AgentEvent::DuplicateChecked { home_address, duplicate } => {
                 self.duplicate_checked(now.monotonic, home_address, duplicate);
             }
+            AgentEvent::Switch { home_address, agents } => {
+                self.switch(now.monotonic, home_address, agents);
+            }
             AgentEvent::Stop => self.stopped = true,
         }
+        self.say(now);
     }
 
     fn handle_deadline(&mut self, now: Timestamp) {
         self.pass_time(now.monotonic);
+        self.say(now);
     }
 
     fn poll(&mut self) -> Option<AgentOutput> {
@@ -547,6 +518,9 @@ impl Machine for HomeAgent {
     fn deadline(&self) -> Option<Duration> {
         let first = |times: &BTreeSet<(Duration, HomeAddress)>| times.first().map(|it| it.0);
         let prefix = self.home_prefix.valid_until.filter(|_| !self.cache.is_empty());
-        [first(&self.expiries), first(&self.requests), prefix].into_iter().flatten().min()
+        let said = self.tellings.deadline();
+        let told = self.deliveries.deadline();
+        let all = [first(&self.expiries), first(&self.requests), prefix, said, told];
+        all.into_iter().flatten().min()
     }
 }

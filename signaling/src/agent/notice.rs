@@ -35,6 +35,30 @@ pub enum AgentNotice {
         /// The binding.
         bid: Option<Bid>,
     },
+    /// A binding ended because the operator wants it so.
+    Revoked {
+        /// The home address.
+        home_address: HomeAddress,
+        /// The binding.
+        bid: Option<Bid>,
+    },
+    /// A mobile confirmed that it heard that bindings ended (RFC 5846).
+    RevocationHeard {
+        /// The home address.
+        home_address: HomeAddress,
+        /// What it says.
+        status: Status,
+    },
+    /// A mobile did not confirm what it was told.
+    Unheard {
+        /// The home address.
+        home_address: HomeAddress,
+    },
+    /// A mobile cannot be told: it has no key or no binding, or the policy does not switch it on.
+    NotTold {
+        /// The home address.
+        home_address: HomeAddress,
+    },
     /// The bindings of a home address ended because the home prefix did (RFC 6275 §10.3.1).
     PrefixInvalid {
         /// The home address.
@@ -89,6 +113,12 @@ pub enum Ignored {
     SolicitationRate,
     /// So many home addresses are being looked for on the home link that another has to wait.
     Searches,
+    /// A heartbeat that is no question, or an old one.
+    Heartbeat,
+    /// A heartbeat too soon after the one before.
+    HeartbeatRate,
+    /// A Binding Revocation Acknowledgement that answers nothing, or what only agents say.
+    Revocation,
     /// The agent has stopped.
     Stopped,
 }
@@ -100,6 +130,10 @@ impl AgentNotice {
             Self::Ignored { reason, .. } => reason.reason(),
             Self::Refused { .. } => "refused",
             Self::Expired { .. } => "expired",
+            Self::Revoked { .. } => "revoked",
+            Self::RevocationHeard { .. } => "revocation_heard",
+            Self::Unheard { .. } => "unheard",
+            Self::NotTold { .. } => "not_told",
             Self::PrefixInvalid { .. } => "prefix_invalid",
             Self::FlowsRefused { .. } => "flows_refused",
             Self::FlowAnswersLeftOut { .. } => "flow_answers_left_out",
@@ -127,6 +161,9 @@ impl Ignored {
             Self::Solicitation => "solicitation",
             Self::SolicitationRate => "solicitation_rate",
             Self::Searches => "searches",
+            Self::Heartbeat => "heartbeat",
+            Self::HeartbeatRate => "heartbeat_rate",
+            Self::Revocation => "revocation",
             Self::Stopped => "stopped",
         }
     }
@@ -147,6 +184,21 @@ impl fmt::Display for AgentNotice {
             }
             Self::Expired { home_address, bid: None } => {
                 write!(f, "the binding of {home_address} expired")
+            }
+            Self::Revoked { home_address, bid: Some(bid) } => {
+                write!(f, "binding {bid} of {home_address} was taken back")
+            }
+            Self::RevocationHeard { home_address, status } => {
+                write!(f, "{home_address} has heard of its bindings' end, status {}", status.0)
+            }
+            Self::Unheard { home_address } => {
+                write!(f, "{home_address} does not confirm what it was told")
+            }
+            Self::NotTold { home_address } => {
+                write!(f, "{home_address} cannot be told anything")
+            }
+            Self::Revoked { home_address, bid: None } => {
+                write!(f, "the binding of {home_address} was taken back")
             }
             Self::PrefixInvalid { home_address } => {
                 write!(f, "{home_address} is not bound any more: its prefix is not valid")
@@ -181,6 +233,9 @@ impl fmt::Display for Ignored {
             Self::Solicitation => f.write_str("no solicitation of a mobile that is bound there"),
             Self::SolicitationRate => f.write_str("a solicitation a second is enough"),
             Self::Searches => f.write_str("too many home addresses are being looked for"),
+            Self::Heartbeat => f.write_str("no heartbeat that asks, or an old one"),
+            Self::HeartbeatRate => f.write_str("a heartbeat a second is enough"),
+            Self::Revocation => f.write_str("nothing of its bindings was revoked"),
             Self::Stopped => f.write_str("stopped"),
         }
     }

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use mtun_policy::HomeAddress;
 
-use super::{AgentOutput, HomeAgent, Ignored};
-use crate::machine::{Envelope, Transmit};
+use super::{HomeAgent, Ignored};
+use crate::machine::Envelope;
 use crate::wire::iana::binding_error;
-use crate::wire::icmpv6::{self, IcmpMessage, MobilePrefixAdvertisement, PrefixInformation};
+use crate::wire::icmpv6::{self, IcmpMessage};
 
 impl HomeAgent {
     /// An ICMPv6 message of type 146 arrived.
@@ -41,35 +41,8 @@ impl HomeAgent {
         if !served.advertisements.take(now) {
             return self.ignore(source, Ignored::SolicitationRate);
         }
-        let seconds = |until: Option<Duration>| {
-            until.map_or(PrefixInformation::INFINITE, |until| {
-                let left = until.saturating_sub(now).as_secs();
-                u32::try_from(left).unwrap_or(PrefixInformation::INFINITE - 1)
-            })
-        };
-        // req HA-75, NH-19, R-HA-43 (RFC 6275 §6.8, §7.2): with our own address, complete.
-        let prefix = PrefixInformation {
-            prefix_len: self.home_network.prefix_len(),
-            on_link: true,
-            autonomous: true,
-            router_address: true,
-            valid: seconds(self.home_prefix.valid_until),
-            preferred: seconds(self.home_prefix.preferred_until),
-            address: self.address.0,
-        };
-        let advertisement = MobilePrefixAdvertisement {
-            identifier: solicitation.identifier,
-            managed: false,
-            other: false,
-            prefixes: vec![prefix],
-        };
-        let envelope = Envelope {
-            routing_header: Some(home_address),
-            ..Envelope::plain(self.address.0, source)
-        };
-        let message =
-            icmpv6::emit(&IcmpMessage::MobilePrefixAdvertisement(advertisement), &envelope);
-        let transmit = Transmit { envelope, path: None, message };
-        self.out.push_back(AgentOutput::Advertise(transmit));
+        // req HA-76 (RFC 6275 §10.6.2): who asks has heard what it was told unasked.
+        self.deliveries.cancel(home_address);
+        self.advertise(now, home_address, source, solicitation.identifier);
     }
 }

@@ -13,6 +13,9 @@ use crate::wire::option::MobileNetworkPrefixOption;
 /// A prefix of the table, and what an update that asks for it gets.
 type Granted = (MobileNetworkPrefix, Result<(), Status>);
 
+/// Home addresses and what each may have forwarded.
+type Mobiles = Vec<(HomeAddress, Vec<MobileNetworkPrefix>)>;
+
 /// The Prefix Table: home address to prefixes, and what may never be forwarded.
 #[derive(Debug)]
 pub(super) struct PrefixTable {
@@ -26,19 +29,23 @@ pub(super) struct PrefixTable {
 
 impl PrefixTable {
     pub(super) fn new(config: &AgentConfig) -> Self {
-        let disputed = disputed(config);
-        let mut table = Self {
-            agent: config.address,
-            home_network: config.prefix,
-            home_addresses: config.mobiles.iter().map(|mobile| mobile.address).collect(),
-            granted: HashMap::new(),
-        };
-        for mobile in config.mobiles.iter().filter(|mobile| !mobile.prefixes.is_empty()) {
-            let mut prefixes = mobile.prefixes.clone();
+        let mobiles = config.mobiles.iter();
+        let mobiles = mobiles.map(|mobile| (mobile.address, mobile.prefixes.clone())).collect();
+        Self::of(config.address, config.prefix, mobiles)
+    }
+
+    fn of(agent: HomeAgentAddress, home_network: Ipv6Net, mobiles: Mobiles) -> Self {
+        let disputed = disputed(&mobiles);
+        let home_addresses = mobiles.iter().map(|(address, _)| *address).collect();
+        let mut table = Self { agent, home_network, home_addresses, granted: HashMap::new() };
+        for (address, mut prefixes) in mobiles {
+            if prefixes.is_empty() {
+                continue;
+            }
             prefixes.sort();
             prefixes.dedup();
             let verdict = |prefix| {
-                if table.is_impossible(mobile.address, prefix) {
+                if table.is_impossible(address, prefix) {
                     return Err(Status::INVALID_PREFIX);
                 }
                 // req NH-09, NH-22 (RFC 3963 §6.2): never two owners.
@@ -48,9 +55,26 @@ impl PrefixTable {
                 }
             };
             let granted = prefixes.into_iter().map(|prefix| (prefix, verdict(prefix))).collect();
-            table.granted.insert(mobile.address, granted);
+            table.granted.insert(address, granted);
         }
         table
+    }
+
+    /// Grants a mobile these prefixes instead of those before; `None` for a mobile that is served
+    /// no more. Who claims what another has is judged again for all of them.
+    pub(super) fn grant(
+        &mut self,
+        home_address: HomeAddress,
+        prefixes: Option<Vec<MobileNetworkPrefix>>,
+    ) {
+        let others = self.home_addresses.iter().filter(|address| **address != home_address);
+        let known = |address: &HomeAddress| {
+            let prefixes = self.granted_to(*address).iter().map(|(prefix, _)| *prefix);
+            (*address, prefixes.collect())
+        };
+        let mut mobiles: Mobiles = others.map(known).collect();
+        mobiles.extend(prefixes.map(|prefixes| (home_address, prefixes)));
+        *self = Self::of(self.agent, self.home_network, mobiles);
     }
 
     /// The prefixes of an explicit registration: all of those listed, or why none.
@@ -77,7 +101,7 @@ impl PrefixTable {
         &self,
         home_address: HomeAddress,
     ) -> Result<Vec<MobileNetworkPrefix>, Status> {
-        // req NH-10 (RFC 3963 §6.2): no prefix known, no forwarding to set up.
+        // req NH-06, NH-10 (RFC 3963 §6.2): no prefix known, no forwarding to set up.
         let granted = self.granted_to(home_address);
         if granted.is_empty() || granted.iter().any(|(_, verdict)| verdict.is_err()) {
             return Err(Status::FORWARDING_SETUP_FAILED);
@@ -135,11 +159,10 @@ fn overlap(one: Ipv6Net, two: Ipv6Net) -> bool {
 
 /// Prefixes of different mobiles that overlap, by one pass over all of them in address order:
 /// those that contain the present one are on the stack.
-fn disputed(config: &AgentConfig) -> BTreeSet<MobileNetworkPrefix> {
-    let mut all: Vec<(MobileNetworkPrefix, HomeAddress)> = config
-        .mobiles
+fn disputed(mobiles: &Mobiles) -> BTreeSet<MobileNetworkPrefix> {
+    let mut all: Vec<(MobileNetworkPrefix, HomeAddress)> = mobiles
         .iter()
-        .flat_map(|mobile| mobile.prefixes.iter().map(|&prefix| (prefix, mobile.address)))
+        .flat_map(|(owner, prefixes)| prefixes.iter().map(|&prefix| (prefix, *owner)))
         .collect();
     all.sort_by_key(|(prefix, owner)| (prefix.net().addr(), prefix.net().prefix_len(), *owner));
     let mut disputed = BTreeSet::new();

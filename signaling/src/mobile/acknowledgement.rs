@@ -17,8 +17,10 @@ use crate::time::Timestamp;
 use crate::wire::iana::authentication_subtype;
 use crate::wire::{BindingAcknowledgement, Status};
 
-/// Refusals that say that the agent holds nothing for us (RFC 6275 §10.3, RFC 3963 §5.4.2).
-const NOTHING_HELD: [Status; 7] = [
+/// Refusals after which the agent holds nothing for us that may be used (RFC 6275 §10.3, RFC 3963
+/// §5.4.2). Who is prohibited may have lost what it had before it asked.
+const NOTHING_HELD: [Status; 8] = [
+    Status::ADMINISTRATIVELY_PROHIBITED,
     Status::HOME_REGISTRATION_NOT_SUPPORTED,
     Status::NOT_HOME_SUBNET,
     Status::NOT_HOME_AGENT,

@@ -24,6 +24,11 @@ impl MessageClock {
         time.plus(now.monotonic.saturating_sub(at))
     }
 
+    /// The agent's time of day as far as we know it.
+    pub(crate) fn reads(&mut self, now: Timestamp) -> NtpTime {
+        self.own(now).shifted(self.offset)
+    }
+
     /// The timestamp of the next update, later than every one since the last correction.
     pub(crate) fn next(&mut self, now: Timestamp) -> NtpTime {
         let time = self.own(now).shifted(self.offset);

@@ -24,6 +24,7 @@
 mod acknowledgement;
 mod clock;
 pub mod discovery;
+mod extensions;
 mod flows;
 mod home_link;
 mod notice;
@@ -36,8 +37,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use mtun_policy::{
-    Bid, CareOfAddress, FlowBinding, HomeAddress, HomeAgentAddress, HomeName, MobileNetworkPrefix,
-    PrefixMode, ReturningHome,
+    Bid, CareOfAddress, Extensions, FlowBinding, HomeAddress, HomeAgentAddress, HomeName,
+    MobileNetworkPrefix, PrefixMode, ReturningHome,
 };
 
 pub use flows::FlowFault;
@@ -53,6 +54,7 @@ use crate::time::Timestamp;
 use crate::wire::iana::binding_error;
 use crate::wire::{self, Message};
 use clock::MessageClock;
+use extensions::Peer;
 use flows::{Flows, SentFlows};
 use home_link::HomeLink;
 use pace::Pace;
@@ -86,6 +88,8 @@ pub struct MobileConfig {
     pub bulk: bool,
     /// What is used while an uplink is on the home link.
     pub returning_home: ReturningHome,
+    /// Messages beyond RFC 6275 that are switched on.
+    pub extensions: Extensions,
     /// Key shared with the agent; `None` only for the policy's `security none`.
     pub protection: Option<SecurityAssociation>,
     /// Sequence number of the first update; random, so that a restart rarely collides with what
@@ -187,6 +191,12 @@ pub enum MobileOutput {
         /// The uplink on the home link.
         bid: Bid,
     },
+    /// The agent sends us to one of these, most preferred first, or to whichever is found if none
+    /// is named (RFC 5142). Registering there and ending what is here is the caller's.
+    Switch {
+        /// The agents.
+        agents: Vec<HomeAgentAddress>,
+    },
     /// Packets of the home address may go plain by the home link.
     AtHome {
         /// The uplink on the home link.
@@ -256,6 +266,7 @@ pub struct MobileNode {
     next_sequence: u16,
     outstanding: Option<Outstanding>,
     clock: MessageClock,
+    peer: Peer,
     pace: Pace,
     last_sent: Option<Duration>,
     /// No update leaves before.
@@ -287,6 +298,7 @@ impl MobileNode {
             overwrite: true,
             outstanding: None,
             clock: MessageClock::default(),
+            peer: Peer::default(),
             pace: Pace::default(),
             last_sent: None,
             hold: now.monotonic,
@@ -450,6 +462,9 @@ impl MobileNode {
         if envelope.source != self.config.agent.0 {
             return self.ignore(Ignored::NotFromAgent);
         }
+        if self.extension(now, envelope, message) {
+            return;
+        }
         match wire::receive(envelope, message) {
             Err(error) => self.ignore(Ignored::Undecodable(error)),
             Ok(Message::BindingAcknowledgement(acknowledgement)) => {
@@ -462,6 +477,11 @@ impl MobileNode {
             }
             Ok(Message::BindingError(error)) if error.status == binding_error::UNKNOWN_BINDING => {
                 self.refresh_asked(now.monotonic, &[]);
+            }
+            Ok(Message::BindingError(error))
+                if error.status == binding_error::UNRECOGNIZED_TYPE && self.heartbeat_unknown() =>
+            {
+                self.notice(MobileNotice::AgentWithoutHeartbeat);
             }
             Ok(Message::BindingError(error)) => self.ignore(Ignored::BindingError(error.status)),
             Ok(other) => self.ignore(Ignored::Unexpected(other.mh_type())),
@@ -498,6 +518,7 @@ impl MobileNode {
         if self.finish_if_nothing_is_held(now.monotonic) {
             return;
         }
+        self.heartbeat_due(now);
         let ready = self.hold.max(self.pace.ready_at()) <= now.monotonic;
         if ready
             && self.outstanding.is_none()
@@ -621,6 +642,6 @@ impl Machine for MobileNode {
             None => self.due().map(|due| due.max(self.hold).max(self.pace.ready_at())),
         };
         let expiries = self.registrations.values().filter_map(Registration::expiry);
-        expiries.chain(next).min()
+        expiries.chain(next).chain(self.peer.deadline()).min()
     }
 }

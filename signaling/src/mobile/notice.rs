@@ -25,6 +25,17 @@ pub enum MobileNotice {
         /// When it will be asked again, from now.
         retry: Duration,
     },
+    /// The agent says that it has ended a binding (RFC 5846).
+    Revoked {
+        /// The binding.
+        bid: Bid,
+    },
+    /// The agent says that it lost what it held (RFC 5847): everything is registered anew.
+    AgentRestarted,
+    /// The agent answers no heartbeats: everything is refreshed.
+    AgentSilent,
+    /// The agent does not know heartbeats and is not asked again.
+    AgentWithoutHeartbeat,
     /// Status 140 to 143: the agent does not forward for us as a mobile router (RFC 3963 §5.4); not
     /// asked again before somebody says so.
     RouterRefused {
@@ -174,6 +185,10 @@ impl MobileNotice {
         match self {
             Self::Ignored(ignored) => ignored.reason(),
             Self::Refused { .. } => "refused",
+            Self::Revoked { .. } => "revoked",
+            Self::AgentRestarted => "agent_restarted",
+            Self::AgentSilent => "agent_silent",
+            Self::AgentWithoutHeartbeat => "agent_without_heartbeat",
             Self::RouterRefused { .. } => "router_refused",
             Self::HomeAddressInUse => "home_address_in_use",
             Self::Malformed { .. } => "malformed",
@@ -237,6 +252,14 @@ impl fmt::Display for MobileNotice {
             Self::Refused { bid: None, status, retry } => {
                 write!(f, "registration refused, status {status}; next try in {retry:?}")
             }
+            Self::Revoked { bid } => write!(f, "the agent took binding {bid} back"),
+            Self::AgentRestarted => {
+                f.write_str("the agent lost what it held; everything is registered anew")
+            }
+            Self::AgentSilent => {
+                f.write_str("the agent answers no heartbeats; everything is refreshed")
+            }
+            Self::AgentWithoutHeartbeat => f.write_str("the agent does not know heartbeats"),
             Self::RouterRefused { status } => write!(
                 f,
                 "the agent does not serve us as a mobile router, status {status}: not asked again before somebody changes something"

@@ -28,6 +28,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("removed", Event::Removed),
         ("refused, kept", refused(true)),
         ("refused, not kept", refused(false)),
+        ("revoked", Event::Revoked { status: Status::ADMINISTRATIVELY_PROHIBITED, retry: RETRY }),
         ("refresh due", Event::RefreshDue),
         ("expiry", Event::Deadline(Duration::from_secs(300))),
     ]

@@ -40,6 +40,12 @@ pub mod mh {
     pub const BINDING_ACKNOWLEDGEMENT: u8 = 6;
     /// Binding Error (§6.1.9).
     pub const BINDING_ERROR: u8 = 7;
+    /// Home Agent Switch (RFC 5142 §4).
+    pub const HOME_AGENT_SWITCH: u8 = 12;
+    /// Heartbeat (RFC 5847 §3.3).
+    pub const HEARTBEAT: u8 = 13;
+    /// Binding Revocation (RFC 5846 §5).
+    pub const BINDING_REVOCATION: u8 = 16;
 
     /// The smallest Header Len a message of this type may have; `None` for types this codec does
     /// not read.
@@ -245,6 +251,20 @@ pub mod icmpv6 {
         /// Home Agent Information (RFC 6275 §7.4).
         pub const HOME_AGENT_INFORMATION: u8 = 8;
     }
+}
+
+/// Status values of the Binding Revocation Acknowledgement (RFC 5846 §5.2).
+pub mod revocation {
+    /// Done.
+    pub const SUCCESS: u8 = 0;
+    /// Done for some of those named.
+    pub const PARTIAL_SUCCESS: u8 = 1;
+    /// None of those named is held.
+    pub const BINDING_DOES_NOT_EXIST: u8 = 128;
+    /// Whoever asks may not end all of a peer's bindings.
+    pub const GLOBAL_NOT_AUTHORIZED: u8 = 130;
+    /// No proxy registrations here.
+    pub const PROXY_NOT_SUPPORTED: u8 = 135;
 }
 
 /// Status values of the Binding Error message (RFC 6275 §6.1.9).

@@ -11,12 +11,16 @@
 mod binding_acknowledgement;
 mod binding_error;
 mod binding_refresh_request;
+mod binding_revocation;
 mod binding_update;
 mod care_of_test;
 mod care_of_test_init;
 mod checksum;
 mod common;
+pub mod extension;
 mod flow_status;
+mod heartbeat;
+mod home_agent_switch;
 mod home_test;
 mod home_test_init;
 pub mod iana;
@@ -28,11 +32,14 @@ mod status;
 pub use binding_acknowledgement::BindingAcknowledgement;
 pub use binding_error::BindingError;
 pub use binding_refresh_request::BindingRefreshRequest;
+pub use binding_revocation::{BindingRevocation, RevocationKind};
 pub use binding_update::{BindingUpdate, BindingUpdateFlags};
 pub use care_of_test::CareOfTest;
 pub use care_of_test_init::CareOfTestInit;
 pub use checksum::{checksum, verify_checksum};
 pub use flow_status::FlowStatus;
+pub use heartbeat::Heartbeat;
+pub use home_agent_switch::HomeAgentSwitch;
 pub use home_test::HomeTest;
 pub use home_test_init::HomeTestInit;
 pub use option::{MobilityOption, Options};
@@ -173,12 +180,19 @@ pub fn parse(message: &[u8]) -> Result<Message, DecodeError> {
 
 /// Checks the first four octets of a message and its length; gives its MH Type.
 pub(crate) fn check_header(message: &[u8]) -> Result<u8, DecodeError> {
+    check_header_by(message, iana::mh::minimum_header_len)
+}
+
+/// The same by the smallest Header Len of the types that are known.
+fn check_header_by(
+    message: &[u8],
+    minimum_header_len: fn(u8) -> Option<u8>,
+) -> Result<u8, DecodeError> {
     let found = message.len();
     let &[payload_proto, header_len, mh_type, ..] =
         message.first_chunk::<8>().ok_or(DecodeError::Truncated { needed: 8, found })?;
     // req MH-05 (RFC 6275 §9.2). The fourth octet is reserved and says nothing (req MH-07).
-    let minimum =
-        iana::mh::minimum_header_len(mh_type).ok_or(DecodeError::UnrecognizedType(mh_type))?;
+    let minimum = minimum_header_len(mh_type).ok_or(DecodeError::UnrecognizedType(mh_type))?;
     // req MH-01 (RFC 6275 §9.2).
     if payload_proto != iana::PAYLOAD_PROTO_NONE {
         return Err(DecodeError::PayloadProto(payload_proto));

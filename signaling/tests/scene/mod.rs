@@ -82,6 +82,7 @@ pub fn mobile_config() -> MobileConfig {
         multiple_coa: true,
         bulk: true,
         returning_home: ReturningHome::Home,
+        extensions: mtun_policy::Extensions::default(),
         protection: Some(our_key()),
         initial_sequence: 1,
     }
@@ -98,6 +99,8 @@ pub fn agent_config() -> AgentConfig {
         max_copies: 4,
         reflect: true,
         copies: true,
+        refused: false,
+        refused_bids: Vec::new(),
     };
     let other = HomeAddress(address(OTHER_HOME_ADDRESS));
     AgentConfig {
@@ -110,6 +113,8 @@ pub fn agent_config() -> AgentConfig {
         multiple_coa: true,
         bulk: true,
         flow_bindings: true,
+        extensions: mtun_policy::Extensions::default(),
+        restart_counter: 1,
         mobiles: vec![
             mobile(home(), Vec::new(), our_key()),
             mobile(other, vec![prefix(OTHER_PREFIX)], key(257, 2)),

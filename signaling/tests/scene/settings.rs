@@ -19,6 +19,17 @@ fn yes(words: &[&str], key: &str, otherwise: bool) -> bool {
     }
 }
 
+fn extensions(words: &[&str], extensions: &mut mtun_policy::Extensions) {
+    for name in value(words, "extensions").into_iter().flat_map(|names| names.split(',')) {
+        match name {
+            "heartbeat" => extensions.heartbeat = true,
+            "agent-switch" => extensions.agent_switch = true,
+            "revocation" => extensions.revocation = true,
+            other => panic!("no extension is called {other}"),
+        }
+    }
+}
+
 /// Changes the mobile as the words of its line say.
 pub fn set_mobile(config: &mut MobileConfig, epoch: &mut u64, words: &[&str]) {
     if let Some(prefixes) = value(words, "prefixes") {
@@ -47,6 +58,7 @@ pub fn set_mobile(config: &mut MobileConfig, epoch: &mut u64, words: &[&str]) {
     if value(words, "protection") == Some("none") {
         config.protection = None;
     }
+    extensions(words, &mut config.extensions);
     config.multiple_coa = yes(words, "multiple-coa", config.multiple_coa);
     config.bulk = yes(words, "bulk", config.bulk);
 }
@@ -90,6 +102,10 @@ pub fn set_agent(config: &mut AgentConfig, words: &[&str]) {
     }
     if value(words, "key") == Some("other") {
         config.mobiles[0].protection = Some(key(256, 9));
+    }
+    extensions(words, &mut config.extensions);
+    if let Some(counter) = value(words, "restarts") {
+        config.restart_counter = counter.parse().unwrap();
     }
     config.multiple_coa = yes(words, "multiple-coa", config.multiple_coa);
     config.bulk = yes(words, "bulk", config.bulk);

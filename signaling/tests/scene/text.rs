@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use mtun_policy::{Bid, CareOfAddress, HomeAddress};
 use mtun_signaling::mobile::Stay;
+use mtun_signaling::wire::extension::Extension;
 use mtun_signaling::wire::option::{
     AlternateCareOfAddress, BindingIdentifier, BindingRefreshAdvice, FlowExtensions, FlowSummary,
     LinkLayerAddress, MobileNetworkPrefixOption, NonceIndices,
 };
 use mtun_signaling::wire::{
     BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate, BindingUpdateFlags,
-    Lifetime, Message, MobilityOption, Options, Status,
+    Lifetime, Message, MobilityOption, Options, RevocationKind, Status,
 };
 use mtun_signaling::{AgentOutput, BindingCache, Envelope, MobileOutput, wire};
 
@@ -71,6 +72,9 @@ pub fn options(options: &Options) -> String {
             | MobilityOption::MessageId(_)
             | MobilityOption::NonceIndices(_)
             | MobilityOption::AuthorizationData(_) => {}
+            MobilityOption::RestartCounter(option) => {
+                text += &format!(" [restarts={}]", option.counter);
+            }
             other => text += &format!(" [option {}]", other.kind()),
         }
     }
@@ -79,6 +83,9 @@ pub fn options(options: &Options) -> String {
 
 /// A message in its packet.
 pub fn message(envelope: &Envelope, octets: &[u8]) -> String {
+    if wire::extension::kind_of(octets).is_some() {
+        return extension(envelope, octets);
+    }
     let message = wire::receive(envelope, octets).expect("a message of our own");
     let options_of = message.options();
     let protected = options_of.authentication(1).is_some() || options_of.authorization().is_some();
@@ -126,6 +133,39 @@ pub fn message(envelope: &Envelope, octets: &[u8]) -> String {
     }
 }
 
+/// A message beyond RFC 6275 in its packet.
+fn extension(envelope: &Envelope, octets: &[u8]) -> String {
+    let message = wire::extension::receive(envelope, octets).expect("a message of our own");
+    let protected = message.options().authentication(1).is_some();
+    let protected = if protected { "" } else { " unprotected" };
+    let end = match envelope.routing_header {
+        Some(_) => format!("to={}", envelope.destination),
+        None => format!("from={}", envelope.source),
+    };
+    let options = options(message.options());
+    match &message {
+        Extension::Heartbeat(said) => {
+            let kind = if said.response { "answer" } else { "question" };
+            // The number starts anywhere.
+            format!("Heartbeat {kind}{protected} {end}{options}")
+        }
+        Extension::HomeAgentSwitch(said) => {
+            let agents: Vec<String> = said.agents.iter().map(ToString::to_string).collect();
+            format!("HomeAgentSwitch agents={}{protected} {end}{options}", agents.join(","))
+        }
+        Extension::BindingRevocation(said) => match said.kind {
+            RevocationKind::Indication(trigger) => format!(
+                "BindingRevocation seq={} trigger={trigger}{protected} {end}{options}",
+                said.sequence
+            ),
+            RevocationKind::Acknowledgement(status) => format!(
+                "BindingRevocationAck seq={} status={status}{protected} {end}{options}",
+                said.sequence
+            ),
+        },
+    }
+}
+
 pub fn mobile_output(output: &MobileOutput) -> String {
     let name = |bid: &Option<Bid>| bid.map_or("plain".to_owned(), |bid| bid.to_string());
     match output {
@@ -147,6 +187,10 @@ pub fn mobile_output(output: &MobileOutput) -> String {
                 Stay::Beside { neighbours: false } => "beside foreign links, silent to neighbours",
             };
             format!("at home by {bid}, {stay}")
+        }
+        MobileOutput::Switch { agents } => {
+            let agents: Vec<String> = agents.iter().map(|it| it.0.to_string()).collect();
+            format!("go to {}", if agents.is_empty() { "any".to_owned() } else { agents.join(",") })
         }
         MobileOutput::LeftHome => "left home".to_owned(),
         MobileOutput::Notice(notice) => format!("notice: {notice}"),
@@ -243,6 +287,9 @@ fn parse_options(words: &[&str]) -> Options {
                 });
             }
             "alt-coa" => options.push(AlternateCareOfAddress { address: address(inner[1]) }),
+            "unknown" => {
+                options.push(MobilityOption::Unknown { kind: 200, data: vec![1, 2, 3] });
+            }
             "nonce-indices" => options.push(NonceIndices { home: 1, care_of: 1 }),
             "lla" => {
                 let octets = inner[1].split(':').map(|octet| u8::from_str_radix(octet, 16));

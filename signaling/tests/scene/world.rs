@@ -155,14 +155,26 @@ impl World {
                 self.delivered.push((envelope, message.clone()));
                 self.agent_event(AgentEvent::Received { envelope, message }, fate);
             }
-        } else if self
-            .uplinks
-            .iter()
-            .any(|(bid, address)| *address == envelope.destination && !self.silent.contains(bid))
+        } else if (self.is_tunnelled(&envelope)
+            || self.uplinks.iter().any(|(bid, address)| {
+                *address == envelope.destination && !self.silent.contains(bid)
+            }))
             && self.mobile.is_some()
         {
             self.mobile_event(MobileEvent::Received { envelope, message }, fate);
         }
+    }
+
+    /// Whether a packet to the home address finds the mobile through its tunnel.
+    fn is_tunnelled(&self, envelope: &Envelope) -> bool {
+        let Some(agent) = &self.agent else { return false };
+        let bound = agent.cache().get(super::home());
+        let reached = |it: &mtun_signaling::binding::Binding| {
+            let mut uplinks = self.uplinks.iter();
+            uplinks.any(|(bid, at)| *at == it.care_of.0 && !self.silent.contains(bid))
+        };
+        envelope.destination == super::home().0
+            && bound.is_some_and(|entry| entry.bindings.iter().any(reached))
     }
 
     fn drain(&mut self, fate: &mut Fate<'_>) {

@@ -138,6 +138,7 @@ fn describe(document: &PolicyDiffDocument, page: &mut Page) {
     if !rules.is_empty() {
         page.table(&["CHANGE", "RULE"], &rules, "");
     }
+    mobiles(document, page);
     let rows: Vec<_> = document
         .moves
         .iter()
@@ -160,6 +161,28 @@ fn describe(document: &PolicyDiffDocument, page: &mut Page) {
     }
     page.line("");
     page.facts(&[("summary", Cell::new(summary(document)))]);
+}
+
+/// What would become of the mobiles of a home agent.
+fn mobiles(document: &PolicyDiffDocument, page: &mut Page) {
+    let of = |what: &'static str, tone, mobiles: &[mtun_policy::HomeAddress]| -> Vec<Vec<Cell>> {
+        mobiles.iter().map(|it| vec![Cell::toned(what, tone), Cell::new(it)]).collect()
+    };
+    let rows = [
+        of("added", Tone::Good, &document.mobiles_added),
+        of("changed", Tone::Warning, &document.mobiles_changed),
+        of("removed", Tone::Bad, &document.mobiles_removed),
+    ]
+    .concat();
+    if !rows.is_empty() {
+        page.table(&["CHANGE", "MOBILE"], &rows, "");
+    }
+    if document.beside_the_file > 0 {
+        page.line(&format!(
+            "{} mobiles and refusals come from `mtun agent` and stay, whatever the file says",
+            document.beside_the_file
+        ));
+    }
 }
 
 fn rate(bytes_per_second: u64) -> String {

@@ -1,6 +1,11 @@
 //! What `mtun policy diff` shows.
 
-use mtun_policy::{End, FlowsDiff, Home, HomeName, Policy, RuleId, RuleName, diff_rules};
+use std::collections::BTreeMap;
+
+use mtun_policy::{
+    AllowedMobile, End, FlowsDiff, Home, HomeAddress, HomeName, Policy, RuleId, RuleName,
+    diff_rules,
+};
 use serde::{Deserialize, Serialize};
 
 use super::explain::RuleReference;
@@ -21,6 +26,19 @@ pub struct PolicyDiffDocument {
     pub changed: Vec<RuleReference>,
     /// How many rules mean the same in both.
     pub kept: usize,
+    /// Mobiles that only the other one allows, at a home agent.
+    #[serde(default)]
+    pub mobiles_added: Vec<HomeAddress>,
+    /// Mobiles that only the present one allows; what they have bound would end.
+    #[serde(default)]
+    pub mobiles_removed: Vec<HomeAddress>,
+    /// Mobiles with another grant.
+    #[serde(default)]
+    pub mobiles_changed: Vec<HomeAddress>,
+    /// How many of the other's mobiles and refusals would come from `mtun agent` and not from its
+    /// file.
+    #[serde(default)]
+    pub beside_the_file: usize,
     /// How many flows were judged.
     pub flows: usize,
     /// How many of them would go another way.
@@ -65,6 +83,10 @@ impl PolicyDiffDocument {
             removed: Vec::new(),
             changed: Vec::new(),
             kept: 0,
+            mobiles_added: Vec::new(),
+            mobiles_removed: Vec::new(),
+            mobiles_changed: Vec::new(),
+            beside_the_file: 0,
             flows: 0,
             moving: 0,
             moving_bytes_per_second: None,
@@ -85,7 +107,25 @@ impl PolicyDiffDocument {
         let gone = present.homes.iter().filter(|home| other.home(home.name.as_str()).is_none());
         let gone = gone.flat_map(|home| &home.rules.rules);
         document.removed.extend(gone.map(RuleReference::from));
+        document.compare_mobiles(present, other);
         document
+    }
+
+    fn compare_mobiles(&mut self, present: &Policy, other: &Policy) {
+        let mobiles = |policy: &Policy| -> BTreeMap<HomeAddress, AllowedMobile> {
+            let all = policy.served.iter().flat_map(|home| &home.mobiles);
+            all.map(|mobile| (mobile.address, mobile.clone())).collect()
+        };
+        let (before, after) = (mobiles(present), mobiles(other));
+        for (address, mobile) in &after {
+            match before.get(address) {
+                None => self.mobiles_added.push(*address),
+                Some(known) if known != mobile => self.mobiles_changed.push(*address),
+                Some(_) => {}
+            }
+        }
+        let gone = before.keys().filter(|address| !after.contains_key(address));
+        self.mobiles_removed.extend(gone);
     }
 
     /// Adds what would become of a home's flows; `present` and `other` name its links.

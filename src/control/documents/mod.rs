@@ -6,6 +6,7 @@
 //! (`_seconds`, `_bytes`, `_ms`) where a bare number would leave a doubt, and what does not exist
 //! yet is `null`, never an empty text.
 
+mod agent;
 mod diff;
 mod downlink;
 mod event;
@@ -19,6 +20,10 @@ mod routes;
 mod status;
 mod steer;
 
+pub use agent::{
+    AgentAddition, AgentChange, AgentChangedDocument, AgentListDocument, AgentMobileDocument,
+    AgentMobileState, AgentSecurity, AgentSwitchedDocument, AllowedBy,
+};
 pub use diff::{DiffMoveDocument, PolicyDiffDocument};
 pub use downlink::{
     AtAgentDocument, DigestState, DownlinkDocument, FlowBindingDocument, FlowBindingState,
@@ -37,12 +42,13 @@ pub use history::{
 };
 pub use mobility::{SentDocument, SubscriptionBody, SubscriptionLine};
 pub use policy::{
-    FaultDocument, PolicyAppliedDocument, PolicyDocument, PolicyHomeDocument, RuleDocument,
+    FaultDocument, PolicyAdditionsDocument, PolicyAppliedDocument, PolicyDocument,
+    PolicyHomeDocument, RuleDocument,
 };
 pub use routes::{BoundMobileDocument, CorrespondentDocument, RouteDocument, RouteState};
 pub use status::{
     BindingDocument, BindingPhase, BindingsDocument, DroppedDocument, HomeDocument,
     HomeLinkDocument, LinkDocument, LinkState, MobileDocument, QuotaDocument, QuotaLevel,
-    StatusCode, StatusDocument, TunnelDocument,
+    StatusCode, StatusDocument, StoreDocument, TunnelDocument,
 };
 pub use steer::{OverrideDocument, SteerDocument, SteerListDocument, SteerUndoDocument};

@@ -27,6 +27,22 @@ pub struct PolicyDocument {
     /// The addresses at which it is a correspondent; empty if it is none.
     #[serde(default)]
     pub correspondent: Vec<Ipv6Addr>,
+    /// What `mtun agent` added to it; `null` for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub added: Option<PolicyAdditionsDocument>,
+}
+
+/// What `mtun agent` added to the policy in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyAdditionsDocument {
+    /// Where it is written down.
+    pub file: PathBuf,
+    /// Mobiles that may register.
+    pub mobiles: usize,
+    /// Mobiles and bindings that may not for the time being.
+    pub refused: usize,
+    /// The text.
+    pub text: String,
 }
 
 /// What a home says besides its rules.

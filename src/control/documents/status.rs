@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use ipnet::Ipv6Net;
 use mtun_policy::{
@@ -51,6 +52,9 @@ pub struct StatusDocument {
     /// Messages that did not come as far as a machine; none are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub dropped: Vec<DroppedDocument>,
+    /// Where a home agent keeps its bindings over restarts; `null` elsewhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreDocument>,
 }
 
 /// Messages that were dropped on their arrival, for one reason.
@@ -62,6 +66,29 @@ pub struct DroppedDocument {
     pub reason: String,
     /// How many.
     pub messages: u64,
+}
+
+/// Where a home agent keeps its bindings over restarts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreDocument {
+    /// The file.
+    pub file: PathBuf,
+    /// Why it cannot write at this moment; `null` if it can.
+    pub failing: Option<String>,
+    /// Commits made since the start.
+    pub commits: u64,
+    /// Records written or removed by them.
+    pub records: u64,
+    /// The most records of one commit.
+    pub largest_batch: u64,
+    /// Mobiles whose records wait at this moment.
+    pub waiting: u64,
+    /// Commits that failed since the start.
+    pub failures: u64,
+    /// Why the last of them did; `null` if none has.
+    pub last_failure: Option<String>,
+    /// Acknowledgements dropped because their record could not be written in time.
+    pub unanswered: u64,
 }
 
 /// The bindings alone.

@@ -235,7 +235,10 @@ fn config(served: &ServedHome, keys: &[SecurityAssociation], fault: Fault) -> Ag
         max_flows: allowed.max_flows,
         max_copies: allowed.max_copies,
         reflect: served.reflect,
-        copies: true,
+        // Nobody here waits for copies that a packet loop holds back.
+        copies: false,
+        refused: allowed.refused,
+        refused_bids: allowed.refused_bids.clone(),
     });
     AgentConfig {
         address: served.agent,
@@ -247,6 +250,8 @@ fn config(served: &ServedHome, keys: &[SecurityAssociation], fault: Fault) -> Ag
         multiple_coa: served.multiple_coa,
         bulk: served.bulk,
         flow_bindings: served.flow_bindings,
+        extensions: mtun_policy::Extensions::default(),
+        restart_counter: 1,
         mobiles: mobiles.collect(),
     }
 }

@@ -11,7 +11,7 @@ use mtun_signaling::{DigestState, FlowState, FlowSupport, MobileEvent};
 
 use crate::attacker::host_in;
 use crate::fault::Fault;
-use crate::mobile::{Mobile, is_bound};
+use crate::mobile::Mobile;
 use crate::witness::Invariant;
 use crate::world::World;
 
@@ -50,7 +50,7 @@ impl Mobile {
     }
 
     /// What its rules come to, if its agent was told otherwise.
-    fn to_tell(&mut self, fault: Fault) -> Option<MobileEvent> {
+    fn next_told(&mut self, fault: Fault) -> Option<MobileEvent> {
         if !self.tells() {
             return None;
         }
@@ -79,7 +79,7 @@ impl Mobile {
 impl World {
     /// Tells a mobile's machine what its rules say, if it was told otherwise.
     pub fn tell_rules(&mut self, mobile: usize) {
-        let Some(event) = self.mobiles[mobile].to_tell(self.fault) else { return };
+        let Some(event) = self.mobiles[mobile].next_told(self.fault) else { return };
         self.coverage.count("downlink: rules told");
         self.mobile_event(mobile, event);
     }
@@ -90,7 +90,7 @@ impl World {
         let it = &self.mobiles[mobile];
         let agent = &self.agents[it.agent];
         let list = it.node.update_list();
-        let bound = list.entries.iter().any(|entry| is_bound(entry.phase));
+        let bound = list.entries.iter().any(|entry| entry.is_registered());
         let Some(entry) = agent.machine.cache().get(HomeAddress(it.home_address())) else {
             return;
         };
@@ -99,9 +99,27 @@ impl World {
         }
         if !agent.text.flow_bindings {
             self.coverage.count("downlink: an agent that takes none");
-            let quiet = entry.flows.is_empty() && list.extensions.flow_bindings != FlowSupport::Yes;
+            // One that took some before its policy changed says nothing of those that are only named
+            // from then on (option 44), and the mobile goes on believing what it was told.
+            let shaken = agent.shaken > std::time::Duration::ZERO;
+            let held = list.flows.iter().any(|flow| flow.state == FlowState::Held);
+            let believed = held || list.extensions.flow_bindings == FlowSupport::Yes;
+            if believed {
+                self.coverage.count("downlink: an agent that takes none any more");
+            }
+            let quiet = entry.flows.is_empty() && (!believed || shaken);
             if !quiet {
                 let text = format!("mobile {mobile}: {:?}, {:?}", entry.flows, list.extensions);
+                self.violate(Invariant::TablesAgree, text);
+            }
+            return;
+        }
+        let shaken = agent.shaken > std::time::Duration::ZERO;
+        if list.extensions.flow_bindings == FlowSupport::No && shaken {
+            // It took none when it was asked, and nobody has the mobile ask again.
+            self.coverage.count("downlink: an agent that took none");
+            if !entry.flows.is_empty() {
+                let text = format!("mobile {mobile}: the agent has {:?}", entry.flows);
                 self.violate(Invariant::TablesAgree, text);
             }
             return;

@@ -413,6 +413,16 @@ impl World {
                     self.route(link, cut, packet, passed);
                 }
             }
+            Verdict::Replicate(sends) => {
+                self.coverage.count("agent: copies");
+                let (link, cut) = (it.link, it.cut);
+                let parts = sends.parts(&out).flat_map(|(_, part)| wire::packets(part));
+                let sent: Vec<Vec<u8>> = parts.map(<[u8]>::to_vec).collect();
+                for packet in sent {
+                    self.witness_leaving_agent(agent, &packet);
+                    self.route(link, cut, packet, passed);
+                }
+            }
             Verdict::Answer(reason) => {
                 self.coverage.count(format!("agent refuses: {reason}"));
                 let (link, cut) = (it.link, it.cut);

@@ -311,10 +311,11 @@ impl Mobile {
         self.steering.handle_deadline(now);
         let list = self.node.update_list();
         for (&bid, uplink) in &self.uplinks {
-            let phase = list.entries.iter().find(|entry| entry.bid == bid).map(|it| it.phase);
+            let entry = list.entries.iter().find(|entry| entry.bid == bid);
+            let registered = entry.is_some_and(|it| it.is_registered());
             let present = Told {
-                registered: phase.is_some_and(is_bound),
-                refused: phase == Some(Phase::Refused),
+                registered,
+                refused: !registered && entry.is_some_and(|it| it.phase == Phase::Refused),
                 attached: uplink.attached.is_some(),
             };
             let known = self.told.entry(bid).or_default();
@@ -340,11 +341,6 @@ impl Mobile {
     }
 }
 
-/// Whether a binding of this phase carries packets.
-pub fn is_bound(phase: Phase) -> bool {
-    matches!(phase, Phase::Bound | Phase::Refreshing | Phase::AtHome)
-}
-
 /// The IPv6 address, if it is one.
 pub fn v6(care_of: mtun_policy::CareOfAddress) -> Option<Ipv6Addr> {
     match care_of.0 {
@@ -365,6 +361,7 @@ impl Parts {
     fn new(policy: &Policy, home: &Home, key: &SecurityAssociation, birth: &Birth) -> Self {
         let now = birth.timestamp();
         let config = MobileConfig {
+            extensions: mtun_policy::Extensions::default(),
             home: home.name.clone(),
             home_address: home.address,
             agent: home.agent,

@@ -87,6 +87,8 @@ impl World {
                     self.coverage.count(format!("mobile notice: {}", notice.reason()));
                     self.tell(|| format!("mobile {mobile}: {notice}"));
                 }
+                // No agent of these worlds sends its mobiles away.
+                MobileOutput::Switch { .. } => {}
                 MobileOutput::Stopped => {
                     changed = true;
                     self.coverage.count("mobile: stopped");

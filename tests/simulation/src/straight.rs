@@ -17,7 +17,7 @@ use mtun_signaling::{
 use crate::correspondent::Responder;
 use crate::fault::Fault;
 use crate::forward::Passed;
-use crate::mobile::{is_bound, v6};
+use crate::mobile::v6;
 use crate::network::LONGEST_FLIGHT;
 use crate::publish::{self, Published};
 use crate::signalling::{digest, is_powerless, packet_of, text};
@@ -253,7 +253,7 @@ impl World {
             .entries
             .iter()
             .filter(|entry| {
-                is_bound(entry.phase)
+                entry.is_registered()
                     && !entry.home_link
                     && it.uplinks.get(&entry.bid).is_some_and(|it| it.attached.is_some())
             })

@@ -15,7 +15,7 @@ use mtun_signaling::{Envelope, auth};
 
 use crate::fault::Fault;
 use crate::forward::Passed;
-use crate::mobile::{FLOWS, is_bound, v6};
+use crate::mobile::{FLOWS, v6};
 use crate::network::{LONGEST_FLIGHT, Origin};
 use crate::packet::{self, Layer};
 use crate::straight::Who;
@@ -135,7 +135,7 @@ impl World {
         };
         let entries = it.node.update_list().entries;
         let bound = entries.iter().any(|entry| {
-            entry.bid == bid && is_bound(entry.phase) && v6(entry.care_of) == Some(outer.source)
+            entry.bid == bid && entry.is_registered() && v6(entry.care_of) == Some(outer.source)
         });
         if !bound || outer.destination != it.home.agent.0 || !it.owns(inner.source) {
             self.astray(format!("mobile {mobile} sends {outer:?} around {inner:?} by {bid}"));

@@ -21,6 +21,7 @@ const REACHED: &[&str] = &[
     "agent refuses: encapsulation-limit",
     "agent refuses: no-usable-binding",
     "agent refuses: too-big",
+    "agent: copies",
     "agent: delivered",
     "agent: duplicate checked",
     "agent: kept",

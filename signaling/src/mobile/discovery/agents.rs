@@ -50,6 +50,12 @@ pub enum AgentDiscoveryEvent {
         /// The agent.
         agent: HomeAgentAddress,
     },
+    /// The present agent sends us to one of these, most preferred first, or to any that is found
+    /// if none is named (RFC 5142).
+    Sent {
+        /// The agents.
+        agents: Vec<HomeAgentAddress>,
+    },
     /// This agent accepted the registration.
     Registered {
         /// The agent.
@@ -171,6 +177,22 @@ impl AgentDiscovery {
         self.out.push_back(AgentDiscoveryOutput::Notice(notice));
     }
 
+    /// Leaves the present agent for one of these; those of our home prefix first.
+    fn sent(&mut self, now: Duration, mut agents: Vec<HomeAgentAddress>) {
+        let left = self.current.take();
+        agents.retain(|agent| is_routable(agent.0) && Some(*agent) != left);
+        // req HS-04 (RFC 5142 §6.2).
+        let home = self.config.home_prefix;
+        agents.sort_by_key(|agent| !home.contains(&agent.0));
+        agents.truncate(MAX_AGENTS);
+        // req HS-02 (RFC 5142 §4): without one, whoever is found.
+        self.known = agents.into_iter().map(|address| Known { address, failed: false }).collect();
+        self.search = None;
+        self.wanted = true;
+        self.pauses = 0;
+        self.hold = now;
+    }
+
     /// Uses the next agent, or looks for some.
     fn proceed(&mut self, now: Duration) {
         if !self.wanted || self.current.is_some() || self.hold > now || self.search.is_some() {
@@ -276,6 +298,7 @@ impl Machine for AgentDiscovery {
         match event {
             AgentDiscoveryEvent::Wanted => self.wanted = true,
             AgentDiscoveryEvent::Failed { agent } => self.failed(now, agent),
+            AgentDiscoveryEvent::Sent { agents } => self.sent(now, agents),
             AgentDiscoveryEvent::Registered { agent } => {
                 self.current = Some(agent);
                 self.search = None;

@@ -1,20 +1,22 @@
 //! What a mobile makes of the flow options in an acknowledgement (RFC 6089 §5.2.6).
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mtun_policy::{FlowBinding, FlowId};
+use mtun_policy::{Bid, FlowBinding, FlowId};
 
+use super::super::{MobileNode, MobileNotice};
 use super::update::Told;
 use super::{Flows, Known, Refusal, SentFlows};
 use crate::flow::{DigestState, FlowDigest, FlowSupport};
-use crate::mobile::{MobileNode, MobileNotice};
+use crate::registration::Event;
 use crate::wire::option::FlowExtensions;
 use crate::wire::{FlowStatus, Options};
 
 impl MobileNode {
     /// The update was accepted, in part at least, and so its flow options were judged.
-    pub(in crate::mobile) fn flows_judged(
+    pub(in super::super) fn flows_judged(
         &mut self,
         now: Duration,
         sent: SentFlows,
@@ -27,13 +29,18 @@ impl MobileNode {
                 // req FB-11 (RFC 6089 §5.2.6): it cannot, or will not.
                 return self.without_flows(&sent);
             }
-            self.flows.support = FlowSupport::Yes;
+            let before = std::mem::replace(&mut self.flows.support, FlowSupport::Yes);
+            if before != FlowSupport::Yes && sent.asked.is_none() {
+                // One that takes flow bindings after all may speak the rest as well.
+                self.flows.speaks = None;
+            }
         }
-        let SentFlows { told, mut before, left_out, registered, .. } = sent;
+        let SentFlows { told, mut before, left_out, registered, named, .. } = sent;
         for id in left_out {
             self.flows.known.remove(&id);
         }
         let mut refused = Vec::new();
+        let mut missing = BTreeSet::new();
         let mut lost = false;
         for Told { wish, as_told, whole } in told {
             // req R-MN-31 (RFC 6089 §5.2.6): one that does not come back was not taken.
@@ -42,6 +49,7 @@ impl MobileNode {
             let before = before.remove(&wish.id).flatten();
             if status.is_accepted() {
                 self.flows.refused.remove(&wish.id);
+                self.flows.missed.remove(&wish.id);
                 self.flows.known.insert(wish.id, Known::certain(&as_told));
             } else if !whole && status == FlowStatus::MALFORMED {
                 // Told in part, and perhaps to an agent without the other part: now in full.
@@ -52,7 +60,18 @@ impl MobileNode {
                     Some(before) => self.flows.known.insert(wish.id, before),
                     None => self.flows.known.remove(&wish.id),
                 };
-                refused.push((wish, status));
+                let unnamed = as_told.bids.iter().copied().filter(|bid| !named.contains(bid));
+                let unnamed: Vec<Bid> = unnamed.collect();
+                if status == FlowStatus::BID_NOT_FOUND
+                    && !unnamed.is_empty()
+                    && self.flows.misses(wish.id) <= as_told.bids.len()
+                {
+                    // The agent has lost bindings that this update did not name: they are
+                    // registered anew, and what refers to them is told with that.
+                    missing.extend(unnamed);
+                } else {
+                    refused.push((wish, status));
+                }
             }
         }
         let others = |id: &&FlowId| !refused.iter().any(|(wish, _)| wish.id == **id);
@@ -62,6 +81,9 @@ impl MobileNode {
             let registered = registered.clone();
             self.flows.refused.insert(wish.id, Refusal { wish, status, registered, held });
         }
+        for bid in missing {
+            self.apply(bid, Event::RefreshDue);
+        }
         // req FB-10 (RFC 6089 §5.3.3): it does not hold what we thought; who knows what else.
         lost |= sent.summarized && answers.values().any(|it| *it == FlowStatus::FID_NOT_FOUND);
         if lost {
@@ -69,6 +91,11 @@ impl MobileNode {
             self.flows.doubt(now);
         }
         let extensions = options.flow_extensions();
+        if sent.asked.is_some() && extensions.is_none() && self.flows.speaks == Some(true) {
+            // It does not speak as it did: it is another one, or of another mind.
+            self.flows.support = FlowSupport::Unknown;
+            self.flows.doubt(now);
+        }
         if let Some(asked) = sent.asked {
             self.flows.note_extensions(asked, extensions);
         }
@@ -78,14 +105,14 @@ impl MobileNode {
     }
 
     /// The update had no effect: what was known before still is.
-    pub(in crate::mobile) fn flows_untouched(&mut self, sent: SentFlows) {
+    pub(in super::super) fn flows_untouched(&mut self, sent: SentFlows) {
         for (id, before) in sent.before {
             // Unless all was forgotten meanwhile.
-            if self.flows.known.contains_key(&id) {
+            if let Entry::Occupied(mut known) = self.flows.known.entry(id) {
                 match before {
-                    Some(before) => self.flows.known.insert(id, before),
-                    None => self.flows.known.remove(&id),
-                };
+                    Some(before) => _ = known.insert(before),
+                    None => _ = known.remove(),
+                }
             }
         }
     }
@@ -94,7 +121,7 @@ impl MobileNode {
     fn without_flows(&mut self, sent: &SentFlows) {
         self.flows.support = FlowSupport::No;
         self.flows.forget();
-        self.flows.plain = sent.asked.is_some();
+        self.flows.speaks = sent.asked.map(|_| false);
         self.notice(MobileNotice::AgentWithoutFlowBindings);
     }
 
@@ -122,9 +149,16 @@ impl MobileNode {
 }
 
 impl Flows {
+    /// Counts one more answer that a BID of this flow binding is not known, since it was accepted.
+    fn misses(&mut self, id: FlowId) -> usize {
+        let misses = self.missed.entry(id).or_default();
+        *misses += 1;
+        *misses
+    }
+
     fn note_extensions(&mut self, asked: (bool, bool), granted: Option<FlowExtensions>) {
         self.asked = asked;
-        self.plain = granted.is_none();
+        self.speaks = Some(granted.is_some());
         let granted = granted.unwrap_or_default();
         self.granted = (asked.0 && granted.reflect, asked.1 && granted.copies);
     }

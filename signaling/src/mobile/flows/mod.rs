@@ -137,9 +137,11 @@ pub(super) struct Flows {
     changed: Option<Duration>,
     known: BTreeMap<FlowId, Known>,
     refused: BTreeMap<FlowId, Refusal>,
+    /// How often in a row the agent did not know a BID that it had accepted (status 131).
+    missed: BTreeMap<FlowId, usize>,
     support: FlowSupport,
-    /// Whether the agent skips what is agreed on beyond RFC 6089.
-    plain: bool,
+    /// Whether the agent answers what is asked for beyond RFC 6089, once that is known.
+    speaks: Option<bool>,
     /// What was asked for beyond RFC 6089 by the last update that was acknowledged.
     asked: (bool, bool),
     granted: (bool, bool),
@@ -173,6 +175,7 @@ impl Flows {
     /// The agent holds nothing.
     pub(super) fn forget(&mut self) {
         self.known.clear();
+        self.missed.clear();
         self.digest = DigestState::NotCompared;
         self.granted = (false, false);
         self.asked = (false, false);
@@ -193,8 +196,9 @@ impl Flows {
         if self.support == FlowSupport::No {
             self.support = FlowSupport::Unknown;
         }
-        self.plain = false;
+        self.speaks = None;
         self.refused.clear();
+        self.missed.clear();
         self.hold = Duration::ZERO;
         self.repeats = 0;
     }
@@ -250,7 +254,7 @@ impl Flows {
             }
         }
         let asks = (self.wanted.reflect, self.wanted.copies);
-        stay < self.known.len() || !self.plain && self.asked != asks
+        stay < self.known.len() || self.speaks != Some(false) && self.asked != asks
     }
 
     /// What is wanted last.

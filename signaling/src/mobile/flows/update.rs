@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use mtun_policy::{Bid, FlowBinding, FlowId, FlowPriority};
 
+use super::super::plan::Request;
+use super::super::{MobileNode, MobileNotice, Mode};
 use super::{Known, Step};
 use crate::flow::FlowSupport;
-use crate::mobile::plan::Request;
-use crate::mobile::{MobileNode, MobileNotice, Mode};
 use crate::registration::Registration;
 use crate::wire::option::{
     self, FlowExtensions, FlowIdentification, FlowSubOption, FlowSummary, TrafficSelector,
@@ -25,12 +25,16 @@ const PROTECTION: usize = 64;
 /// The longest a Mobility Header can be without what protects it.
 const LONGEST: usize = iana::MAX_MESSAGE - PROTECTION;
 
+/// Where less is left for what is new, because so much has to be named, an update may be longer
+/// than comfortable: a list of hundreds would take hundreds of updates to change.
+const ELBOW_ROOM: usize = 256;
+
 /// Type, Length and most padding in front of an option of even length.
 const FRAME: usize = 3;
 
 /// What an update said of flow bindings.
 #[derive(Clone, Debug, Default)]
-pub(in crate::mobile) struct SentFlows {
+pub(in super::super) struct SentFlows {
     /// The options 45.
     pub(super) told: Vec<Told>,
     /// Whether any was named in an option 44.
@@ -43,6 +47,8 @@ pub(in crate::mobile) struct SentFlows {
     pub(super) asked: Option<(bool, bool)>,
     /// The BIDs that are registered once it is accepted.
     pub(super) registered: BTreeSet<Bid>,
+    /// Those of them that it names, with their addresses.
+    pub(super) named: Vec<Bid>,
 }
 
 /// One flow binding that an update told.
@@ -58,7 +64,7 @@ pub(super) struct Told {
 
 impl MobileNode {
     /// Adds to `options` what this update says of flow bindings.
-    pub(in crate::mobile) fn tell_flows(
+    pub(in super::super) fn tell_flows(
         &mut self,
         now: Duration,
         request: &Request,
@@ -78,7 +84,7 @@ impl MobileNode {
             self.flows.take_up(now);
         }
         let registered = self.registered_bids(Some(request));
-        let mut sent = SentFlows { registered, ..SentFlows::default() };
+        let mut sent = SentFlows { registered, named: request.bids(), ..SentFlows::default() };
         self.ask_for_extensions(options, &mut sent);
         if self.flows.support == FlowSupport::No {
             return sent;
@@ -105,8 +111,9 @@ impl MobileNode {
     fn ask_for_extensions(&self, options: &mut Options, sent: &mut SentFlows) {
         let flows = &self.flows;
         let asks = (flows.wanted.reflect, flows.wanted.copies);
-        let speaks = !flows.wanted.flows.is_empty() || !flows.known.is_empty();
-        if !flows.plain && (speaks || asks != (false, false) || asks != flows.asked) {
+        let flows_of_ours = !flows.wanted.flows.is_empty() || !flows.known.is_empty();
+        let answered = flows.speaks != Some(false);
+        if answered && (flows_of_ours || asks != (false, false) || asks != flows.asked) {
             let (reflect, copies) = asks;
             options.push(FlowExtensions { reflect, copies, digest: None });
             sent.asked = Some(asks);
@@ -127,6 +134,8 @@ impl MobileNode {
             .collect();
         steps.sort_by_key(|(wish, _)| !flows.known.contains_key(&wish.id));
         let mut length = length(options) + summary_length(flows.known.len());
+        let comfortable = COMFORTABLE - PROTECTION;
+        let limit = if length + ELBOW_ROOM <= comfortable { comfortable } else { LONGEST };
         let mut told = Vec::new();
         let mut stay: BTreeMap<FlowId, FlowPriority> = BTreeMap::new();
         for (wish, step) in steps {
@@ -135,7 +144,7 @@ impl MobileNode {
                 let option = told_option(wish, selector, bids.as_deref());
                 let octets = option_length(&option);
                 // One at least, or nothing would ever be said.
-                let limit = if told.is_empty() { LONGEST } else { COMFORTABLE - PROTECTION };
+                let limit = if told.is_empty() { LONGEST } else { limit };
                 if length + octets <= limit {
                     length += octets;
                     let whole = selector && bids.is_some();

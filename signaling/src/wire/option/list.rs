@@ -110,6 +110,14 @@ impl Options {
         })
     }
 
+    /// Number of the Restart Counter option.
+    pub fn restart_counter(&self) -> Option<u32> {
+        self.iter().find_map(|option| match option {
+            MobilityOption::RestartCounter(option) => Some(option.counter),
+            _ => None,
+        })
+    }
+
     /// Timestamp of the replay protection option.
     pub fn message_id(&self) -> Option<NtpTime> {
         self.iter().find_map(|option| match option {

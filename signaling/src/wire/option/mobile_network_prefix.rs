@@ -37,7 +37,8 @@ impl MobileNetworkPrefixOption {
         Ipv6Net::new(self.address, self.prefix_len).ok().and_then(MobileNetworkPrefix::new)
     }
 
-    /// Reads the option's data, the octets after Type and Length.
+    /// Reads the option's data, the octets after Type and Length. The first is reserved and says
+    /// nothing (req NH-07, RFC 3963 §4.3).
     pub fn parse(data: &[u8]) -> Result<Self, WrongLength> {
         let octets: &[u8; 18] = data.try_into().map_err(|_| WrongLength(data.len()))?;
         let (fixed, address) = octets.split_first_chunk::<2>().expect("18 octets");

@@ -18,6 +18,7 @@ mod mobile_network_prefix;
 mod mobile_node_identifier;
 mod nonce_indices;
 mod padding;
+mod restart_counter;
 mod traffic_selector;
 mod vendor_specific;
 
@@ -35,6 +36,7 @@ pub use message_id::MessageId;
 pub use mobile_network_prefix::MobileNetworkPrefixOption;
 pub use mobile_node_identifier::MobileNodeIdentifier;
 pub use nonce_indices::NonceIndices;
+pub use restart_counter::RestartCounter;
 pub(crate) use traffic_selector::emit_binary;
 pub use traffic_selector::{SelectorFault, TrafficSelector, is_writable};
 pub use vendor_specific::VendorSpecific;
@@ -65,6 +67,8 @@ pub enum MobilityOption {
     MessageId(MessageId),
     /// Type 19.
     VendorSpecific(VendorSpecific),
+    /// Type 28.
+    RestartCounter(RestartCounter),
     /// Type 35.
     BindingIdentifier(BindingIdentifier),
     /// Type 35 with a length that it cannot have: the whole Binding Update is answered with
@@ -99,6 +103,7 @@ impl MobilityOption {
             Self::MobileNodeIdentifier(_) => option::MOBILE_NODE_IDENTIFIER,
             Self::Authentication(_) => option::AUTHENTICATION,
             Self::MessageId(_) => option::MESSAGE_ID,
+            Self::RestartCounter(_) => option::RESTART_COUNTER,
             Self::VendorSpecific(_) => option::VENDOR_SPECIFIC,
             Self::BindingIdentifier(_) | Self::MalformedBindingIdentifier { .. } => {
                 option::BINDING_IDENTIFIER
@@ -131,6 +136,7 @@ impl MobilityOption {
             }
             option::AUTHENTICATION => Self::Authentication(Authentication::parse(data)?),
             option::MESSAGE_ID => Self::MessageId(MessageId::parse(data)?),
+            option::RESTART_COUNTER => Self::RestartCounter(RestartCounter::parse(data)?),
             option::VENDOR_SPECIFIC => Self::VendorSpecific(VendorSpecific::parse(data)?),
             option::BINDING_IDENTIFIER => match BindingIdentifier::parse(data) {
                 Ok(bid) => Self::BindingIdentifier(bid),
@@ -156,6 +162,7 @@ impl MobilityOption {
             Self::MobileNodeIdentifier(option) => option.emit(out),
             Self::Authentication(option) => option.emit(out),
             Self::MessageId(option) => option.emit(out),
+            Self::RestartCounter(option) => option.emit(out),
             Self::VendorSpecific(option) => option.emit(out),
             Self::BindingIdentifier(option) => option.emit(out),
             Self::FlowSummary(option) => option.emit(out),
@@ -185,13 +192,13 @@ impl MobilityOption {
             }
             Self::Authentication(_) => (4, 1),
             Self::MessageId(_) => (8, 2),
+            Self::RestartCounter(_) => (4, 2),
             Self::BindingIdentifier(BindingIdentifier { care_of: None, .. }) => (2, 0),
             Self::BindingIdentifier(_) | Self::MalformedBindingIdentifier { .. } => (8, 2),
             Self::LinkLayerAddress(_) | Self::MobileNodeIdentifier(_) => (1, 0),
             Self::VendorSpecific(_) => (4, 2),
             Self::FlowSummary(_) | Self::FlowIdentification(_) => (2, 0),
             Self::Unknown { kind, .. } => match *kind {
-                option::RESTART_COUNTER => (4, 2),
                 option::IPV4_HOME_ADDRESS
                 | option::IPV4_ADDRESS_ACKNOWLEDGEMENT
                 | option::NAT_DETECTION
@@ -241,6 +248,7 @@ from! {
     MobileNodeIdentifier => MobileNodeIdentifier;
     Authentication => Authentication;
     MessageId => MessageId;
+    RestartCounter => RestartCounter;
     VendorSpecific => VendorSpecific;
     BindingIdentifier => BindingIdentifier;
     FlowSummary => FlowSummary;
