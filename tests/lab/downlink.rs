@@ -220,29 +220,6 @@ fn an_override_and_another_policy_move_both_directions() {
     lab.assert_clean();
 }
 
-/// A rule whose flows stay where they are, with `reflect` or without.
-fn stays(agent_says: &str) -> (Lab, Echo, Probe, Flow) {
-    let rule = "match proto=udp dport=4000\n        prefer wlan0 wwan0\n        failback never";
-    let mut text = PolicyText::default().with_rule("stays", rule);
-    text.agent = text.agent.replace("bulk=#true", &format!("bulk=#true {agent_says}"));
-    let lab = Lab::start(Plan::default(), text);
-    lab.registered(&LINKS);
-    let status = told(&lab);
-    let reflect = status.homes[0].downlink.as_ref().is_some_and(|it| it.reflect);
-    assert_eq!(reflect, agent_says != "reflect=#false", "{status:?}");
-    let echo = Echo::start(&lab.world.cn).unwrap();
-    let probe = Probe::start(&lab.world.mnn, &echo, INTERVAL, &Bound::Nowhere).unwrap();
-    let flow = Flow::to_correspondent(UDP, (address::NODE, probe.port()), PORT);
-    ways(&lab, &flow, ["wlan0", "wlan0"]);
-    lab.world.wlan_down().unwrap();
-    lab.registered(&["wwan0"]);
-    ways(&lab, &flow, ["wwan0", "wwan0"]);
-    lab.world.wlan_up().unwrap();
-    lab.registered(&LINKS);
-    told(&lab);
-    (lab, echo, probe, flow)
-}
-
 /// Waits until a flow goes up and comes down by these links.
 fn ways(lab: &Lab, flow: &Flow, wanted: [&str; 2]) {
     let now = || [Way::Out, Way::In].map(|way| lab.observatory.uplink(flow, way));
@@ -250,28 +227,6 @@ fn ways(lab: &Lab, flow: &Flow, wanted: [&str; 2]) {
         (now() == wanted.map(|link| Some(link.to_owned()))).then_some(())
     })
     .unwrap_or_else(|error| panic!("{flow} {:?}: {error:#}\n{}", now(), lab.mobile().story()));
-}
-
-#[test]
-fn with_reflect_a_flow_comes_down_by_the_link_it_stays_on() {
-    need_lab!();
-    let (lab, _echo, probe, flow) = stays("");
-    // New flows take the WLAN again; this one stays, in both directions.
-    assert_eq!(out_of_the_blue(&lab, UDP, PORT, address::NODE), "wlan0");
-    let seen = |way| lab.observatory.packets(&flow, way, "wlan0");
-    let before = [Way::Out, Way::In].map(seen);
-    probe.wait_for_echo_after(probe.mark() + 500, PATIENCE).unwrap();
-    assert_eq!([Way::Out, Way::In].map(seen), before, "packets on the WLAN");
-    ways(&lab, &flow, ["wwan0", "wwan0"]);
-    lab.assert_clean();
-}
-
-#[test]
-fn without_reflect_a_flow_comes_down_as_its_rule_says() {
-    need_lab!();
-    let (lab, _echo, _probe, flow) = stays("reflect=#false");
-    ways(&lab, &flow, ["wwan0", "wlan0"]);
-    lab.assert_clean();
 }
 
 /// A probe and its copies: nothing lost, nothing twice, on each of these links in both directions.
