@@ -44,6 +44,9 @@ fi
 MTUN_PYTHON="$(cd "$venv" && pwd)/bin/python3"
 export MTUN_PYTHON
 
+# Nothing here is built twice: what incremental builds keep would only fill the disk.
+export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
+
 MTUN_SKIPS="$(mktemp)"
 export MTUN_SKIPS
 trap 'rm -f "$MTUN_SKIPS"' EXIT
