@@ -15,7 +15,7 @@ use mtun_signaling::auth;
 use mtun_signaling::wire::option::{
     AlternateCareOfAddress, Authentication, BindingAuthorizationData, BindingIdentifier,
     BindingRefreshAdvice, FlowSummary, LinkLayerAddress, MessageId, MobileNetworkPrefixOption,
-    MobileNodeIdentifier, NonceIndices, VendorSpecific,
+    MobileNodeIdentifier, NonceIndices, RestartCounter, VendorSpecific,
 };
 use mtun_signaling::wire::{
     self, BindingAcknowledgement, BindingError, BindingRefreshRequest, BindingUpdate,
@@ -52,7 +52,7 @@ fn binding_identifier() -> impl Strategy<Value = BindingIdentifier> {
 }
 
 fn option() -> impl Strategy<Value = MobilityOption> {
-    let known = |kind: u8| matches!(kind, 0..=10 | 19 | 35 | 44 | 45);
+    let known = |kind: u8| matches!(kind, 0..=10 | 19 | 28 | 35 | 44 | 45);
     prop_oneof![
         any::<u16>().prop_map(|refresh_interval| BindingRefreshAdvice { refresh_interval }.into()),
         ipv6().prop_map(|address| AlternateCareOfAddress { address }.into()),
@@ -72,6 +72,7 @@ fn option() -> impl Strategy<Value = MobilityOption> {
         }),
         (any::<u8>(), any::<u32>(), vec(any::<u8>(), 0..40))
             .prop_map(|(subtype, spi, data)| Authentication { subtype, spi, data }.into()),
+        any::<u32>().prop_map(|counter| RestartCounter { counter }.into()),
         any::<u64>().prop_map(|time| MessageId { timestamp: NtpTime(time) }.into()),
         binding_identifier().prop_map(MobilityOption::from),
         binding_identifier().prop_map(MobilityOption::from),
