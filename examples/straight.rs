@@ -94,7 +94,7 @@ fn main() -> anyhow::Result<()> {
     let lane = Lane { engine: Arc::new(engine), queue, agent: None };
     let lane = Arc::new(lane);
     // Nobody is there to take signaling: a bounded room of it waits for ever.
-    let shared = Arc::new(Shared::new(Clock::start(), Arrivals::new(0)));
+    let shared = Arc::new(Shared::new(Clock::start(), Arrivals::new(0), false));
     shared.paths.open(PathId(1), Uplink::open(Some(index))?, None);
     shared.paths.open(PathId::ROUTED, Uplink::open(None)?, None);
     shared.lanes.store(Arc::new(vec![lane.clone()]));

@@ -17,6 +17,7 @@ pub mod cli;
 pub mod control;
 pub mod daemon;
 pub mod edge;
+pub mod fast_path;
 pub mod key;
 pub mod lab;
 pub mod metrics;

@@ -28,7 +28,7 @@ use mtun_dataplane::backend::{
     BreakoutLink, PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, TunQueue, Uplink,
     VnetHeader, Waker, wait,
 };
-use mtun_dataplane::{Engine, IgnoreReason, PathId, Verdict, wire};
+use mtun_dataplane::{Carried, Engine, IgnoreReason, PathId, Verdict, wire};
 use mtun_policy::{FieldSet, HomeAddress, Ingress};
 use mtun_signaling::machine::Envelope;
 use tokio::sync::Notify;
@@ -39,6 +39,9 @@ use crate::edge::clock::Clock;
 /// Packets that one wake-up of a thread handles before it looks for others: a batch keeps the
 /// thread from sleeping under load, its end keeps it from never looking at the waker.
 const BATCH: usize = 64;
+
+/// How often what a fast path carried is brought back. Quotas and what people see are as old.
+const SWEEP: Duration = Duration::from_millis(500);
 
 /// Tunnels in tunnels through which an error is followed: more are not made (RFC 2473 §6.6).
 const DEPTH: usize = 6;
@@ -71,9 +74,9 @@ impl Octets {
         self.watched.store(watched, Ordering::Relaxed);
     }
 
-    fn count(&self, counter: &AtomicU64, octets: usize, carried: &Notify) {
-        let before = counter.fetch_add(octets as u64, Ordering::Relaxed);
-        let stepped = before / Self::STEP != (before + octets as u64) / Self::STEP;
+    fn count(&self, counter: &AtomicU64, octets: u64, carried: &Notify) {
+        let before = counter.fetch_add(octets, Ordering::Relaxed);
+        let stepped = before / Self::STEP != (before + octets) / Self::STEP;
         if stepped && self.watched.load(Ordering::Relaxed) {
             carried.notify_one();
         }
@@ -112,6 +115,11 @@ impl Paths {
         self.ways.store(Arc::new(ways));
     }
 
+    /// The interface that a path's packets leave by, if only one.
+    pub fn interface(&self, path: PathId) -> Option<u32> {
+        self.ways.load().get(&path)?.uplink.interface()
+    }
+
     /// What a path carried.
     pub fn octets(&self, path: PathId) -> Arc<Octets> {
         let mut octets = self.octets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -124,7 +132,7 @@ impl Paths {
         let way = ways.get(&path)?;
         let sent = way.uplink.send(packet);
         if sent.is_ok() {
-            way.octets.count(&way.octets.sent, packet.len(), &self.carried);
+            way.octets.count(&way.octets.sent, packet.len() as u64, &self.carried);
         }
         Some(sent)
     }
@@ -140,13 +148,20 @@ impl Paths {
         let way = ways.get(&path)?;
         let sent = way.past.as_ref()?.send(packet, translate);
         if sent.is_ok() {
-            way.octets.count(&way.octets.sent, packet.len(), &self.carried);
+            way.octets.count(&way.octets.sent, packet.len() as u64, &self.carried);
         }
         Some(sent)
     }
 
     fn received(&self, octets: &Octets, packet: &[u8]) {
-        octets.count(&octets.received, packet.len(), &self.carried);
+        octets.count(&octets.received, packet.len() as u64, &self.carried);
+    }
+
+    /// Counts what a fast path carried.
+    fn carried_fast(&self, path: PathId, carried: Carried) {
+        let octets = self.octets(path);
+        octets.count(&octets.sent, carried.sent, &self.carried);
+        octets.count(&octets.received, carried.received, &self.carried);
     }
 }
 
@@ -221,6 +236,8 @@ pub struct Lane {
 pub struct Shared {
     /// Where outer packets leave.
     pub paths: Paths,
+    /// Whether packets may take a fast path of the kernel.
+    pub fast_path: bool,
     /// The home networks.
     pub lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// Outer packets that could not be sent.
@@ -235,9 +252,10 @@ pub struct Shared {
 
 impl Shared {
     /// No path is open, no home network known.
-    pub fn new(clock: Clock, arrivals: Arrivals) -> Self {
+    pub fn new(clock: Clock, arrivals: Arrivals, fast_path: bool) -> Self {
         Self {
             paths: Paths::default(),
+            fast_path,
             lanes: ArcSwap::default(),
             failures: SendFailures::default(),
             clock,
@@ -311,6 +329,22 @@ pub fn outbound(
                 shared.noted.notify_one();
             }
             if wait(&[queue.as_fd()], waker, None, &mut ready).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Brings back once in a while what the fast path of a tunnel carried, and vouches for it.
+pub fn sweeping(shared: Arc<Shared>, lane: Arc<Lane>, name: &str) -> io::Result<PacketThread> {
+    spawn(format!("fast-{name}"), move |stop, waker| {
+        while !stop.load(Ordering::Acquire) {
+            let now = shared.clock.monotonic();
+            // What fails ends the fast path by itself, and is tried again.
+            for (path, carried) in lane.engine.sweep(now).unwrap_or_default() {
+                shared.paths.carried_fast(path, carried);
+            }
+            if wait(&[], waker, Some(SWEEP), &mut Vec::new()).is_err() {
                 return;
             }
         }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mtun_dataplane::{Binding, BindingTable, CopyMark, Held, Pair, PathId, Registration, Snapshot};
+use mtun_dataplane::{
+    Binding, BindingTable, CopyMark, Held, Pair, PathId, Publication, Registration, Snapshot,
+};
 use mtun_policy::downlink::{AgentDefault, Unmatched};
 use mtun_policy::steering::PathFigures;
 use mtun_policy::{
@@ -222,7 +224,7 @@ pub fn pair_here(pair: Pair) -> correspondent::Pair {
 /// Publishes what a correspondent holds of a home address. No decision changes with it: the rules
 /// choose the binding, this only how its packets are wrapped.
 pub fn publish_held(
-    published: &Published,
+    published: &impl Publication,
     home_address: HomeAddress,
     correspondent: Ipv6Addr,
     held: Held,
@@ -238,7 +240,7 @@ pub fn publish_held(
 
 /// Publishes what a mobile bound at this node as its correspondent; `None` for nothing any more.
 pub fn publish_correspondent(
-    published: &Published,
+    published: &impl Publication,
     pair: correspondent::Pair,
     registration: Option<Registration>,
 ) {
@@ -251,17 +253,17 @@ pub fn publish_correspondent(
     });
 }
 
-fn change(published: &Published, change: impl FnOnce(&mut Snapshot)) {
-    let mut next = Snapshot::clone(&published.load());
+fn change(published: &impl Publication, change: impl FnOnce(&mut Snapshot)) {
+    let mut next = Snapshot::clone(&published.present());
     next.generation += 1;
     change(&mut next);
-    published.store(Arc::new(next));
+    published.publish(Arc::new(next));
 }
 
 /// Publishes a mobile's registration and the doors of its further sources; returns its generation
 /// and whether decisions may differ.
 pub fn publish_home(
-    published: &Published,
+    published: &impl Publication,
     mut registration: Registration,
     also: &[Also],
     own: Vec<Ipv6Addr>,
@@ -296,7 +298,7 @@ pub fn supposed(
 /// (req HA-61); returns its generation and whether decisions
 /// may differ.
 pub fn publish_mobile(
-    published: &Published,
+    published: &impl Publication,
     registration: Registration,
     own: Vec<Ipv6Addr>,
 ) -> (u64, bool) {
@@ -309,7 +311,7 @@ pub fn publish_mobile(
 /// Publishes many mobiles' registrations as one change, which costs less than as many changes;
 /// returns the highest of their generations.
 pub fn publish_mobiles(
-    published: &Published,
+    published: &impl Publication,
     registrations: impl IntoIterator<Item = Registration>,
     own: Vec<Ipv6Addr>,
 ) -> u64 {
@@ -327,14 +329,18 @@ pub fn publish_mobiles(
 }
 
 /// Publishes that a home address is nobody's any more.
-pub fn withdraw_mobile(published: &Published, home_address: HomeAddress, own: Vec<Ipv6Addr>) {
+pub fn withdraw_mobile(
+    published: &impl Publication,
+    home_address: HomeAddress,
+    own: Vec<Ipv6Addr>,
+) {
     swap(published, home_address, own, |snapshot| {
         snapshot.cache = snapshot.cache.without(home_address);
     });
 }
 
 fn swap(
-    published: &Published,
+    published: &impl Publication,
     home_address: HomeAddress,
     own: Vec<Ipv6Addr>,
     change: impl FnOnce(&mut Snapshot),
@@ -343,13 +349,13 @@ fn swap(
         let at = |table: &BindingTable| table.get(home_address).map(|it| it.generation);
         at(&snapshot.updates).or_else(|| at(&snapshot.cache))
     };
-    let before = published.load();
+    let before = published.present();
     let mut next = Snapshot::clone(&before);
     next.generation += 1;
     next.own = own;
     change(&mut next);
     let (old, new) = (generation(&before), generation(&next));
-    published.store(Arc::new(next));
+    published.publish(Arc::new(next));
     (new.unwrap_or(0), old != new)
 }
 

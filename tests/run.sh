@@ -26,6 +26,10 @@ need ping iputils-ping
 need cc gcc
 need ssh openssh-client
 need valgrind valgrind
+# The programs of the fast path are built again and compared with the object that is checked in.
+need clang clang
+need llvm-strip llvm
+[ -e /usr/include/bpf/bpf_helpers.h ] || missing+=(libbpf-dev)
 if [ ${#missing[@]} -gt 0 ]; then
     say "installing ${missing[*]}"
     apt-get update -qq

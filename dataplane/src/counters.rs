@@ -261,9 +261,21 @@ impl Counters {
         form: Form,
         octets: usize,
     ) {
+        self.carry_many(rule, bid, direction, form, 1, octets as u64);
+    }
+
+    pub(crate) fn carry_many(
+        &self,
+        rule: Option<RuleId>,
+        bid: Option<Bid>,
+        direction: Direction,
+        form: Form,
+        packets: u64,
+        octets: u64,
+    ) {
         let count = |cell: &Cell| {
-            cell.packets.fetch_add(1, Ordering::Relaxed);
-            cell.bytes.fetch_add(octets as u64, Ordering::Relaxed);
+            cell.packets.fetch_add(packets, Ordering::Relaxed);
+            cell.bytes.fetch_add(octets, Ordering::Relaxed);
         };
         let series = (rule, bid, direction, form);
         if let Some(cell) = self.traffic.read().unwrap_or_else(PoisonError::into_inner).get(&series)

@@ -24,6 +24,7 @@ use crate::answer::{Answerer, Refusal};
 use crate::copies::{Limits as OrderLimits, Numbers, Order};
 use crate::counters::Counters;
 use crate::explain::{Explained, explain};
+use crate::fast_path::Fast;
 use crate::flow_table::{FlowEntry, FlowTable};
 use crate::fragments::Firsts;
 use crate::groups::GroupTable;
@@ -169,6 +170,7 @@ pub struct Engine {
     pub(crate) notes: Notes,
     pub(crate) reevaluation: Reevaluation,
     pub(crate) uids: Option<Box<dyn Uids>>,
+    pub(crate) fast: Option<Fast>,
     pub(crate) firsts: Firsts,
     pub(crate) reassembly: Reassembly,
     pub(crate) path_mtus: PathMtus,
@@ -199,6 +201,7 @@ impl Engine {
             notes: Notes::new(secret.clone()),
             reevaluation: Reevaluation::default(),
             uids: None,
+            fast: None,
             firsts: Firsts::new(secret.clone()),
             reassembly: Reassembly::new(settings.reassembly),
             path_mtus: PathMtus::default(),
@@ -311,11 +314,13 @@ impl Engine {
 
     /// The flows remembered at present.
     pub fn flows(&self) -> Vec<FlowEntry> {
+        self.bring_back();
         self.flows.entries()
     }
 
     /// The counters.
     pub fn counters(&self) -> &Counters {
+        self.bring_back();
         &self.counters
     }
 

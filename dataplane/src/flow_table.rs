@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use mtun_policy::{Bid, FlowKey, RuleId, Scope};
 
+use crate::abi::Course;
 use crate::flow_lines::{BURST, FlowId, FlowLines, Kept};
 use crate::memory::{Answer, Remembered, Way};
 
@@ -220,6 +221,34 @@ impl FlowTable {
             slot.bytes_in += octets as u64;
             slot.packets_in += 1;
             slot.memory.answer
+        })
+    }
+
+    /// Notes packets that a fast path carried; `key` is that of packets that leave here, the last
+    /// of them was `seen` then. Returns the answer by which the flow goes out.
+    pub(crate) fn carried(
+        &self,
+        key: &FlowKey,
+        course: Course,
+        packets: u64,
+        octets: u64,
+        seen: Duration,
+    ) -> Option<Answer> {
+        self.update(key, seen, |slot| {
+            let memory = &mut slot.memory;
+            memory.last_seen = memory.last_seen.max(seen);
+            match course {
+                Course::Out => {
+                    memory.last_sent = memory.last_sent.max(Some(seen));
+                    slot.bytes_out += octets;
+                    slot.packets_out += packets;
+                }
+                Course::In => {
+                    slot.bytes_in += octets;
+                    slot.packets_in += packets;
+                }
+            }
+            memory.answer
         })
     }
 

@@ -26,6 +26,7 @@
 //!
 //! Standards: RFC 6275 §9.3, §10.4, §11.3; RFC 3963 §5.5, §6.4; RFC 5648 §6.5; RFC 2473; RFC 6040.
 
+pub mod abi;
 mod admit;
 mod answer;
 #[cfg(feature = "backend")]
@@ -37,6 +38,7 @@ mod diff;
 mod encapsulation;
 mod engine;
 mod explain;
+mod fast_path;
 mod flow_lines;
 mod flow_table;
 mod fragments;
@@ -81,6 +83,7 @@ pub use diff::{Course, CourseEnd, WouldMove, diff};
 pub use encapsulation::{EcnViolation, inner_ecn, outer_ecn};
 pub use engine::{Engine, Settings, Verdict};
 pub use explain::{Explained, ExplainedCopy, ExplainedRegistration, Fate, explain};
+pub use fast_path::{Carried, Exit, FastPath, LEASE, Publication, SEES};
 pub use flow_table::{FlowEntry, FlowTable, Glance};
 pub use groups::{GroupKey, GroupTable};
 pub use memory::{Answer, Due, Marks, Memory, Remembered, Way};

@@ -181,7 +181,13 @@ impl Engine {
         if message {
             return self.look_into(arrived, &inner, Tunnel { bid }, out);
         }
+        // Within another tunnel it is not what a fast path sees.
+        let is_outermost = self.fast.is_some() && arrived.depth == 1;
+        let before = is_outermost.then(|| self.flows.remembered(&inner.key.mirrored()));
         let answer = self.note_in(&inner, bid, Form::Tunnel, packet.len(), *now);
+        if let Some(before) = before {
+            self.install_in(snapshot, (&admitted, outer), &inner, before.as_ref(), *now);
+        }
         if to_home {
             self.want_back(arrived, &inner, answer);
         }

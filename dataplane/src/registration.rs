@@ -14,6 +14,11 @@ use crate::settle::is_open;
 
 static NEXT_GENERATION: AtomicU64 = AtomicU64::new(1);
 
+/// A number that was never given before.
+pub(crate) fn next_stamp() -> u64 {
+    NEXT_GENERATION.fetch_add(1, Ordering::Relaxed)
+}
+
 /// The way an outer packet leaves: an uplink, or ordinary routing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PathId(pub u16);
@@ -152,7 +157,7 @@ impl Registration {
     /// Itself, as the version that follows `before` in a table: with the stamps that say which of
     /// the two differences matter.
     pub(crate) fn following(mut self, before: Option<&Self>) -> Self {
-        let next = || NEXT_GENERATION.fetch_add(1, Ordering::Relaxed);
+        let next = next_stamp;
         match before {
             Some(before) if before.decides_like(&self) => {
                 self.generation = before.generation;

@@ -196,6 +196,7 @@ impl Engine {
             return Err(IgnoreReason::ErrorWithoutEffect);
         }
         self.path_mtus.learn(source, destination, told, now);
+        self.narrow(source, destination, now);
         Ok(self.path_mtus.of(source, destination, link_mtu, now))
     }
 

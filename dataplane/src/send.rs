@@ -112,6 +112,10 @@ impl Engine {
         if let Some(answer) = decision.answer(&leaving.key, memory) {
             self.flows.sent(&leaving.key, answer, packet.len(), now);
             self.note_move(&decision, &leaving.key, &answer);
+            if let Decision::Forward(route) = &decision {
+                let packet = (&leaving.inner, &leaving.key);
+                self.install_out(&snapshot, route, packet, flow.as_ref(), &answer, now);
+            }
         }
         Ok(verdict)
     }

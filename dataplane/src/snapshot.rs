@@ -18,7 +18,7 @@ use mtun_policy::{HomeAddress, Ingress};
 
 use crate::pairs::{Held, PairTable};
 use crate::prefix_owners::PrefixOwners;
-use crate::registration::Registration;
+use crate::registration::{Registration, next_stamp};
 use crate::shared_index::SharedIndex;
 
 /// Registrations by home address and by prefix: the update list or the cache, as packets see it.
@@ -30,6 +30,8 @@ pub struct BindingTable {
     range: Option<(HomeAddress, HomeAddress)>,
     /// Whose each mobile network prefix is.
     prefixes: PrefixOwners,
+    /// Another one when the same address may be another home's.
+    shape: u64,
 }
 
 impl BindingTable {
@@ -63,6 +65,9 @@ impl BindingTable {
         let before = self.homes.get(&home_address).cloned();
         let registration = Arc::new(registration.following(before.as_deref()));
         let known = before.as_deref().map_or(&[][..], |before| &before.prefixes);
+        if before.is_none() || known != registration.prefixes {
+            self.shape = next_stamp();
+        }
         if known == registration.prefixes {
             // A prefix that two homes claim stays with the one that came last, and goes with it.
             for prefix in known {
@@ -85,6 +90,7 @@ impl BindingTable {
         let mut next = self.clone();
         if let Some(before) = self.homes.get(&home_address) {
             before.prefixes.iter().for_each(|prefix| next.prefixes.take(*prefix, home_address));
+            next.shape = next_stamp();
             next.homes.remove(&home_address);
         }
         next
@@ -103,6 +109,11 @@ impl BindingTable {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.homes.is_empty()
+    }
+
+    /// The same in versions of one table in which every address is the same home's.
+    pub(crate) fn shape(&self) -> u64 {
+        self.shape
     }
 }
 

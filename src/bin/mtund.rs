@@ -46,6 +46,18 @@ struct Arguments {
     /// Added to the time of day that signaling sees, in seconds; to try a wrong clock
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_offset: i64,
+    /// Whether flows that were decided may be carried by the kernel itself, where it can
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = FastPath::Auto)]
+    fast_path: FastPath,
+}
+
+/// When flows are carried by the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum FastPath {
+    /// Where the kernel can
+    Auto,
+    /// Never
+    Off,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -103,6 +115,7 @@ fn options(arguments: Arguments) -> Result<Options, String> {
         stop_deadline,
         salvage_bindings: arguments.salvage_bindings,
         clock_offset: arguments.clock_offset,
+        fast_path: arguments.fast_path == FastPath::Auto,
     })
 }
 

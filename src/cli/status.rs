@@ -6,6 +6,7 @@ use super::screen::{Cell, Page, Screen, Tone};
 use super::{Answer, Exit, bindings, downlink, steer};
 use crate::control::documents::{
     DroppedDocument, HealthState, HomeLinkDocument, LinkState, StatusDocument, StoreDocument,
+    TunnelDocument,
 };
 use crate::control::{ControlError, Request, Response};
 
@@ -95,6 +96,11 @@ fn homes(document: &StatusDocument, page: &mut Page) {
         })
         .collect();
     page.table(&heads, &rows, "no home networks");
+    for TunnelDocument { name, no_fast_path, .. } in document.homes.iter().map(|it| &it.tunnel) {
+        if let Some(reason) = no_fast_path {
+            page.line(&format!("the daemon carries every packet of {name} itself: {reason}"));
+        }
+    }
     for (home, link) in
         document.homes.iter().filter_map(|it| Some((&it.name, it.home_link.as_ref()?)))
     {

@@ -10,10 +10,10 @@ use super::answers::rule_name;
 use super::owner::Owner;
 use crate::control::documents::{FlowBindingDocument, FlowBindingState};
 use crate::metrics::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
-    FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput,
-    QuotaFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
-    StoreFigures, TunnelFigures,
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FastPathFigures,
+    FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
+    LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures, RouteFigures,
+    RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
 };
 use crate::store::StoreError;
 
@@ -93,6 +93,16 @@ impl Owner {
                 unanswered: figures.unanswered,
             }
         });
+        let homes = self.homes.iter().map(|it| (&it.home.name, &it.tunnel));
+        let served = self.served.iter().map(|it| (&it.served.name, &it.tunnel));
+        for (home, tunnel) in homes.chain(served) {
+            let figures = tunnel.fast_outcomes().into_iter();
+            input.fast_path.extend(figures.map(|(outcome, packets)| FastPathFigures {
+                home: home.clone(),
+                outcome: outcome.as_str().to_owned(),
+                packets,
+            }));
+        }
         // What its machine did not take, and what did not come as far.
         let noted = self.counts.notices.iter();
         let noted = noted.map(|((home, reason), count)| ((home.to_string(), *reason), *count));

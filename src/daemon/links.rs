@@ -117,6 +117,7 @@ impl Owner {
         match packets::inbound(self.shared.clone(), index, path) {
             Ok(thread) => {
                 self.access.insert(name.clone(), Access { index, _thread: thread });
+                self.tunnels().for_each(|tunnel| tunnel.hear(name, index));
                 // The firewall keeps from the kernel what this interface brings.
                 self.routes_dirty = true;
             }
@@ -136,9 +137,9 @@ impl Owner {
     }
 
     fn close_access(&mut self, name: &InterfaceName) {
-        if self.access.remove(name).is_some()
-            && let Some(bid) = self.policy.interface(name.as_str()).and_then(|it| it.bid)
-        {
+        let Some(closed) = self.access.remove(name) else { return };
+        self.tunnels().for_each(|tunnel| tunnel.hear_no_more(closed.index));
+        if let Some(bid) = self.policy.interface(name.as_str()).and_then(|it| it.bid) {
             self.shared.paths.close(PathId(bid.get()));
         }
     }

@@ -413,7 +413,7 @@ impl Owner {
             let own = self.own_addresses();
             let it = &mut self.served[served];
             it.went_home.remove(&home_address);
-            publish::withdraw_mobile(&it.tunnel.published, home_address, own);
+            publish::withdraw_mobile(&*it.tunnel.lane.engine, home_address, own);
             if let Some(keeping) = &self.keeping {
                 keeping.forget(&self.served[served], home_address);
             }

@@ -81,6 +81,8 @@ pub struct Options {
     /// Added to the time of day that signaling sees, in seconds: for tests of vehicles whose
     /// clock is wrong.
     pub clock_offset: i64,
+    /// Whether packets may take a fast path of the kernel.
+    pub fast_path: bool,
 }
 
 /// Runs the daemon until it is told to stop (SIGTERM or SIGINT).

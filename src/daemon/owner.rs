@@ -330,7 +330,7 @@ impl Owner {
         let path = |bid: Bid| self.path_facts(&self.policy, &it.steering, bid);
         let effective = it.steering.effective();
         let registration = publish::home(&it.home, &it.node.update_list(), effective.clone(), path);
-        let published = &it.tunnel.published;
+        let published = &*it.tunnel.lane.engine;
         let (generation, changed) =
             publish::publish_home(published, registration, &it.home.also, own, now);
         let it = &mut self.homes[home];
@@ -401,7 +401,7 @@ impl Owner {
             care_of: registration.bindings.iter().map(|binding| binding.care_of).collect(),
             prefixes: entry.map_or_else(Vec::new, |entry| entry.prefixes.clone()),
         };
-        let (generation, _) = publish::publish_mobile(&it.tunnel.published, registration, own);
+        let (generation, _) = publish::publish_mobile(&*it.tunnel.lane.engine, registration, own);
         let served = &mut self.served[served];
         served.generation = served.generation.max(generation);
         self.routes_dirty |= rerouted;
@@ -431,7 +431,7 @@ impl Owner {
         let rules: Vec<_> = mobiles.iter().map(|it| self.served[served].rules(*it)).collect();
         let all = mobiles.iter().zip(rules);
         let all = all.filter_map(|(it, rules)| self.registration(served, *it, rules));
-        let published = &self.served[served].tunnel.published;
+        let published = &*self.served[served].tunnel.lane.engine;
         let generation = publish::publish_mobiles(published, all, own);
         let served = &mut self.served[served];
         served.generation = served.generation.max(generation);

@@ -112,5 +112,10 @@ impl Owner {
 
 /// A tunnel interface.
 pub(super) fn tunnel_document(tunnel: &Tunnel) -> TunnelDocument {
-    TunnelDocument { name: tunnel.name.clone(), ifindex: tunnel.index(), mtu: tunnel.mtu }
+    TunnelDocument {
+        name: tunnel.name.clone(),
+        ifindex: tunnel.index(),
+        mtu: tunnel.mtu,
+        no_fast_path: tunnel.no_fast_path().map(ToString::to_string),
+    }
 }

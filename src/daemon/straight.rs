@@ -343,7 +343,7 @@ impl Owner {
         let it = &self.homes[home];
         let Some(optimization) = &it.optimization else { return };
         let held = optimization.held(correspondent);
-        publish::publish_held(&it.tunnel.published, it.home.address, correspondent, held);
+        publish::publish_held(&*it.tunnel.lane.engine, it.home.address, correspondent, held);
     }
 
     fn optimization_notice(&mut self, home: &HomeName, notice: &RouteOptimizationNotice) {
@@ -450,7 +450,7 @@ impl Owner {
 
     fn publish_pair(&self, pair: Pair, registration: Option<&mtun_dataplane::Registration>) {
         for tunnel in self.tunnels() {
-            publish::publish_correspondent(&tunnel.published, pair, registration.cloned());
+            publish::publish_correspondent(&*tunnel.lane.engine, pair, registration.cloned());
         }
     }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use mtun_dataplane::abi::FastOutcome;
 use mtun_dataplane::backend::{SockDiag, Tun};
 use mtun_dataplane::{Engine, Settings, Snapshot};
 use mtun_policy::{Ingress, Ingresses, InterfaceName};
 
 use crate::edge::netlink::Netlink;
 use crate::edge::sysctl::Sysctls;
+use crate::fast_path::{FastTunnel, NoFastPath};
 use crate::packets::{self, Lane, PacketThread, Shared};
 
 /// One home-bound interface. Dropped, its threads end and the kernel removes the interface; a
@@ -19,6 +21,9 @@ use crate::packets::{self, Lane, PacketThread, Shared};
 pub struct Tunnel {
     /// Its threads, one per queue. First, so that they end before the interface goes.
     threads: Vec<PacketThread>,
+    /// The one that looks after its fast path.
+    #[expect(dead_code, reason = "ends when it is dropped")]
+    sweeper: Option<PacketThread>,
     /// The interface.
     tun: Tun,
     /// Its name.
@@ -27,8 +32,10 @@ pub struct Tunnel {
     pub mtu: u32,
     /// Its packet loop.
     pub lane: Arc<Lane>,
-    /// What its packets read.
+    /// What its packets read. Written by [`Engine::publish`](mtun_dataplane::Publication::publish).
     pub published: Arc<ArcSwap<Snapshot>>,
+    /// Its fast path, or why there is none.
+    fast_path: Result<FastTunnel, NoFastPath>,
     shared: Arc<Shared>,
 }
 
@@ -68,9 +75,28 @@ impl Tunnel {
         tun.stay_when_killed().context("cannot make the tunnel interface stay")?;
         let users = SockDiag::open().context("cannot ask whose local flows are")?;
         let engine = Engine::new(published.clone(), Settings::default());
-        let engine = Arc::new(engine.with_uids(Box::new(users)));
+        let mut engine = engine.with_uids(Box::new(users));
+        let fast_path = match FastTunnel::open(name.as_str(), tun.index(), &shared) {
+            Ok((fast, path)) => {
+                engine = engine.with_fast_path(path);
+                Ok(fast)
+            }
+            Err(reason) => {
+                if reason != NoFastPath::Off {
+                    tracing::info!(%name, %reason, "no fast path: the daemon carries every packet");
+                }
+                Err(reason)
+            }
+        };
+        let engine = Arc::new(engine);
         let lane = Arc::new(Lane { engine, queue: tun.queues()[0].clone(), agent });
-        let mut tunnel = Self { threads: Vec::new(), tun, name, mtu, lane, published, shared };
+        let sweeper = match &fast_path {
+            Ok(_) => Some(packets::sweeping(shared.clone(), lane.clone(), name.as_str())?),
+            Err(_) => None,
+        };
+        let threads = Vec::new();
+        let mut tunnel =
+            Self { threads, sweeper, tun, name, mtu, lane, published, fast_path, shared };
         tunnel.listen()?;
         Ok(tunnel)
     }
@@ -92,7 +118,37 @@ impl Tunnel {
     pub fn steer_ingress(&self, named: &[(u32, Ingress)]) -> anyhow::Result<()> {
         let named: Vec<_> =
             named.iter().map(|(index, ingress)| (*index, u16::from(ingress.0))).collect();
-        self.tun.set_steering(&named).context("cannot tell ingress interfaces apart")
+        self.tun.set_steering(&named).context("cannot tell ingress interfaces apart")?;
+        let Ok(fast) = &self.fast_path else { return Ok(()) };
+        // What was decided for packets of one number must not hold for those that get it now.
+        self.lane.engine.forget_fast();
+        let doors: Vec<_> = named.iter().map(|(index, queue)| (*index, *queue as u8)).collect();
+        fast.set_doors(&doors).context("cannot tell ingress interfaces apart in the fast path")
+    }
+
+    /// Why there is no fast path; `None` if there is one.
+    pub fn no_fast_path(&self) -> Option<&NoFastPath> {
+        self.fast_path.as_ref().err()
+    }
+
+    /// What became of the packets that the fast path saw; nothing if there is none.
+    pub fn fast_outcomes(&self) -> Vec<(FastOutcome, u64)> {
+        self.fast_path.as_ref().map_or_else(|_| Vec::new(), FastTunnel::outcomes)
+    }
+
+    /// Lets the fast path take what comes by this interface.
+    pub fn hear(&self, name: &InterfaceName, index: u32) {
+        let Ok(fast) = &self.fast_path else { return };
+        if let Err(reason) = fast.attach(name.as_str(), index) {
+            tracing::warn!(%name, %reason, "the daemon carries what comes by this interface");
+        }
+    }
+
+    /// Leaves it to the engine again.
+    pub fn hear_no_more(&self, index: u32) {
+        if let Ok(fast) = &self.fast_path {
+            fast.detach(index);
+        }
     }
 
     fn listen(&mut self) -> anyhow::Result<()> {

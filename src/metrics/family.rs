@@ -108,6 +108,11 @@ static RULE_BYTES: Family = Family {
 };
 static DROPS: Family =
     family("mtun_drops_total", Kind::Counter, "Packets that were not carried, by reason");
+static FAST_PATH: Family = family(
+    "mtun_fast_path_packets_total",
+    Kind::Counter,
+    "Packets that the kernel's fast path saw, by what became of them",
+);
 static FLOWS: Family =
     family("mtun_flows", Kind::Gauge, "Flows that are remembered, by their outbound uplink");
 static FLOW_MOVES: Family =
@@ -180,7 +185,7 @@ static STORE_FAILING: Family = family(
 );
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 31] = [
+pub(super) static ALL: [&Family; 32] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_STATE_CHANGES,
@@ -196,6 +201,7 @@ pub(super) static ALL: [&Family; 31] = [
     &CORRESPONDENT_BINDINGS,
     &RULE_BYTES,
     &DROPS,
+    &FAST_PATH,
     &FLOWS,
     &FLOW_MOVES,
     &BINDING_UPDATES,
@@ -314,6 +320,9 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
         }),
         rows(&DROPS, &input.drops, |d| {
             (vec![("home", d.home.clone()), ("reason", d.reason.clone())], d.packets as f64)
+        }),
+        rows(&FAST_PATH, &input.fast_path, |f| {
+            (vec![("home", text(&f.home)), ("outcome", f.outcome.clone())], f.packets as f64)
         }),
         rows(&FLOWS, &input.flows, |f| {
             (vec![("home", text(&f.home)), ("link", f.link.clone())], f.flows as f64)

@@ -49,6 +49,9 @@ pub struct MetricsInput {
     pub rules: Vec<RuleFigures>,
     /// Every (home, reason).
     pub drops: Vec<DropFigures>,
+    /// Every (home, outcome) of the kernel's fast path, where there is one.
+    #[serde(default)]
+    pub fast_path: Vec<FastPathFigures>,
     /// Every (home, link).
     pub flows: Vec<FlowFigures>,
     /// Every (from, to, reason).
@@ -260,6 +263,18 @@ pub struct DropFigures {
     /// The reason, one word.
     pub reason: String,
     /// Packets.
+    pub packets: u64,
+}
+
+/// Packets that the kernel's fast path saw.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPathFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// What became of them, one word: `sent` and `received` by the fast path, `broken` was dropped,
+    /// the others were left to the daemon.
+    pub outcome: String,
+    /// Packets; a superpacket is one.
     pub packets: u64,
 }
 

@@ -20,10 +20,10 @@ use metrics_exporter_prometheus::{
 
 pub use http::{Scrapes, ScrapesError};
 pub use input::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
-    FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures, LinkStateFigures, MetricsInput,
-    QuotaFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
-    StoreFigures, TunnelFigures,
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FastPathFigures,
+    FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
+    LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures, RouteFigures,
+    RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
 };
 
 use self::family::{Families, Kind, METADATA};

@@ -13,6 +13,7 @@ mod detector;
 mod downlink;
 mod errors;
 mod failback;
+mod fast_path;
 mod fixture;
 mod fleet;
 mod full_disk;

@@ -4,9 +4,10 @@ use std::net::Ipv6Addr;
 
 use mtun::control::documents::*;
 use mtun::metrics::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FlowBindingFigures, FlowFigures,
-    FlowMoveFigures, HomeFigures, LinkFigures, LinkStateFigures, MetricsInput, RouteFailureFigures,
-    RouteFigures, RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
+    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FastPathFigures,
+    FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, LinkFigures, LinkStateFigures,
+    MetricsInput, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
+    StoreFigures, TunnelFigures,
 };
 use mtun_policy::{
     Bid, CareOfAddress, FlowId, FlowPriority, HomeAddress, HomeAgentAddress, MobileNetworkPrefix,
@@ -101,7 +102,7 @@ pub fn homes() -> Vec<HomeDocument> {
         home_address: Some(HomeAddress("2001:db8:100::42".parse().unwrap())),
         mobile_networks: vec![prefix("2001:db8:100:4200::/64")],
         served: None,
-        tunnel: TunnelDocument { name: "mtun0".into(), ifindex: 7, mtu: 1460 },
+        tunnel: TunnelDocument { name: "mtun0".into(), ifindex: 7, mtu: 1460, no_fast_path: None },
         generation: 5,
         security: Some("acme-sa".into()),
         downlink: Some(DownlinkDocument {
@@ -234,7 +235,12 @@ pub fn correspondent_status() -> StatusDocument {
         routes: Vec::new(),
         correspondent: Some(CorrespondentDocument {
             addresses: vec![mobile.correspondent],
-            tunnel: Some(TunnelDocument { name: "mtun0".into(), ifindex: 7, mtu: 1460 }),
+            tunnel: Some(TunnelDocument {
+                name: "mtun0".into(),
+                ifindex: 7,
+                mtu: 1460,
+                no_fast_path: None,
+            }),
             mobiles: vec![
                 mobile.clone(),
                 BoundMobileDocument {
@@ -659,6 +665,7 @@ pub fn first_figures() -> MetricsInput {
             input.rules.push(RuleFigures { home: home(), rule, link, direction, bytes: 0 });
         }
     }
+    input.fast_path.push(FastPathFigures { home: home(), outcome: "sent".to_owned(), packets: 0 });
     input.flow_moves.push(FlowMoveFigures {
         from: "wlan0".to_owned(),
         to: "wwan0".to_owned(),

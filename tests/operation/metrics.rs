@@ -15,11 +15,12 @@ use super::documents::{first_figures, status};
 use super::owner;
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 29] = [
+const FAMILIES: [(&str, &str); 30] = [
     ("mtun_binding_expires_timestamp_seconds", "gauge"),
     ("mtun_binding_updates_total", "counter"),
     ("mtun_correspondent_bindings", "gauge"),
     ("mtun_drops_total", "counter"),
+    ("mtun_fast_path_packets_total", "counter"),
     ("mtun_flow_bindings", "gauge"),
     ("mtun_flow_moves_total", "counter"),
     ("mtun_flows", "gauge"),

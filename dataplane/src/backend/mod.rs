@@ -11,9 +11,12 @@
 //! This is the only place of the workspace with `unsafe`: calls into the kernel that the standard
 //! library does not offer, each with the fact that makes it sound.
 
+#[cfg(feature = "bpf")]
+mod bpf;
 mod breakout;
 mod neighbour_socket;
 mod packet_socket;
+mod route_lookup;
 mod sock_diag;
 mod steering;
 mod sys;
@@ -22,9 +25,12 @@ mod uplink;
 mod vnet;
 mod wake;
 
+#[cfg(feature = "bpf")]
+pub use bpf::{Bpf, BpfError, BpfPath, ExitOf, FAST_PATHS, Tried};
 pub use breakout::{BreakoutLink, MARK_PLAIN, MARK_TRANSLATED};
 pub use neighbour_socket::NeighbourSocket;
 pub use packet_socket::{PacketSocket, PacketSocketError, Statistics};
+pub use route_lookup::{RouteLookup, is_ethernet};
 pub use sock_diag::SockDiag;
 pub use steering::SteeringError;
 pub use tun::{Tun, TunError, TunQueue};

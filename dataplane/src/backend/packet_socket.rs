@@ -1,8 +1,8 @@
 //! The way in: outer packets of one uplink, taken before the kernel's own IPv6 sees them.
 //!
-//! The socket is bound to all protocols, because only such taps run before the firewall: the
-//! kernel may then drop the same packets (it would answer them with ICMPv6 errors) and we still
-//! see them. A filter in the kernel passes only what can concern us; who the packet is for is the
+//! The socket stands beside the kernel's own IPv6 as another receiver of the same packets: what the
+//! firewall's prerouting then drops (the kernel would answer with ICMPv6 errors) we still see, and
+//! what a fast path takes at the interface's ingress, before either, we do not. A filter in the kernel passes only what can concern us; who the packet is for is the
 //! data plane's question.
 
 use std::io;
@@ -92,7 +92,7 @@ impl PacketSocket {
         let octets = RECEIVE_SOCKET_BUFFER;
         sys::set_buffer(fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, octets)
             .map_err(step("SO_RCVBUF"))?;
-        bind_to(fd, interface, libc::ETH_P_ALL).map_err(|error| match error.raw_os_error() {
+        bind_to(fd, interface, libc::ETH_P_IPV6).map_err(|error| match error.raw_os_error() {
             Some(libc::ENODEV) => PacketSocketError::NoInterface(interface),
             _ => PacketSocketError::Os { step: "bind", error },
         })?;

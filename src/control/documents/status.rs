@@ -159,6 +159,9 @@ pub struct TunnelDocument {
     pub ifindex: u32,
     /// Its MTU in octets, fixed when the daemon starts.
     pub mtu: u32,
+    /// Why no packet of it takes a fast path of the kernel; left out if packets may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_fast_path: Option<String>,
 }
 
 /// One access link.

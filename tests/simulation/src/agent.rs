@@ -179,7 +179,7 @@ impl Agent {
         let entry = self.machine.cache().get(home_address);
         let effective = self.rules(entry);
         let registration = publish::mobile(&self.served, allowed, entry, effective, |_| MTU, None);
-        publish::publish_mobile(&self.published, registration, vec![self.address()]);
+        publish::publish_mobile(&*self.published, registration, vec![self.address()]);
     }
 
     /// The rules by which packets go to the mobile of an entry.

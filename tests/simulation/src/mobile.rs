@@ -300,7 +300,7 @@ impl Mobile {
         let local = self.base + now;
         self.tell_steering(local);
         let (own, registration) = (self.own(), self.registration());
-        let (_, changed) = publish::publish_home(&self.published, registration, &[], own, local);
+        let (_, changed) = publish::publish_home(&*self.published, registration, &[], own, local);
         if changed {
             self.reevaluate = self.engine.reevaluate(local);
         }

@@ -176,7 +176,7 @@ impl World {
         if registration.is_none() && self.fault == Fault::CorrespondentPublishesNoEnd {
             return;
         }
-        publish::publish_correspondent(&published, pair, registration);
+        publish::publish_correspondent(&*published, pair, registration);
     }
 
     /// A Mobility Header for a correspondent's machine.
@@ -360,7 +360,7 @@ impl World {
         let it = &self.mobiles[mobile];
         let Some(optimizer) = &it.optimizer else { return };
         let held = optimizer.held(correspondent);
-        publish::publish_held(&it.published, it.home.address, correspondent, held);
+        publish::publish_held(&*it.published, it.home.address, correspondent, held);
     }
 
     /// A message of a correspondent for a mobile's route optimization.

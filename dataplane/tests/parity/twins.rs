@@ -1,0 +1,111 @@
+//! An engine with its fast path, and what both make of the same packet.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use mtun_dataplane::abi::{Course, FastOutcome};
+use mtun_dataplane::backend::{Bpf, BpfError, BpfPath};
+use mtun_dataplane::{Engine, Exit, PathId, Publication, Settings, Snapshot, Verdict};
+use mtun_policy::Ingress;
+
+use crate::skip::skip;
+use crate::support::NOW;
+
+/// Of Ethernet, with the type of IPv6.
+pub const LINK: [u8; 14] = [0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
+
+/// The interface that stands for every uplink, and for the tunnel interface: only its number counts.
+const INTERFACE: u32 = 1;
+
+/// An interface that rules name, with the number of its ingress.
+pub const NAMED: (u32, u8) = (77, 2);
+
+/// What the engine makes of a packet that leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    pub verdict: Verdict,
+    pub octets: Vec<u8>,
+}
+
+pub struct Twins {
+    pub engine: Engine,
+    pub bpf: Arc<Bpf>,
+    pub out: Vec<u8>,
+}
+
+impl Twins {
+    /// `None` if the kernel or a lack of rights forbids it, which is said.
+    pub fn new(snapshot: Snapshot) -> Option<Self> {
+        let bpf = match Bpf::load(INTERFACE, 1024, LINK.len() as u32) {
+            Ok(bpf) => Arc::new(bpf),
+            Err(error @ BpfError::NotPermitted) => {
+                skip(&format!("parity of the fast path: {error}"));
+                return None;
+            }
+            Err(error) => panic!("{error}"),
+        };
+        bpf.set_doors(&[NAMED]).unwrap();
+        let exit =
+            |_: PathId, _: (Ipv6Addr, Ipv6Addr)| Some(Exit { interface: INTERFACE, mark: 7 });
+        let path = BpfPath::new(Arc::clone(&bpf), Box::new(exit));
+        let published = Arc::new(ArcSwap::from_pointee(snapshot.clone()));
+        let engine = Engine::new(published, Settings::default()).with_fast_path(Box::new(path));
+        engine.publish(Arc::new(snapshot));
+        Some(Self { engine, bpf, out: Vec::new() })
+    }
+
+    pub fn outbound(&mut self, ingress: Ingress, packet: &[u8]) -> Sent {
+        let verdict = self.engine.outbound(ingress, packet, NOW, &mut self.out);
+        Sent { verdict, octets: self.out.clone() }
+    }
+
+    pub fn inbound(&mut self, packet: &[u8]) -> Sent {
+        let verdict = self.engine.inbound(PathId(1), packet, NOW, &mut self.out);
+        Sent { verdict, octets: self.out.clone() }
+    }
+
+    /// Sends until the fast path has it: the same must be decided twice.
+    pub fn install_out(&mut self, ingress: Ingress, packet: &[u8]) {
+        for _ in 0..2 {
+            let sent = self.outbound(ingress, packet);
+            assert!(matches!(sent.verdict, Verdict::Send { .. }), "{sent:?}");
+        }
+    }
+
+    pub fn install_in(&mut self, packet: &[u8]) {
+        for _ in 0..2 {
+            let received = self.inbound(packet);
+            assert_eq!(received.verdict, Verdict::Deliver, "{:?}", received.octets);
+        }
+    }
+
+    /// What the program does with a packet without its link header; `None` if it leaves it alone.
+    pub fn fast(&self, course: Course, packet: &[u8], from: u32) -> Option<Vec<u8>> {
+        let frame = [&LINK[..], packet].concat();
+        let tried = self.bpf.try_out(course, &frame, from, 1).unwrap();
+        match tried.taken {
+            true => Some(tried.frame[LINK.len()..].to_vec()),
+            false => {
+                assert_eq!(tried.frame, frame, "what is left to the daemon is left as it came");
+                None
+            }
+        }
+    }
+
+    /// The one outcome that `run` adds to.
+    pub fn outcome_of(&self, run: impl FnOnce(&Self)) -> Option<FastOutcome> {
+        let before = self.bpf.outcomes().unwrap();
+        run(self);
+        let after = self.bpf.outcomes().unwrap();
+        let risen = before.iter().zip(&after).filter(|((_, b), (_, a))| a != b);
+        let risen: Vec<_> = risen.map(|((outcome, _), _)| *outcome).collect();
+        assert!(risen.len() <= 1, "{risen:?}");
+        risen.first().copied()
+    }
+
+    pub fn sweep(&self, now: Duration) {
+        self.engine.sweep(now).unwrap();
+    }
+}
