@@ -51,6 +51,20 @@ export MTUN_PYTHON
 # Nothing here is built twice: what incremental builds keep would only fill the disk.
 export CARGO_INCREMENTAL="${CARGO_INCREMENTAL:-0}"
 
+# Prometheus and its checker, unpacked and not installed: the package would start a server here.
+prometheus="${CARGO_TARGET_DIR:-target}/prometheus"
+if [ ! -x "$prometheus/usr/bin/promtool" ]; then
+    say "unpacking prometheus into $prometheus"
+    mkdir -p "$prometheus"
+    (
+        cd "$prometheus"
+        apt-get download -qq prometheus 2>/dev/null || { apt-get update -qq && apt-get download -qq prometheus; }
+        dpkg -x prometheus_*.deb . && rm prometheus_*.deb
+    )
+fi
+MTUN_PROMETHEUS="$(cd "$prometheus/usr/bin" && pwd)"
+export MTUN_PROMETHEUS
+
 MTUN_SKIPS="$(mktemp)"
 export MTUN_SKIPS
 trap 'rm -f "$MTUN_SKIPS"' EXIT

@@ -210,7 +210,13 @@ impl Owner {
                 binding.is_some_and(|binding| binding.carries())
             });
             let usable = usable || (interface.bid.is_none() && up);
-            input.links.push(LinkFigures { link: interface.name.clone(), up, usable });
+            let report = interface.bid.and_then(|bid| {
+                let mut reports = self.homes.iter().flat_map(|home| home.steering.links());
+                reports.find(|report| report.bid == bid && report.measured.loss.is_some())
+            });
+            let loss = report.and_then(|report| report.measured.loss);
+            let loss_ratio = loss.map(|loss| f64::from(loss.0) / 10_000.0);
+            input.links.push(LinkFigures { link: interface.name.clone(), up, usable, loss_ratio });
         }
         let states = ["up", "degraded", "down", "recovering"];
         let mut changes: BTreeMap<_, u64> = BTreeMap::new();
@@ -260,17 +266,30 @@ impl Owner {
     /// What was told of the rules, with zeros for what may come.
     fn flow_binding_figures(&self, input: &mut MetricsInput) {
         use FlowBindingState::{Active, Inactive, Pending, Refused};
+        let mut count = |home: &HomeName, state: FlowBindingState, flow_bindings: usize| {
+            let (home, state) = (home.clone(), state.to_string());
+            let flow_bindings = flow_bindings as u64;
+            input.flow_bindings.push(FlowBindingFigures { home, state, flow_bindings });
+        };
         let told = self.flow_binding_documents();
-        let mobiles = self.mobile_documents();
-        let held = mobiles.iter().flat_map(|mobile| &mobile.flow_bindings);
-        let homes = self.homes.iter().map(|it| &it.home.name);
-        for home in homes.chain(self.served.iter().map(|it| &it.served.name)) {
+        for home in self.homes.iter().map(|it| &it.home.name) {
             for state in [Pending, Active, Inactive, Refused] {
                 let counts =
                     |flow: &&FlowBindingDocument| flow.home == *home && flow.state == state;
-                let flow_bindings = told.iter().chain(held.clone()).filter(counts).count() as u64;
-                let (home, state) = (home.clone(), state.to_string());
-                input.flow_bindings.push(FlowBindingFigures { home, state, flow_bindings });
+                count(home, state, told.iter().filter(counts).count());
+            }
+        }
+        // Of a hundred thousand mobiles: counted where they are, and no document is made.
+        for served in &self.served {
+            let (mut active, mut all) = (0, 0);
+            for entry in served.agent.cache().iter() {
+                active += entry.flows.iter().filter(|flow| entry.is_active(flow)).count();
+                all += entry.flows.len();
+            }
+            for (state, flow_bindings) in
+                [(Pending, 0), (Active, active), (Inactive, all - active), (Refused, 0)]
+            {
+                count(&served.served.name, state, flow_bindings);
             }
         }
     }
@@ -303,7 +322,14 @@ impl Owner {
                 agent_bindings: bindings as u64,
             });
         }
-        for ((home, link, status), updates) in &self.counts.acknowledged {
+        let mut updates: BTreeMap<(HomeName, String, String), u64> = BTreeMap::new();
+        for home in &self.homes {
+            for link in self.link_labels() {
+                updates.insert((home.home.name.clone(), link, "accepted".to_owned()), 0);
+            }
+        }
+        updates.extend(self.counts.acknowledged.clone());
+        for ((home, link, status), updates) in &updates {
             input.binding_updates.push(BindingUpdateFigures {
                 home: home.clone(),
                 link: link.clone(),

@@ -37,6 +37,7 @@ mod owner;
 mod preview;
 mod report;
 mod roles;
+mod round_trips;
 mod routes;
 mod sent;
 mod served;

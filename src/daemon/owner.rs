@@ -35,6 +35,7 @@ use super::ledger::LedgerKeeper;
 use super::mobiles::Added;
 use super::mobility::Changed;
 use super::preview::Preview;
+use super::round_trips::RoundTrips;
 use super::served::AgentHome;
 use super::tunnel::Tunnel;
 use crate::arrivals::Door;
@@ -170,6 +171,8 @@ pub struct Owner {
     /// How it answers mobiles if it is none.
     pub(super) strangers: Strangers,
     pub(super) counts: SignalingCounts,
+    /// How long home agents take to answer.
+    pub(super) round_trips: RoundTrips,
     /// What links carried, and who knows of it.
     pub(super) counted: Counted,
     /// Writes down what was counted of quotas.

@@ -1,6 +1,7 @@
 //! What the daemon says of itself: documents from the state the owner holds.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use mtun_policy::steering::{self, Admin, Bar, Cause, Figure, LinkReason, LinkReport};
 use mtun_policy::{Bid, CareOfAddress, Home, SecurityName};
@@ -146,6 +147,8 @@ impl Owner {
                 Some(report) => attached_since.map(|since| since.max(report.since)),
                 None => attached_since,
             };
+            let measured = report.map(|report| report.measured);
+            let answered = interface.bid.and_then(|bid| self.round_trips.last(bid));
             LinkDocument {
                 interface: interface.name.clone(),
                 ifindex: self.access.get(&interface.name).map(|access| access.index),
@@ -161,6 +164,9 @@ impl Owner {
                 metered: interface.metered,
                 quota: report.and_then(|report| report.quota.as_ref()).map(quota_document),
                 load: report.and_then(|report| report.load).map(|load| load.0),
+                rtt_ms: measured.and_then(|it| it.rtt).or(answered).map(milliseconds),
+                loss_ratio: measured.and_then(|it| it.loss).map(|it| f64::from(it.0) / 10_000.0),
+                signal_dbm: report.and_then(|report| report.signal),
             }
         };
         self.policy.interfaces.iter().map(document).collect()
@@ -239,11 +245,20 @@ impl Owner {
                         .map_or_else(Vec::new, |entry| downlink::held(&it.served.name, entry)),
                     reflect: entry.is_some_and(|entry| entry.reflect),
                     copies: entry.is_some_and(|entry| entry.copies),
+                    last_seen_seconds: it
+                        .seen
+                        .get(&allowed.address)
+                        .map(|seen| now.saturating_sub(*seen).as_secs()),
                 });
             }
         }
         mobiles
     }
+}
+
+/// In milliseconds, to the microsecond.
+fn milliseconds(time: Duration) -> f64 {
+    time.as_micros() as f64 / 1000.0
 }
 
 /// How bad a state is.

@@ -7,6 +7,7 @@ use mtun_policy::{Bid, HomeName};
 use mtun_signaling::agent::{AgentNotice, AgentOutput};
 use mtun_signaling::machine::{Machine, Transmit};
 use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput, Stay};
+use mtun_signaling::wire::iana::mh;
 
 use super::discovery::transmit_discovery;
 use super::home::{Granted, MobileHome};
@@ -110,6 +111,7 @@ impl Owner {
             match output {
                 MobileOutput::Transmit(transmit) => {
                     *self.counts.sent.entry(name.clone()).or_default() += 1;
+                    self.note_question(home, &transmit);
                     // From the home address itself, and so from the home link.
                     match transmit.envelope.source == home_address.0 {
                         true => self.transmit_from_home(home, transmit),
@@ -122,6 +124,7 @@ impl Owner {
                     let lifetime = expires.saturating_sub(now);
                     self.homes[home].granted.insert(bid, Granted { care_of, lifetime });
                     self.acknowledged(&name, bid, "accepted".to_owned());
+                    self.note_answer(home, bid);
                     self.tell(Event::Bound {
                         home: name.clone(),
                         bid,
@@ -134,6 +137,9 @@ impl Owner {
                 MobileOutput::Unbound { bid, reason } => {
                     changed = true;
                     self.homes[home].granted.remove(&bid);
+                    if let Some(bid) = bid {
+                        self.round_trips.ended(home, bid);
+                    }
                     self.tell(Event::Unbound {
                         home: name.clone(),
                         bid,
@@ -177,6 +183,25 @@ impl Owner {
         self.rules_answered(home);
         self.follow_bindings(home);
         self.judge_agent(home, &judged);
+    }
+
+    /// Notes when a Binding Update leaves.
+    fn note_question(&mut self, home: usize, transmit: &Transmit) {
+        let update = transmit.message.get(2) == Some(&mh::BINDING_UPDATE);
+        if let Some(bid) = transmit.path.filter(|_| update) {
+            self.round_trips.sent(home, bid, self.now().monotonic);
+        }
+    }
+
+    /// Notes how long its answer took.
+    fn note_answer(&mut self, home: usize, bid: Option<Bid>) {
+        let Some(bid) = bid else { return };
+        let took = self.round_trips.answered(home, bid, self.now().monotonic);
+        if let (Some(took), Some(link), Some(metrics)) =
+            (took, self.link_of(Some(bid)), &self.metrics)
+        {
+            metrics.round_trip(&link, took);
+        }
     }
 
     fn acknowledged(&mut self, home: &HomeName, bid: Option<Bid>, status: String) {
@@ -267,6 +292,8 @@ impl Owner {
             }
         }
         if let Some(mobile) = keep {
+            let now = self.now().monotonic;
+            self.served[served].seen.insert(mobile, now);
             self.keep(served, mobile, answers);
         }
     }

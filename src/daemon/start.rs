@@ -32,6 +32,7 @@ use super::mobiles::Added;
 use super::optimization::Optimization;
 use super::owner::{Owner, SignalingCounts};
 use super::roles::{Built, NotBuilt};
+use super::round_trips::RoundTrips;
 use super::served::AgentHome;
 use super::tunnel::{Plan, Tunnel};
 use crate::arrivals::Arrivals;
@@ -261,6 +262,7 @@ impl Owner {
             responder,
             strangers,
             counts: SignalingCounts::default(),
+            round_trips: RoundTrips::default(),
             counted: Counted::default(),
             ledger,
             next_override: 1,

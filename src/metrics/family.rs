@@ -45,6 +45,11 @@ static LINK_USABLE: Family = family(
     Kind::Gauge,
     "Whether flows may use the link: it is up and a binding over it is registered",
 );
+static LINK_LOSS: Family = family(
+    "mtun_link_loss_ratio",
+    Kind::Gauge,
+    "The share of probes that the link lost, of those links that are measured",
+);
 static LINK_STATE_CHANGES: Family = family(
     "mtun_link_state_changes_total",
     Kind::Counter,
@@ -120,7 +125,7 @@ static FLOW_MOVES: Family =
 static BINDING_UPDATES: Family = family(
     "mtun_binding_updates_total",
     Kind::Counter,
-    "Binding Updates by the status that answered them; timeout if nothing did",
+    "Bindings in Binding Updates, by the status that answered them",
 );
 static FLOW_BINDINGS: Family = family(
     "mtun_flow_bindings",
@@ -185,9 +190,10 @@ static STORE_FAILING: Family = family(
 );
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 32] = [
+pub(super) static ALL: [&Family; 33] = [
     &LINK_UP,
     &LINK_USABLE,
+    &LINK_LOSS,
     &LINK_STATE_CHANGES,
     &LINK_QUOTA,
     &LINK_USED,
@@ -283,6 +289,7 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
     vec![
         rows(&LINK_UP, &input.links, |l| (vec![("link", text(&l.link))], flag(l.up))),
         rows(&LINK_USABLE, &input.links, |l| (vec![("link", text(&l.link))], flag(l.usable))),
+        (&LINK_LOSS, losses(input)),
         rows(&LINK_STATE_CHANGES, &input.link_states, |s| {
             let labels = vec![
                 ("link", text(&s.link)),
@@ -370,6 +377,16 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
     ]
 }
 
+/// Of the links that are measured: a zero for the others would be a good figure that nobody has
+/// seen.
+fn losses(input: &MetricsInput) -> Vec<(Labels, f64)> {
+    let measured = input
+        .links
+        .iter()
+        .filter_map(|link| Some((vec![("link", link.link.to_string())], link.loss_ratio?)));
+    measured.collect()
+}
+
 fn tunnel_labels(figures: &super::TunnelFigures) -> Labels {
     vec![
         ("home", figures.home.to_string()),
@@ -405,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_link_that_is_gone_is_not_up() {
-        let link = LinkFigures { link: "wlan0".into(), up: true, usable: true };
+        let link = LinkFigures { link: "wlan0".into(), up: true, usable: true, loss_ratio: None };
         let with = MetricsInput { links: vec![link], ..MetricsInput::default() };
         let metrics = Metrics::new(&with);
         assert!(metrics.render().contains("mtun_link_up{link=\"wlan0\"} 1\n"));

@@ -103,7 +103,7 @@ impl Direction {
 }
 
 /// One link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LinkFigures {
     /// The link.
     pub link: InterfaceName,
@@ -111,6 +111,9 @@ pub struct LinkFigures {
     pub up: bool,
     /// Whether flows may use it: up, and a binding over it is registered.
     pub usable: bool,
+    /// The share of probes that was lost, 0 to 1; `None` while nothing measures it.
+    #[serde(default)]
+    pub loss_ratio: Option<f64>,
 }
 
 /// How often a link came into a state for a reason.
@@ -188,7 +191,7 @@ pub struct BindingUpdateFigures {
     pub home: HomeName,
     /// The link; `none` at a home agent.
     pub link: String,
-    /// The status by its name, `timeout` for those never answered.
+    /// The status by its name.
     pub status: String,
     /// Binding Updates.
     pub updates: u64,

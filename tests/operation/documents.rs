@@ -74,6 +74,9 @@ pub fn links() -> Vec<LinkDocument> {
             metered: false,
             quota: None,
             load: None,
+            rtt_ms: None,
+            loss_ratio: None,
+            signal_dbm: None,
         },
         LinkDocument {
             interface: "wwan0".into(),
@@ -90,6 +93,9 @@ pub fn links() -> Vec<LinkDocument> {
             metered: true,
             quota: None,
             load: None,
+            rtt_ms: None,
+            loss_ratio: None,
+            signal_dbm: None,
         },
     ]
 }
@@ -287,6 +293,7 @@ pub fn agent_status() -> StatusDocument {
             .collect(),
         reflect: true,
         copies: false,
+        last_seen_seconds: Some(12),
     };
     let silent = MobileDocument {
         home_address: HomeAddress("2001:db8:100::43".parse().unwrap()),
@@ -296,6 +303,7 @@ pub fn agent_status() -> StatusDocument {
         bindings: Vec::new(),
         flow_bindings: Vec::new(),
         reflect: false,
+        last_seen_seconds: None,
         ..bus.clone()
     };
     StatusDocument {
@@ -628,7 +636,12 @@ pub fn first_figures() -> MetricsInput {
         input.drops.push(DropFigures { home, reason, packets: 0 });
     }
     for link in ["wlan0", "wwan0"] {
-        input.links.push(LinkFigures { link: link.into(), up: false, usable: false });
+        input.links.push(LinkFigures {
+            link: link.into(),
+            up: false,
+            usable: false,
+            loss_ratio: Some(0.0),
+        });
         for (state, reason) in [("up", "configured"), ("down", "carrier-lost")] {
             let (state, reason) = (state.to_owned(), reason.to_owned());
             input.link_states.push(LinkStateFigures {
@@ -641,7 +654,7 @@ pub fn first_figures() -> MetricsInput {
         let expires_timestamp_seconds = 0.0;
         let binding = BindingFigures { home: home(), link: link.into(), expires_timestamp_seconds };
         input.bindings.push(binding);
-        for status in ["accepted", "timeout"] {
+        for status in ["accepted", "128 (reason unspecified)"] {
             let (link, status) = (link.to_owned(), status.to_owned());
             input.binding_updates.push(BindingUpdateFigures {
                 home: home(),

@@ -4,6 +4,7 @@
 //! the lab proves the same against the real daemon. Tests that need other user ids need root and
 //! skip loudly without.
 
+mod alerts;
 mod cli;
 mod control;
 mod documents;
@@ -13,6 +14,8 @@ mod metrics;
 mod mobility_page;
 mod owner;
 mod pages;
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 #[path = "../support/skip.rs"]
 mod skip;
 mod transcripts;

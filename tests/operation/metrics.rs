@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtun::control::ControlRequest;
-use mtun::metrics::{HandoverReason, Metrics, MetricsInput, Scrapes, ScrapesError};
+use mtun::metrics::{BindingFigures, HandoverReason, Metrics, MetricsInput, Scrapes, ScrapesError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -15,7 +15,7 @@ use super::documents::{first_figures, status};
 use super::owner;
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 30] = [
+const FAMILIES: [(&str, &str); 32] = [
     ("mtun_binding_expires_timestamp_seconds", "gauge"),
     ("mtun_binding_updates_total", "counter"),
     ("mtun_correspondent_bindings", "gauge"),
@@ -26,6 +26,8 @@ const FAMILIES: [(&str, &str); 30] = [
     ("mtun_flows", "gauge"),
     ("mtun_ha_bindings", "gauge"),
     ("mtun_handover_duration_seconds", "histogram"),
+    ("mtun_link_loss_ratio", "gauge"),
+    ("mtun_link_rtt_seconds", "histogram"),
     ("mtun_link_state_changes_total", "counter"),
     ("mtun_link_up", "gauge"),
     ("mtun_link_usable", "gauge"),
@@ -142,6 +144,8 @@ fn every_series_exists_at_the_start_with_zero() {
     let reasons = HandoverReason::ALL.len();
     // 14 buckets and +Inf, sum and count, for each reason.
     assert_eq!(families["mtun_handover_duration_seconds"].samples.len(), 17 * reasons);
+    // 12 buckets and +Inf, sum and count, for each link.
+    assert_eq!(families["mtun_link_rtt_seconds"].samples.len(), 15 * 2);
 }
 
 #[test]
@@ -185,6 +189,15 @@ fn figures_arrive_and_names_are_escaped() {
     };
     assert_eq!((bucket("0.01"), bucket("0.02"), bucket("+Inf")), (0.0, 1.0, 1.0));
 
+    // A loss that nobody measures is not a loss of nothing.
+    assert_eq!(families["mtun_link_loss_ratio"].samples.len(), 2);
+    metrics.round_trip(&"wwan0".into(), Duration::from_millis(40));
+    let families = read(&metrics.render());
+    let trips = "mtun_link_rtt_seconds";
+    let counted =
+        |link: &str| families[trips].samples[&format!("{trips}_count{{link=\"{link}\"}}")];
+    assert_eq!((counted("wlan0"), counted("wwan0")), (0.0, 1.0));
+
     // A counter never goes back, even if an input does.
     metrics.update(&first_figures());
     assert!(metrics.render().contains(&format!("{tunnel} 1000000007\n")));
@@ -203,6 +216,8 @@ fn no_label_is_an_address_and_the_number_of_series_is_bounded() {
         input.drops.push(drops);
         let mut link = template.links[0].clone();
         link.link = format!("link{number}").as_str().into();
+        let (home, link_of) = (template.bindings[0].home.clone(), link.link.clone());
+        input.bindings.push(BindingFigures { home, link: link_of, expires_timestamp_seconds: 0.0 });
         input.links.push(link);
     }
     let metrics = Metrics::new(&template);

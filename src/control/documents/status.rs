@@ -200,6 +200,16 @@ pub struct LinkDocument {
     /// How much of its rate is used, in hundredths of a percent; `null` without a rate.
     #[serde(default)]
     pub load: Option<u16>,
+    /// The last round trip to the home agent, in milliseconds: of probes where there are any, else
+    /// of the last Binding Update that was answered at the first try; `null` if not known.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
+    /// The share of probes that was lost, 0 to 1; `null` if nothing measures it.
+    #[serde(default)]
+    pub loss_ratio: Option<f64>,
+    /// Strength of its radio signal in dBm; `null` if nobody tells.
+    #[serde(default)]
+    pub signal_dbm: Option<i16>,
 }
 
 /// The quota of a link.
@@ -375,6 +385,9 @@ pub struct MobileDocument {
     pub router: bool,
     /// Its bindings; empty while it is at home or silent.
     pub bindings: Vec<BindingDocument>,
+    /// Since its last authentic Binding Update, in seconds; `null` if this daemon heard none.
+    #[serde(default)]
+    pub last_seen_seconds: Option<u64>,
     /// What it told of its rules, in the order in which they are asked (RFC 6089).
     #[serde(default)]
     pub flow_bindings: Vec<FlowBindingDocument>,
