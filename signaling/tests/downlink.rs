@@ -37,6 +37,7 @@ fn through_the_wire(flow: &FlowBinding, offset: usize) -> FlowBinding {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
+    /// FB-19.
     #[test]
     fn the_agent_decides_as_the_mobile_does(seed: u64, count in 1..9_usize, odd: bool) {
         let mut random = Random::new(seed);

@@ -131,7 +131,8 @@ pub fn preview(policy: &Policy, home: &Home) -> Plan {
 /// [`MOST_FLOWS`]).
 ///
 /// `before` is what the agent was told last: what stays the same keeps its FID and its FID-PRI,
-/// and what only has other BIDs keeps its FID.
+/// and what only has other BIDs keeps its FID. What can be told, the agent does down as the mobile
+/// does up (req FB-19).
 pub fn plan(
     rules: &Effective,
     target: &DownlinkTarget,

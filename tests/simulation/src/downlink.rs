@@ -99,27 +99,16 @@ impl World {
         }
         if !agent.text.flow_bindings {
             self.coverage.count("downlink: an agent that takes none");
-            // One that took some before its policy changed says nothing of those that are only named
-            // from then on (option 44), and the mobile goes on believing what it was told.
-            let shaken = agent.shaken > std::time::Duration::ZERO;
-            let held = list.flows.iter().any(|flow| flow.state == FlowState::Held);
-            let believed = held || list.extensions.flow_bindings == FlowSupport::Yes;
-            if believed {
+            // One that took some before its policy changed has said so by its silence.
+            // Who wants none does not ask.
+            let asks = !list.flows.is_empty();
+            let believed = asks && list.extensions.flow_bindings == FlowSupport::Yes
+                || list.flows.iter().any(|flow| flow.state == FlowState::Held);
+            if agent.shaken > std::time::Duration::ZERO {
                 self.coverage.count("downlink: an agent that takes none any more");
             }
-            let quiet = entry.flows.is_empty() && (!believed || shaken);
-            if !quiet {
+            if !entry.flows.is_empty() || believed {
                 let text = format!("mobile {mobile}: {:?}, {:?}", entry.flows, list.extensions);
-                self.violate(Invariant::TablesAgree, text);
-            }
-            return;
-        }
-        let shaken = agent.shaken > std::time::Duration::ZERO;
-        if list.extensions.flow_bindings == FlowSupport::No && shaken {
-            // It took none when it was asked, and nobody has the mobile ask again.
-            self.coverage.count("downlink: an agent that took none");
-            if !entry.flows.is_empty() {
-                let text = format!("mobile {mobile}: the agent has {:?}", entry.flows);
                 self.violate(Invariant::TablesAgree, text);
             }
             return;
@@ -135,7 +124,6 @@ impl World {
         }
         let complete = held.len() == list.flows.len();
         held.sort_by_key(|flow| flow.priority);
-        // One that was asked when it took none says no digest until it is asked again.
         let differs = list.extensions.digest == DigestState::Differs;
         if held != entry.flows || unsettled || differs {
             let text = format!(

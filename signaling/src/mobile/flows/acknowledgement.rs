@@ -10,7 +10,7 @@ use super::super::{MobileNode, MobileNotice};
 use super::update::Told;
 use super::{Flows, Known, Refusal, SentFlows};
 use crate::flow::{DigestState, FlowDigest, FlowSupport};
-use crate::registration::Event;
+use crate::registration::{Event, Phase};
 use crate::wire::option::FlowExtensions;
 use crate::wire::{FlowStatus, Options};
 
@@ -39,9 +39,17 @@ impl MobileNode {
         for id in left_out {
             self.flows.known.remove(&id);
         }
+        let bound =
+            |bid: &&Bid| self.registrations.get(bid).is_some_and(|it| it.phase() == Phase::Bound);
+        for bid in named.iter().filter(bound) {
+            self.flows.lost.remove(bid);
+        }
         let mut refused = Vec::new();
+        let mut displaced = Vec::new();
         let mut missing = BTreeSet::new();
         let mut lost = false;
+        // Whether anything was refused for a reason of its own, and so kept the place it had.
+        let mut kept_its_place = false;
         for Told { wish, as_told, whole } in told {
             // req R-MN-31 (RFC 6089 §5.2.6): one that does not come back was not taken.
             let status = answers.get(&wish.id).copied();
@@ -49,11 +57,11 @@ impl MobileNode {
             let before = before.remove(&wish.id).flatten();
             if status.is_accepted() {
                 self.flows.refused.remove(&wish.id);
-                self.flows.missed.remove(&wish.id);
                 self.flows.known.insert(wish.id, Known::certain(&as_told));
             } else if !whole && status == FlowStatus::MALFORMED {
                 // Told in part, and perhaps to an agent without the other part: now in full.
                 self.flows.known.insert(wish.id, Known::default());
+                kept_its_place = true;
             } else {
                 // What it held before, it still holds.
                 match before {
@@ -62,17 +70,24 @@ impl MobileNode {
                 };
                 let unnamed = as_told.bids.iter().copied().filter(|bid| !named.contains(bid));
                 let unnamed: Vec<Bid> = unnamed.collect();
-                if status == FlowStatus::BID_NOT_FOUND
-                    && !unnamed.is_empty()
-                    && self.flows.misses(wish.id) <= as_told.bids.len()
-                {
+                if status == FlowStatus::BID_NOT_FOUND && !unnamed.is_empty() {
                     // The agent has lost bindings that this update did not name: they are
                     // registered anew, and what refers to them is told with that.
                     missing.extend(unnamed);
+                    kept_its_place = true;
+                } else if status == FlowStatus::MALFORMED {
+                    displaced.push((wish, status));
                 } else {
+                    kept_its_place = true;
                     refused.push((wish, status));
                 }
             }
+        }
+        // Nothing is wrong with what was told in full but for its place, which another one may have
+        // had only because it was refused itself: told again without that, or in its new place.
+        // What is refused for itself is not told again and again, so neither is this.
+        if !kept_its_place {
+            refused.append(&mut displaced);
         }
         let others = |id: &&FlowId| !refused.iter().any(|(wish, _)| wish.id == **id);
         let held = self.flows.known.keys().filter(others).count();
@@ -82,6 +97,7 @@ impl MobileNode {
             self.flows.refused.insert(wish.id, Refusal { wish, status, registered, held });
         }
         for bid in missing {
+            self.flows.lost.insert(bid);
             self.apply(bid, Event::RefreshDue);
         }
         // req FB-10 (RFC 6089 §5.3.3): it does not hold what we thought; who knows what else.
@@ -119,8 +135,13 @@ impl MobileNode {
 
     /// The agent takes no flow bindings: it sends by the priority of the BIDs, as others do.
     fn without_flows(&mut self, sent: &SentFlows) {
-        self.flows.support = FlowSupport::No;
+        let before = std::mem::replace(&mut self.flows.support, FlowSupport::No);
         self.flows.forget();
+        if before == FlowSupport::No {
+            return;
+        }
+        // What it refused, it refused when it was of another mind.
+        self.flows.refused.clear();
         self.flows.speaks = sent.asked.map(|_| false);
         self.notice(MobileNotice::AgentWithoutFlowBindings);
     }
@@ -149,13 +170,6 @@ impl MobileNode {
 }
 
 impl Flows {
-    /// Counts one more answer that a BID of this flow binding is not known, since it was accepted.
-    fn misses(&mut self, id: FlowId) -> usize {
-        let misses = self.missed.entry(id).or_default();
-        *misses += 1;
-        *misses
-    }
-
     fn note_extensions(&mut self, asked: (bool, bool), granted: Option<FlowExtensions>) {
         self.asked = asked;
         self.speaks = Some(granted.is_some());

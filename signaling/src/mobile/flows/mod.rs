@@ -15,7 +15,9 @@
 //! registered, and told again when another of them is.
 //!
 //! What the agent refuses is not asked for again until something changed. An agent that answers no
-//! Flow Identification option knows none: it sends by the priority of the BIDs.
+//! Flow Identification option knows none: it sends by the priority of the BIDs. Agents change their
+//! minds: each refresh has one such option in it, or our own extension, which is answered as well,
+//! so that neither what is held nor that nothing is held is believed for longer than a lifetime.
 
 mod acknowledgement;
 mod update;
@@ -137,8 +139,9 @@ pub(super) struct Flows {
     changed: Option<Duration>,
     known: BTreeMap<FlowId, Known>,
     refused: BTreeMap<FlowId, Refusal>,
-    /// How often in a row the agent did not know a BID that it had accepted (status 131).
-    missed: BTreeMap<FlowId, usize>,
+    /// BIDs that the agent had accepted and said it does not know (status 131), until it accepts
+    /// them again.
+    lost: BTreeSet<Bid>,
     support: FlowSupport,
     /// Whether the agent answers what is asked for beyond RFC 6089, once that is known.
     speaks: Option<bool>,
@@ -175,7 +178,7 @@ impl Flows {
     /// The agent holds nothing.
     pub(super) fn forget(&mut self) {
         self.known.clear();
-        self.missed.clear();
+        self.lost.clear();
         self.digest = DigestState::NotCompared;
         self.granted = (false, false);
         self.asked = (false, false);
@@ -198,7 +201,6 @@ impl Flows {
         }
         self.speaks = None;
         self.refused.clear();
-        self.missed.clear();
         self.hold = Duration::ZERO;
         self.repeats = 0;
     }
@@ -303,7 +305,10 @@ impl MobileNode {
 
     /// The BIDs that are registered once this request is accepted; without one, those that are.
     fn registered_bids(&self, request: Option<&Request>) -> BTreeSet<Bid> {
-        let granted = self.registrations.iter().filter(|(_, entry)| entry.grant().is_some());
+        let granted = self
+            .registrations
+            .iter()
+            .filter(|(bid, entry)| entry.grant().is_some() && !self.flows.lost.contains(bid));
         let mut registered: BTreeSet<Bid> = granted.map(|(&bid, _)| bid).collect();
         match request {
             Some(Request::Register { bids, overwrite: true }) => bids.iter().copied().collect(),

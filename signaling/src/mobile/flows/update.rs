@@ -86,12 +86,18 @@ impl MobileNode {
         let registered = self.registered_bids(Some(request));
         let mut sent = SentFlows { registered, named: request.bids(), ..SentFlows::default() };
         self.ask_for_extensions(options, &mut sent);
+        let refreshes = self.refreshes(request) && !self.is_for_flows_alone(now);
         if self.flows.support == FlowSupport::No {
+            if refreshes {
+                self.ask_for_support(options, &mut sent);
+            }
             return sent;
         }
         let news = self.flows.has_news(&sent.registered);
         let asks = sent.asked.is_some_and(|asked| asked != self.flows.asked);
-        self.name_flows(options, &mut sent);
+        // One that speaks our extension says by its silence that it takes none any more.
+        let silent = refreshes && self.flows.speaks != Some(true);
+        self.name_flows(options, &mut sent, silent);
         if news && !asks && sent.told.is_empty() && sent.left_out.is_empty() {
             // There was no room for any of it.
             self.put_flows_off(now);
@@ -108,6 +114,35 @@ impl MobileNode {
         !self.registrations.values().any(due)
     }
 
+    /// Whether this update prolongs a binding.
+    fn refreshes(&self, request: &Request) -> bool {
+        let granted = |bid| self.registrations.get(bid).is_some_and(|it| it.grant().is_some());
+        matches!(request, Request::Register { bids, .. } if bids.iter().any(granted))
+    }
+
+    /// Tells one wish in full to an agent that took none, to hear whether it does by now.
+    fn ask_for_support(&mut self, options: &mut Options, sent: &mut SentFlows) {
+        let flows = &self.flows;
+        let room = LONGEST.saturating_sub(length(options));
+        let question = flows.wanted.flows.iter().find_map(|wish| {
+            let Step::Tell { bids: Some(bids), .. } = flows.step(wish, &sent.registered) else {
+                return None;
+            };
+            let option = told_option(wish, true, Some(&bids));
+            let told = Told {
+                wish: wish.clone(),
+                as_told: FlowBinding { bids, ..wish.clone() },
+                whole: true,
+            };
+            (option_length(&option) <= room).then_some((told, option))
+        });
+        if let Some((told, option)) = question {
+            options.push(option);
+            sent.told.push(told);
+            self.doubt_until_acknowledged(sent);
+        }
+    }
+
     fn ask_for_extensions(&self, options: &mut Options, sent: &mut SentFlows) {
         let flows = &self.flows;
         let asks = (flows.wanted.reflect, flows.wanted.copies);
@@ -121,7 +156,11 @@ impl MobileNode {
     }
 
     /// Tells what is new, as far as there is room, and names what stays.
-    fn name_flows(&mut self, options: &mut Options, sent: &mut SentFlows) {
+    ///
+    /// Nothing answers a Flow Summary of known numbers. With `silent`, one of those that stay is
+    /// told once more as it is, without sub-options: an agent that takes flow bindings answers
+    /// that (RFC 6089 §5.3.5), and who does not, holds none (§5.2.6).
+    fn name_flows(&mut self, options: &mut Options, sent: &mut SentFlows, silent: bool) {
         let flows = &self.flows;
         // Known ones first: they take little room, and what does not fit of them is wrong at the
         // agent, where new ones are only missing.
@@ -138,8 +177,14 @@ impl MobileNode {
         let limit = if length + ELBOW_ROOM <= comfortable { comfortable } else { LONGEST };
         let mut told = Vec::new();
         let mut stay: BTreeMap<FlowId, FlowPriority> = BTreeMap::new();
+        let mut question = None;
         for (wish, step) in steps {
             let known = flows.known.get(&wish.id);
+            if step == Step::Stays && question.is_none() {
+                let bids = known.and_then(|known| known.bids.clone()).unwrap_or_default();
+                let as_told = FlowBinding { bids, ..wish.clone() };
+                question = Some(Told { wish: wish.clone(), as_told, whole: false });
+            }
             if let Step::Tell { selector, bids } = step {
                 let option = told_option(wish, selector, bids.as_deref());
                 let octets = option_length(&option);
@@ -158,6 +203,15 @@ impl MobileNode {
             // What has to wait stays as it is, if the agent is known to hold it.
             if let Some(priority) = known.filter(|it| it.is_certain()).and_then(|it| it.priority) {
                 stay.insert(wish.id, priority);
+            }
+        }
+        if let Some(question) = question.filter(|_| silent && told.is_empty()) {
+            let option = told_option(&question.wish, false, None);
+            let octets = option_length(&option);
+            if length + octets <= LONGEST {
+                length += octets;
+                stay.remove(&question.wish.id);
+                told.push((question, option));
             }
         }
         // req FB-02: whose place another one takes is left out until it can be told its own.
