@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 
 use mtun_signaling::auth::{Algorithm, KeyFault, Secret, emit_key, parse_key};
 
+/// The first SPI that is not reserved (RFC 4285 §8).
+pub const FIRST_SPI: u32 = 256;
+
 /// The longest key file that is read, in octets; a file of ours is shorter than 160.
 const FILE_MAX: u64 = 4096;
 
@@ -148,11 +151,34 @@ fn read_credential_in(
     content(&path, opened)
 }
 
+/// Reads a key file's content from the credential that the service manager makes of it, if it hands
+/// over the file's directory: `LoadCredential=keys:/etc/mtun/keys` makes `keys_home.key` of
+/// `keys/home.key`. So one policy serves a daemon started by hand and one that may not read the
+/// file. `None` if there is no such credential.
+pub fn read_handed_over(file: &Path) -> Option<Result<(Algorithm, Secret), KeyFileError>> {
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY")?;
+    let name = credential_of(file)?;
+    let directory = Path::new(&credentials);
+    directory.join(&name).exists().then(|| read_credential_in(Some(directory), &name))
+}
+
+/// The service manager's name for a file of a directory that it hands over under its own name.
+fn credential_of(file: &Path) -> Option<String> {
+    let directory = file.parent()?.file_name()?.to_str()?;
+    Some(format!("{directory}_{}", file.file_name()?.to_str()?))
+}
+
 /// A fresh key of the algorithm's own length.
 pub fn generate(algorithm: Algorithm) -> Result<Secret, KeyFileError> {
     let mut octets = vec![0; algorithm.key_len()];
     getrandom::fill(&mut octets).map_err(KeyFileError::Randomness)?;
     Ok(Secret::new(octets).expect("every algorithm's own key length is allowed"))
+}
+
+/// A random SPI outside the reserved range, with the upper bit clear so that it reads well.
+pub fn random_spi() -> Result<u32, KeyFileError> {
+    let random = getrandom::u32().map_err(KeyFileError::Randomness)?;
+    Ok(FIRST_SPI + random % (0x8000_0000 - FIRST_SPI))
 }
 
 /// Writes a key into a new file that only its owner can read.
@@ -314,6 +340,14 @@ mod tests {
             assert!(matches!(error, KeyFileError::NoCredentials(_)));
             assert!(error.to_string().contains("LoadCredential=acme:"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_file_has_the_name_that_the_service_manager_gives_it() {
+        let named = |path: &str| credential_of(Path::new(path));
+        assert_eq!(named("/etc/mtun/keys/home.key").as_deref(), Some("keys_home.key"));
+        assert_eq!(named("home.key"), None, "no directory, no name");
+        assert_eq!(named("/"), None);
     }
 
     #[test]

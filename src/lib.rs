@@ -22,5 +22,6 @@ pub mod key;
 pub mod lab;
 pub mod metrics;
 pub mod packets;
+pub mod privileges;
 pub mod publish;
 pub mod store;

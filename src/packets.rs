@@ -265,17 +265,47 @@ impl Shared {
     }
 }
 
+/// What a thread is told, and how it shows that it turns.
+#[derive(Debug, Default)]
+struct Course {
+    stop: AtomicBool,
+    asked: AtomicU64,
+    answered: AtomicU64,
+}
+
+impl Course {
+    /// Whether the thread is to turn once more; saying so answers everybody who asked until now.
+    fn goes_on(&self) -> bool {
+        self.answered.store(self.asked.load(Ordering::Acquire), Ordering::Release);
+        !self.stop.load(Ordering::Acquire)
+    }
+}
+
 /// A running thread; it ends when this is dropped.
 #[derive(Debug)]
 pub struct PacketThread {
-    stop: Arc<AtomicBool>,
+    course: Arc<Course>,
     waker: Waker,
     handle: Option<JoinHandle<()>>,
 }
 
+impl PacketThread {
+    /// Asks whether it turns.
+    pub fn ask(&self) {
+        self.course.asked.fetch_add(1, Ordering::AcqRel);
+        self.waker.wake();
+    }
+
+    /// Whether it has turned since it was asked last.
+    pub fn answers(&self) -> bool {
+        let asked = self.course.asked.load(Ordering::Acquire);
+        self.course.answered.load(Ordering::Acquire) == asked
+    }
+}
+
 impl Drop for PacketThread {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
+        self.course.stop.store(true, Ordering::Release);
         self.waker.wake();
         if let Some(handle) = self.handle.take() {
             // A packet thread that panicked has said so on standard error.
@@ -286,15 +316,15 @@ impl Drop for PacketThread {
 
 fn spawn(
     name: String,
-    run: impl FnOnce(&AtomicBool, &Waker) + Send + 'static,
+    run: impl FnOnce(&Course, &Waker) + Send + 'static,
 ) -> io::Result<PacketThread> {
-    let stop = Arc::new(AtomicBool::new(false));
+    let course = Arc::new(Course::default());
     let waker = Waker::new()?;
     let handle = {
-        let (stop, waker) = (stop.clone(), waker.clone());
-        std::thread::Builder::new().name(name).spawn(move || run(&stop, &waker))?
+        let (course, waker) = (course.clone(), waker.clone());
+        std::thread::Builder::new().name(name).spawn(move || run(&course, &waker))?
     };
-    Ok(PacketThread { stop, waker, handle: Some(handle) })
+    Ok(PacketThread { course, waker, handle: Some(handle) })
 }
 
 /// Carries what enters one queue of a tunnel out.
@@ -305,11 +335,11 @@ pub fn outbound(
     ingress: Ingress,
 ) -> io::Result<PacketThread> {
     let name = format!("out-{}", ingress.0);
-    spawn(name, move |stop, waker| {
+    spawn(name, move |course, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];
         let mut out = Vec::with_capacity(RECEIVE_BUFFER);
         let mut ready = Vec::new();
-        while !stop.load(Ordering::Acquire) {
+        while course.goes_on() {
             for _ in 0..BATCH {
                 match queue.recv(&mut buffer) {
                     Ok(Some(received)) => {
@@ -337,8 +367,8 @@ pub fn outbound(
 
 /// Brings back once in a while what the fast path of a tunnel carried, and vouches for it.
 pub fn sweeping(shared: Arc<Shared>, lane: Arc<Lane>, name: &str) -> io::Result<PacketThread> {
-    spawn(format!("fast-{name}"), move |stop, waker| {
-        while !stop.load(Ordering::Acquire) {
+    spawn(format!("fast-{name}"), move |course, waker| {
+        while course.goes_on() {
             let now = shared.clock.monotonic();
             // What fails ends the fast path by itself, and is tried again.
             for (path, carried) in lane.engine.sweep(now).unwrap_or_default() {
@@ -360,11 +390,11 @@ pub fn inbound(
     let socket = PacketSocket::open(interface)?;
     let octets = shared.paths.octets(path);
     let name = format!("in-{interface}");
-    let thread = spawn(name, move |stop, waker| {
+    let thread = spawn(name, move |course, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];
         let mut out = Vec::with_capacity(RECEIVE_BUFFER);
         let mut ready = Vec::new();
-        while !stop.load(Ordering::Acquire) {
+        while course.goes_on() {
             release(&shared, shared.clock.monotonic(), &mut out);
             for _ in 0..BATCH {
                 match socket.recv(&mut buffer) {
@@ -594,5 +624,34 @@ fn carry(
             });
         }
         Verdict::Ignore(_) | Verdict::Drop(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_stands_still_does_not_answer() {
+        let (go, gone) = mpsc::channel::<()>();
+        let thread = spawn("stuck".to_owned(), move |course, waker| {
+            let mut ready = Vec::new();
+            while course.goes_on() {
+                wait(&[], waker, None, &mut ready).unwrap();
+                // One turn takes as long as this test wants.
+                let _ = gone.recv();
+            }
+        });
+        let thread = thread.unwrap();
+        assert!(thread.answers(), "nobody asked");
+        thread.ask();
+        assert!(!thread.answers(), "it stands still");
+        go.send(()).unwrap();
+        while !thread.answers() {
+            std::thread::yield_now();
+        }
+        drop(go);
     }
 }

@@ -100,6 +100,10 @@ print("demo ok")
 PY
 
 if [ "$all" = yes ]; then
+    say "the package, in a clean Debian root"
+    command -v debootstrap >/dev/null 2>&1 ||
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap
+    bash tests/package.sh "${CARGO_TARGET_DIR:-target}/debug"
     say "twenty thousand simulated lives"
     MTUN_SEEDS=20000 cargo test -p mtun-simulation --test seeds --locked
     say "a thousand deaths of an agent, ten thousand power cuts of its disk"

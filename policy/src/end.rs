@@ -13,7 +13,7 @@ use crate::terms::{Bid, InterfaceName};
 pub enum Way {
     /// By this binding, through the tunnel.
     Tunnel(Bid),
-    /// A copy by each of these, through the tunnel.
+    /// A copy by each of these, through the tunnel; two at least, for one is [`Way::Tunnel`].
     Copies(Vec<Bid>),
     /// By this link, outside the tunnel.
     Breakout(Bid),
@@ -30,7 +30,10 @@ impl Way {
             Choice::Use { bid, .. } => Self::Tunnel(*bid),
             Choice::Copies { links: named, copies, .. } => {
                 let usable = named.iter().copied().filter(|bid| links.usable(*bid));
-                Self::Copies(usable.take(usize::from(*copies)).collect())
+                match usable.take(usize::from(*copies)).collect::<Vec<_>>().as_slice() {
+                    [alone] => Self::Tunnel(*alone),
+                    bids => Self::Copies(bids.to_vec()),
+                }
             }
             Choice::Breakout { bid, .. } => Self::Breakout(*bid),
             Choice::Block { .. } => Self::Blocked,

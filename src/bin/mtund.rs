@@ -60,8 +60,7 @@ enum FastPath {
     Off,
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MTUN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,netlink_proto=error"));
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
@@ -77,7 +76,20 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match mtun::daemon::run(options).await {
+    // Before the first thread: rights belong to threads.
+    if let Err(error) = mtun::privileges::give_up() {
+        tracing::warn!(%error, "rights that are not needed could not be given up");
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mtund: cannot start its threads: {error}");
+            return ExitCode::from(4);
+        }
+    };
+    match runtime.block_on(mtun::daemon::run(options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("mtund: {error}");

@@ -9,10 +9,7 @@ use serde::Serialize;
 use super::Answer;
 use super::screen::{Page, Screen, Tone};
 use crate::control::{ControlError, ErrorCode};
-use crate::key::{self, KeyFileError};
-
-/// The first SPI that is not reserved (RFC 4285 §8).
-const FIRST_SPI: u32 = 256;
+use crate::key::{self, FIRST_SPI, KeyFileError};
 
 /// What to do with keys.
 #[derive(Debug, Subcommand)]
@@ -55,7 +52,7 @@ pub(super) fn run(command: &Command, screen: Screen) -> Result<Answer, ControlEr
     let file = out.file_name().and_then(|file| file.to_str()).ok_or_else(|| no_name(out))?;
     let spi = match spi {
         Some(spi) => *spi,
-        None => random_spi()?,
+        None => key::random_spi().map_err(refused)?,
     };
     let secret = key::generate(*algorithm).map_err(refused)?;
     key::write_new(out, *algorithm, &secret).map_err(refused)?;
@@ -93,12 +90,6 @@ fn no_name(path: &Path) -> ControlError {
 
 fn stem(path: &Path) -> Result<&str, ControlError> {
     path.file_stem().and_then(|stem| stem.to_str()).ok_or_else(|| no_name(path))
-}
-
-/// A random SPI outside the reserved range, with the upper bit clear so that it reads well.
-fn random_spi() -> Result<u32, ControlError> {
-    let random = getrandom::u32().map_err(|error| refused(KeyFileError::Randomness(error)))?;
-    Ok(FIRST_SPI + random % (0x8000_0000 - FIRST_SPI))
 }
 
 /// Reads a decimal or `0x` number.

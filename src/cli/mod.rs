@@ -14,6 +14,7 @@ mod downlink;
 mod duration;
 mod explain;
 mod flows;
+mod init;
 mod key;
 mod monitor;
 mod policy;
@@ -169,6 +170,9 @@ enum Command {
     Agent(agent::Command),
     /// One line per event until interrupted
     Monitor(monitor::Command),
+    /// Write a policy file to begin with, and the key, for both ends
+    #[command(subcommand)]
+    Init(init::Command),
     /// Make keys
     #[command(subcommand)]
     Key(key::Command),
@@ -197,6 +201,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Monitor(command)) => {
             return end(monitor::run(&command, &daemon, screen, json), json, color);
         }
+        Some(Command::Init(command)) => init::run(&command, screen),
         Some(Command::Key(command)) => key::run(&command, screen),
         Some(Command::Demo(command)) => demo::run(&command, screen, json),
     };

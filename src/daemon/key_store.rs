@@ -74,7 +74,10 @@ impl KeyStore {
 
 fn association(security: &Security) -> Result<SecurityAssociation, KeyError> {
     let (file, secret) = match &security.key {
-        KeySource::File(path) => key::read(path)?,
+        KeySource::File(path) => match key::read_handed_over(path) {
+            Some(handed_over) => handed_over?,
+            None => key::read(path)?,
+        },
         KeySource::Credential(name) => key::read_credential(name)?,
     };
     let policy = match security.algorithm {

@@ -116,7 +116,7 @@ impl Owner {
         }
         match packets::inbound(self.shared.clone(), index, path) {
             Ok(thread) => {
-                self.access.insert(name.clone(), Access { index, _thread: thread });
+                self.access.insert(name.clone(), Access { index, thread });
                 self.tunnels().for_each(|tunnel| tunnel.hear(name, index));
                 // The firewall keeps from the kernel what this interface brings.
                 self.routes_dirty = true;

@@ -41,6 +41,7 @@ mod round_trips;
 mod routes;
 mod sent;
 mod served;
+mod service;
 mod signaling;
 mod start;
 mod straight;

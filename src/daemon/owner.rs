@@ -37,6 +37,7 @@ use super::mobility::Changed;
 use super::preview::Preview;
 use super::round_trips::RoundTrips;
 use super::served::AgentHome;
+use super::service::Service;
 use super::tunnel::Tunnel;
 use crate::arrivals::Door;
 use crate::control::documents::{Event, EventDocument, TakenBack};
@@ -74,7 +75,7 @@ const UNDER_WAY: Duration = Duration::from_secs(2);
 pub struct Access {
     /// Its index.
     pub index: u32,
-    pub(super) _thread: PacketThread,
+    pub(super) thread: PacketThread,
 }
 
 /// What is shown of a link: its state as last announced, and since when.
@@ -194,6 +195,8 @@ pub struct Owner {
     /// For which configurations of the agents the receiving threads have the keys.
     pub(super) doors: Option<u64>,
     pub(super) requests: mpsc::Receiver<ControlRequest>,
+    /// What the service manager knows.
+    pub(super) service: Service,
     /// What the kernel was told of mobiles that must not be asked, by interface and address.
     pub(super) neighbours_placed: BTreeMap<(u32, Ipv6Addr), LinkLayerAddress>,
     /// Uplinks that came up and wait for the kernel to be ready for them.
@@ -228,6 +231,7 @@ impl Owner {
         let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be watched");
         let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be watched");
         let mut hangup = signal(SignalKind::hangup()).expect("SIGHUP can be watched");
+        self.tell_service();
         loop {
             let sleep = self.until_deadline();
             let others_first = std::mem::take(&mut self.others_first);
@@ -266,6 +270,7 @@ impl Owner {
             self.settle().await;
             self.homeward().await;
             self.show_changes();
+            self.tell_service();
         }
         self.stop().await;
     }
@@ -293,7 +298,8 @@ impl Owner {
         let served = served.chain(self.responder.as_ref().and_then(Responder::deadline));
         let trial = self.trial.as_ref().map(|trial| trial.until);
         let tick = (!self.homes.is_empty()).then_some(self.counted.next);
-        let next = homes.chain(served).chain(trial).chain(tick).min();
+        let next =
+            homes.chain(served).chain(trial).chain(tick).chain(self.service.deadline()).min();
         next.map_or(Duration::from_secs(3600), |next| next.saturating_sub(now))
     }
 
@@ -580,6 +586,7 @@ impl Owner {
 
     /// De-registers, within the deadline, and puts the machine back as it was.
     async fn stop(mut self) {
+        self.tell_service_of_the_end();
         if let Some(trial) = self.trial.take() {
             // Nobody has confirmed it, so the next run starts with the one before.
             if let Err(error) = self.history.take_back(trial.entry) {

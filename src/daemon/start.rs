@@ -34,6 +34,7 @@ use super::owner::{Owner, SignalingCounts};
 use super::roles::{Built, NotBuilt};
 use super::round_trips::RoundTrips;
 use super::served::AgentHome;
+use super::service::Service;
 use super::tunnel::{Plan, Tunnel};
 use crate::arrivals::Arrivals;
 use crate::control::server::{EVENTS_WAITING, Limits, Server, Settings};
@@ -261,6 +262,7 @@ impl Owner {
             keeping: None,
             responder,
             strangers,
+            service: Service::new(now.monotonic),
             counts: SignalingCounts::default(),
             round_trips: RoundTrips::default(),
             counted: Counted::default(),

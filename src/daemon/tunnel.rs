@@ -101,6 +101,11 @@ impl Tunnel {
         Ok(tunnel)
     }
 
+    /// The threads that carry what enters it.
+    pub fn threads(&self) -> &[PacketThread] {
+        &self.threads
+    }
+
     /// The interface's index, which never changes.
     pub fn index(&self) -> u32 {
         self.tun.index()

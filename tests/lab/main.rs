@@ -32,6 +32,7 @@ mod routability;
 mod routers;
 mod scripted;
 mod security;
+mod service;
 mod several;
 mod sockets;
 mod storm;

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use super::owner::Scratch;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -83,4 +85,45 @@ fn the_readme_explains_what_can_be_explained() {
         run += 1;
     }
     assert!(run >= 3, "{run}");
+}
+
+/// The fenced blocks of KDL in a page, each with what stands behind the word `kdl`.
+fn blocks(page: &str) -> Vec<(String, String)> {
+    let mut blocks: Vec<(String, String)> = Vec::new();
+    let mut open = false;
+    for line in page.lines() {
+        if let Some(words) = line.strip_prefix("```kdl") {
+            blocks.push((words.trim().to_owned(), String::new()));
+            open = true;
+        } else if line.starts_with("```") {
+            open = false;
+        } else if open {
+            let text = &mut blocks.last_mut().unwrap().1;
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    blocks
+}
+
+/// Each recipe stands on the page's beginning; `home="…"` is a line more in its home.
+#[test]
+fn every_recipe_is_a_policy_that_passes_its_own_tests() {
+    let page = page("docs/cookbook.md");
+    let blocks = blocks(&page);
+    let (_, beginning) = blocks.iter().find(|(words, _)| words == "beginning").unwrap();
+    let scratch = Scratch::new();
+    let recipes: Vec<_> = blocks.iter().filter(|(words, _)| words != "beginning").collect();
+    for (number, (words, recipe)) in recipes.iter().enumerate() {
+        let more = words.strip_prefix("home=\"").map(|rest| rest.trim_end_matches('"'));
+        let security = "    security \"acme-sa\"\n";
+        let home = format!("{security}{}\n", more.unwrap_or_default());
+        let file = scratch.join(&format!("{number}.kdl"));
+        std::fs::write(&file, beginning.replacen(security, &home, 1) + recipe).unwrap();
+        let (done, said) = shell(&format!("mtun policy check {}", file.display()));
+        assert!(done && said.contains("has no faults"), "{recipe}\n{said}");
+        assert!(!said.contains(" 0 tests"), "a recipe without a proof: {recipe}\n{said}");
+        assert!(!said.contains("warning["), "{recipe}\n{said}");
+    }
+    assert!(recipes.len() >= 12, "{}", recipes.len());
 }

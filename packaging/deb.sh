@@ -1,0 +1,61 @@
+#!/bin/bash
+# Makes the Debian package of the daemon and the command line.
+#
+#   packaging/deb.sh [DIRECTORY]
+#
+# The package comes to lie in DIRECTORY, or in target/. MTUN_PROGRAMS names a directory with
+# mtund and mtun that are built already; else they are built for release.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+target="${CARGO_TARGET_DIR:-target}"
+into="$(mkdir -p "${1:-$target}" && cd "${1:-$target}" && pwd)"
+programs="${MTUN_PROGRAMS:-}"
+if [ -z "$programs" ]; then
+    cargo build --release --locked --bins
+    programs="$target/release"
+fi
+version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)"
+architecture="$(dpkg --print-architecture)"
+
+root="$(mktemp -d)"
+trap 'rm -rf "$root"' EXIT
+chmod 0755 "$root"
+put() { # put MODE FILE PLACE
+    install -D -m "$1" "$2" "$root/$3"
+}
+put 0755 "$programs/mtund" usr/sbin/mtund
+put 0755 "$programs/mtun" usr/bin/mtun
+strip --strip-unneeded "$root/usr/sbin/mtund" "$root/usr/bin/mtun"
+put 0644 packaging/systemd/mtund.service lib/systemd/system/mtund.service
+put 0644 packaging/systemd/mtund.default etc/default/mtund
+install -d -m 0755 "$root/etc/mtun"
+install -d -m 0700 "$root/etc/mtun/keys"
+for page in README.md docs/*.md; do
+    put 0644 "$page" "usr/share/doc/mtun/$(basename "$page")"
+done
+for example in examples/*.kdl examples/cdn.txt; do
+    put 0644 "$example" "usr/share/doc/mtun/examples/$(basename "$example")"
+done
+for example in examples/site.d/*.kdl; do
+    put 0644 "$example" "usr/share/doc/mtun/examples/site.d/$(basename "$example")"
+done
+{
+    echo "Licensed as you like under either of"
+    echo
+    cat LICENSE-MIT
+    echo
+    echo "or the Apache License, Version 2.0: /usr/share/common-licenses/Apache-2.0"
+} >"$root/copyright"
+put 0644 "$root/copyright" usr/share/doc/mtun/copyright
+rm "$root/copyright"
+
+install -d "$root/DEBIAN"
+sed "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/" packaging/debian/control.in \
+    >"$root/DEBIAN/control"
+echo /etc/default/mtund >"$root/DEBIAN/conffiles"
+for script in postinst prerm postrm; do
+    install -m 0755 "packaging/debian/$script" "$root/DEBIAN/$script"
+done
+package="$into/mtun_${version}_$architecture.deb"
+dpkg-deb --root-owner-group -Zxz --build "$root" "$package" >/dev/null
+echo "$package"
