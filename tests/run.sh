@@ -26,6 +26,7 @@ need ping iputils-ping
 need cc gcc
 need ssh openssh-client
 need valgrind valgrind
+need chromium chromium
 # The programs of the fast path are built again and compared with the object that is checked in.
 need clang clang
 need llvm-strip llvm
@@ -45,6 +46,8 @@ if ! "$venv/bin/python3" -c 'import scapy' >/dev/null 2>&1; then
     }
     "$venv/bin/pip" install -q 'scapy>=2.5,<3'
 fi
+# And the hand that leads the browser.
+"$venv/bin/python3" -c 'import websocket' >/dev/null 2>&1 || "$venv/bin/pip" install -q 'websocket-client>=1.7,<2'
 MTUN_PYTHON="$(cd "$venv" && pwd)/bin/python3"
 export MTUN_PYTHON
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use mtun::daemon::{Options, StartError};
+use mtun::dashboard::Settings;
 
 /// The policy tunnel daemon for mobile nodes, mobile routers and home agents.
 #[derive(Debug, Parser)]
@@ -25,6 +26,15 @@ struct Arguments {
     /// Where Prometheus text is served, on loopback; `none` for nowhere
     #[arg(long, value_name = "ADDRESS", default_value = "[::1]:9469")]
     metrics: String,
+    /// Where the dashboard is, on loopback or `unix:/path`; `none` for nowhere
+    #[arg(long, value_name = "ADDRESS", default_value = "[::1]:9470")]
+    dashboard: String,
+    /// A further name under which a proxy passes on requests for the dashboard
+    #[arg(long, value_name = "NAME")]
+    dashboard_host: Vec<String>,
+    /// A file with the token that lets the dashboard steer; without it nothing can be changed there
+    #[arg(long, value_name = "FILE")]
+    dashboard_token: Option<PathBuf>,
     /// The group whose members may read
     #[arg(long, value_name = "GROUP")]
     read_group: Option<String>,
@@ -111,6 +121,14 @@ fn options(arguments: Arguments) -> Result<Options, String> {
     if metrics.is_some_and(|address| !address.ip().is_loopback()) {
         return Err("--metrics: only loopback addresses; put a proxy in front for others".into());
     }
+    let dashboard = match arguments.dashboard.as_str() {
+        "none" => None,
+        text => Some(Settings {
+            place: text.parse().map_err(|error| format!("--dashboard {error}"))?,
+            hosts: arguments.dashboard_host,
+            token: arguments.dashboard_token,
+        }),
+    };
     let stop_deadline = Duration::try_from_secs_f64(arguments.stop_deadline)
         .map_err(|error| format!("--stop-deadline: {error}"))?;
     Ok(Options {
@@ -120,6 +138,7 @@ fn options(arguments: Arguments) -> Result<Options, String> {
             .map_err(|error| format!("--socket: {error}"))?,
         state: arguments.state,
         metrics,
+        dashboard,
         read_group: arguments.read_group.as_deref().map(group).transpose()?,
         write_group: arguments.write_group.as_deref().map(group).transpose()?,
         steer_group: arguments.steer_group.as_deref().map(group).transpose()?,

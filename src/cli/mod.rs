@@ -10,12 +10,14 @@ mod agent;
 mod bindings;
 mod daemon;
 mod demo;
+mod doctor;
 mod downlink;
 mod duration;
 mod explain;
 mod flows;
 mod init;
 mod key;
+mod links;
 mod monitor;
 mod policy;
 mod screen;
@@ -154,6 +156,8 @@ enum Color {
 enum Command {
     /// Health, links, bindings and overrides at one look
     Status,
+    /// The links side by side: state, round trip, loss, signal, quota, and why
+    Links,
     /// Every binding with its care-of address, phase and lifetime
     Bindings,
     /// The flows, their rule and their uplink in both directions
@@ -173,6 +177,8 @@ enum Command {
     /// Write a policy file to begin with, and the key, for both ends
     #[command(subcommand)]
     Init(init::Command),
+    /// Whether this machine can do what the daemon needs, and the fix where it cannot
+    Doctor(doctor::Command),
     /// Make keys
     #[command(subcommand)]
     Key(key::Command),
@@ -192,6 +198,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let daemon = Daemon::new(socket.unwrap_or_else(default_socket));
     let answer = match cli.command {
         None | Some(Command::Status) => status::run(&daemon, screen),
+        Some(Command::Links) => links::run(&daemon, screen),
+        Some(Command::Doctor(command)) => doctor::run(&command, &daemon, screen),
         Some(Command::Bindings) => bindings::run(&daemon, screen),
         Some(Command::Flows(command)) => flows::run(&command, &daemon, screen),
         Some(Command::Explain(command)) => explain::run(&command, &daemon, screen),

@@ -5,8 +5,7 @@ use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
 use super::{Answer, Exit, bindings, downlink, steer};
 use crate::control::documents::{
-    DroppedDocument, HealthState, HomeLinkDocument, LinkState, StatusDocument, StoreDocument,
-    TunnelDocument,
+    DroppedDocument, HealthState, HomeLinkDocument, StatusDocument, StoreDocument, TunnelDocument,
 };
 use crate::control::{ControlError, Request, Response};
 
@@ -140,14 +139,7 @@ fn links(document: &StatusDocument, page: &mut Page) {
         .links
         .iter()
         .map(|link| {
-            let tone = match link.state {
-                LinkState::Up => Tone::Good,
-                LinkState::Drained
-                | LinkState::Held
-                | LinkState::Degraded
-                | LinkState::Recovering => Tone::Warning,
-                LinkState::Down | LinkState::Unknown => Tone::Bad,
-            };
+            let tone = super::links::tone(link.state);
             let state = match link.since_seconds {
                 Some(since) => format!("{} for {}", link.state, seconds(since)),
                 None => link.state.to_string(),

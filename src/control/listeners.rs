@@ -104,7 +104,7 @@ impl Listeners {
     }
 
     /// Somebody begins to listen. For messages the owner has to be asked for the present state.
-    pub(super) fn join(&self, interest: Interest) -> Listener {
+    pub(crate) fn join(&self, interest: Interest) -> Listener {
         let mut it = self.lock();
         let id = it.hub.join(interest);
         let wake = Arc::new(Notify::new());
@@ -121,7 +121,7 @@ impl Listeners {
 
 /// One who listens, until dropped.
 #[derive(Debug)]
-pub(super) struct Listener {
+pub(crate) struct Listener {
     all: Listeners,
     id: SubscriberId,
     wake: Arc<Notify>,
@@ -129,12 +129,12 @@ pub(super) struct Listener {
 
 impl Listener {
     /// What there is.
-    pub(super) fn next(&self) -> Next<EventDocument> {
+    pub(crate) fn next(&self) -> Next<EventDocument> {
         self.all.lock().hub.next(self.id)
     }
 
     /// Returns when there may be something.
-    pub(super) async fn news(&self) {
+    pub(crate) async fn news(&self) {
         self.wake.notified().await;
     }
 }

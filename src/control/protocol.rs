@@ -22,10 +22,10 @@ use serde::{Deserialize, Serialize};
 
 use super::documents::{
     AgentAddition, AgentChangedDocument, AgentListDocument, AgentSwitchedDocument,
-    BindingsDocument, ExplainDocument, FaultDocument, FlowsDocument, PolicyAppliedDocument,
-    PolicyConfirmedDocument, PolicyDiffDocument, PolicyDocument, PolicyHistoryDocument,
-    PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument, SteerListDocument,
-    SteerUndoDocument,
+    BindingsDocument, ExplainDocument, FaultDocument, FlowsDocument, MobilesDocument,
+    PolicyAppliedDocument, PolicyConfirmedDocument, PolicyDiffDocument, PolicyDocument,
+    PolicyHistoryDocument, PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument,
+    SteerListDocument, SteerUndoDocument,
 };
 use super::peer::Class;
 use crate::metrics::MetricsInput;
@@ -57,6 +57,18 @@ pub struct RequestLine {
 pub enum Request {
     /// The whole state: [`Response::Status`].
     Status {},
+    /// The same without the mobiles one by one, of which an agent may have a hundred thousand:
+    /// [`Response::Status`].
+    Overview {},
+    /// Mobiles of an agent, those that a text is found in: [`Response::Mobiles`].
+    Mobiles {
+        /// In their names, home addresses or prefixes; `null` for all.
+        #[serde(default)]
+        search: Option<String>,
+        /// At most so many; `null` for all.
+        #[serde(default)]
+        limit: Option<usize>,
+    },
     /// The bindings: [`Response::Bindings`].
     Bindings {},
     /// The flows that the data plane remembers: [`Response::Flows`].
@@ -127,6 +139,8 @@ pub enum Request {
     },
     /// The policy in force: [`Response::Policy`].
     PolicyShow {},
+    /// The same without its text: [`Response::Policy`].
+    PolicyRules {},
     /// The mobiles that a home agent serves, one by one: [`Response::AgentList`].
     AgentList {},
     /// Serves a mobile from now on; others are not touched: [`Response::AgentChanged`].
@@ -215,11 +229,14 @@ impl Request {
     pub fn class(&self) -> Class {
         match self {
             Self::Status {}
+            | Self::Overview {}
+            | Self::Mobiles { .. }
             | Self::Bindings {}
             | Self::Flows { .. }
             | Self::Explain { .. }
             | Self::SteerList {}
             | Self::PolicyShow {}
+            | Self::PolicyRules {}
             | Self::PolicyDiff { .. }
             | Self::PolicyHistory { .. }
             | Self::AgentList {}
@@ -247,6 +264,8 @@ impl Request {
     pub fn command(&self) -> &'static str {
         match self {
             Self::Status {} => "status",
+            Self::Overview {} => "overview",
+            Self::Mobiles { .. } => "mobiles",
             Self::Bindings {} => "bindings",
             Self::Flows { .. } => "flows",
             Self::Explain { .. } => "explain",
@@ -259,6 +278,7 @@ impl Request {
             Self::PolicyDiff { .. } => "policy-diff",
             Self::PolicyHistory { .. } => "policy-history",
             Self::PolicyShow {} => "policy-show",
+            Self::PolicyRules {} => "policy-rules",
             Self::AgentList {} => "agent-list",
             Self::AgentAdd { .. } => "agent-add",
             Self::AgentRemove { .. } => "agent-remove",
@@ -278,8 +298,10 @@ impl Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Response {
-    /// To [`Request::Status`].
+    /// To [`Request::Status`] and [`Request::Overview`].
     Status(StatusDocument),
+    /// To [`Request::Mobiles`].
+    Mobiles(MobilesDocument),
     /// To [`Request::Bindings`].
     Bindings(BindingsDocument),
     /// To [`Request::Flows`].
@@ -302,7 +324,7 @@ pub enum Response {
     PolicyDiff(PolicyDiffDocument),
     /// To [`Request::PolicyHistory`].
     PolicyHistory(PolicyHistoryDocument),
-    /// To [`Request::PolicyShow`].
+    /// To [`Request::PolicyShow`] and [`Request::PolicyRules`].
     Policy(PolicyDocument),
     /// To [`Request::AgentList`].
     AgentList(AgentListDocument),

@@ -50,6 +50,10 @@ impl Owner {
         let uid = Some(peer.uid);
         let answer = match request {
             Request::Status {} => Ok(Response::Status(self.status())),
+            Request::Overview {} => Ok(Response::Status(self.overview())),
+            Request::Mobiles { search, limit } => {
+                Ok(Response::Mobiles(self.mobiles_found(search, limit)))
+            }
             Request::Bindings {} => Ok(Response::Bindings(BindingsDocument {
                 bindings: self.binding_documents(),
                 mobiles: self.mobile_documents(),
@@ -92,6 +96,11 @@ impl Owner {
             }
             Request::PolicyDiff { source } => return self.prepare_preview(source, reply),
             Request::PolicyShow {} => Ok(Response::Policy(self.policy_document())),
+            Request::PolicyRules {} => Ok(Response::Policy(PolicyDocument {
+                text: None,
+                added: None,
+                ..self.policy_document()
+            })),
             Request::AgentList {} => Ok(Response::AgentList(self.agent_list())),
             Request::AgentAdd { mobile } => {
                 return self.prepare_mobiles(Wish::Add(Box::new(mobile)), reply);

@@ -408,7 +408,6 @@ impl Owner {
                 continue;
             }
             let now = self.now();
-            self.served[served].seen.remove(&home_address);
             let outputs = self.served[served].handle(now, AgentEvent::Disallow { home_address });
             self.agent_outputs(served, outputs);
             let own = self.own_addresses();

@@ -57,6 +57,8 @@ pub use owner::Owner;
 pub use roles::NotBuilt;
 pub use start::StartError;
 
+use crate::dashboard::Settings;
+
 /// What the daemon is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -68,6 +70,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Where Prometheus text is served; loopback only.
     pub metrics: Option<SocketAddr>,
+    /// Where the dashboard is, if anywhere.
+    pub dashboard: Option<Settings>,
     /// The group that may read, by number.
     pub read_group: Option<u32>,
     /// The group that may also write, by number.

@@ -4,23 +4,29 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use mtun_policy::steering::{self, Admin, Bar, Cause, Figure, LinkReason, LinkReport};
-use mtun_policy::{Bid, CareOfAddress, Home, SecurityName};
+use mtun_policy::{AllowedMobile, Bid, CareOfAddress, Fallback, Home, SecurityName, Verb};
 use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::registration::Phase;
 
 use super::downlink;
 use super::owner::Owner;
 use super::routes::tunnel_document;
+use super::served::AgentHome;
 use crate::control::documents::{
     BindingDocument, BindingPhase, DroppedDocument, Health, HealthReason, HomeDocument,
-    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, PolicyAdditionsDocument,
-    PolicyDocument, PolicyHomeDocument, QuotaDocument, RuleDocument, StatusCode, StatusDocument,
-    StoreDocument,
+    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, MobilesDocument,
+    PolicyAdditionsDocument, PolicyDocument, PolicyHomeDocument, QuotaDocument, RuleDocument,
+    StatusCode, StatusDocument, StoreDocument,
 };
 
 impl Owner {
     /// The whole state.
     pub(super) fn status(&self) -> StatusDocument {
+        StatusDocument { mobiles: self.mobile_documents(), ..self.overview() }
+    }
+
+    /// The same without the mobiles one by one.
+    pub(super) fn overview(&self) -> StatusDocument {
         let (homes, links) = (self.home_documents(), self.link_documents());
         let bindings = self.binding_documents();
         let further = self
@@ -41,7 +47,7 @@ impl Owner {
             links,
             bindings,
             overrides: self.override_documents(),
-            mobiles: self.mobile_documents(),
+            mobiles: Vec::new(),
             flow_bindings: self.flow_binding_documents(),
             routes: self.route_documents(),
             correspondent: self.correspondent_document(),
@@ -212,47 +218,80 @@ impl Owner {
         bindings
     }
 
-    pub(super) fn mobile_documents(&self) -> Vec<MobileDocument> {
-        let now = self.now().monotonic;
-        let mut mobiles = Vec::new();
+    /// The mobiles in whose name, home address or prefixes a text is found.
+    pub(super) fn mobiles_found(
+        &self,
+        search: Option<String>,
+        limit: Option<usize>,
+    ) -> MobilesDocument {
+        let wanted = search.as_deref().map(str::to_lowercase);
+        let fits = |allowed: &AllowedMobile, entry: Option<&BindingCacheEntry>| {
+            let Some(wanted) = &wanted else { return true };
+            let named = allowed.name.iter().any(|name| name.to_lowercase().contains(wanted));
+            let prefixes = entry.map_or(&allowed.prefixes, |entry| &entry.prefixes);
+            named
+                || allowed.address.to_string().contains(wanted)
+                || prefixes.iter().any(|prefix| prefix.to_string().contains(wanted))
+        };
+        let (mut matched, mut known, mut mobiles) = (0, 0, Vec::new());
+        let (mut registered, mut bindings) = (0, 0);
         for it in &self.served {
+            known += it.served.mobiles.len();
+            for entry in it.agent.cache().iter() {
+                registered += 1;
+                bindings += entry.bindings.len();
+            }
             for allowed in &it.served.mobiles {
-                let entry = it.agent.cache().get(allowed.address);
-                let bindings = entry.map_or_else(Vec::new, |entry| {
-                    let document = |binding: &mtun_signaling::binding::Binding| BindingDocument {
-                        home: it.served.name.clone(),
-                        bid: binding.bid,
-                        care_of: Some(binding.care_of),
-                        priority: binding.priority,
-                        link: None,
-                        phase: BindingPhase::Registered,
-                        usable: true,
-                        granted_seconds: None,
-                        expires_seconds: Some(binding.expires.saturating_sub(now).as_secs()),
-                        status: None,
-                        retries: 0,
-                    };
-                    entry.bindings.iter().map(document).collect()
-                });
-                mobiles.push(MobileDocument {
-                    home: it.served.name.clone(),
-                    home_address: allowed.address,
-                    name: allowed.name.clone(),
-                    prefixes: entry.map_or_else(Vec::new, |entry| entry.prefixes.clone()),
-                    router: entry.is_some_and(|entry: &BindingCacheEntry| entry.router),
-                    bindings,
-                    flow_bindings: entry
-                        .map_or_else(Vec::new, |entry| downlink::held(&it.served.name, entry)),
-                    reflect: entry.is_some_and(|entry| entry.reflect),
-                    copies: entry.is_some_and(|entry| entry.copies),
-                    last_seen_seconds: it
-                        .seen
-                        .get(&allowed.address)
-                        .map(|seen| now.saturating_sub(*seen).as_secs()),
-                });
+                if fits(allowed, it.agent.cache().get(allowed.address)) {
+                    matched += 1;
+                    if limit.is_none_or(|limit| mobiles.len() < limit) {
+                        mobiles.push(self.mobile_document(it, allowed));
+                    }
+                }
             }
         }
-        mobiles
+        MobilesDocument { search, matched, known, registered, bindings, mobiles }
+    }
+
+    pub(super) fn mobile_documents(&self) -> Vec<MobileDocument> {
+        let all =
+            self.served.iter().flat_map(|it| it.served.mobiles.iter().map(move |one| (it, one)));
+        all.map(|(it, allowed)| self.mobile_document(it, allowed)).collect()
+    }
+
+    fn mobile_document(&self, it: &AgentHome, allowed: &AllowedMobile) -> MobileDocument {
+        let now = self.now().monotonic;
+        let entry = it.agent.cache().get(allowed.address);
+        let bindings = entry.map_or_else(Vec::new, |entry| {
+            let document = |binding: &mtun_signaling::binding::Binding| BindingDocument {
+                home: it.served.name.clone(),
+                bid: binding.bid,
+                care_of: Some(binding.care_of),
+                priority: binding.priority,
+                link: None,
+                phase: BindingPhase::Registered,
+                usable: true,
+                granted_seconds: None,
+                expires_seconds: Some(binding.expires.saturating_sub(now).as_secs()),
+                status: None,
+                retries: 0,
+            };
+            entry.bindings.iter().map(document).collect()
+        });
+        let heard = it.agent.account(allowed.address).and_then(|account| account.last_heard);
+        MobileDocument {
+            home: it.served.name.clone(),
+            home_address: allowed.address,
+            name: allowed.name.clone(),
+            prefixes: entry.map_or_else(Vec::new, |entry| entry.prefixes.clone()),
+            router: entry.is_some_and(|entry: &BindingCacheEntry| entry.router),
+            bindings,
+            flow_bindings: entry
+                .map_or_else(Vec::new, |entry| downlink::held(&it.served.name, entry)),
+            reflect: entry.is_some_and(|entry| entry.reflect),
+            copies: entry.is_some_and(|entry| entry.copies),
+            last_seen_seconds: heard.map(|at| now.saturating_sub(at).as_secs()),
+        }
     }
 }
 
@@ -336,6 +375,18 @@ pub(super) fn policy_document(owner: &Owner) -> PolicyDocument {
                 let link = owner.link_of(Some(bid));
                 link.map_or_else(|| format!("BID {bid}"), |link| link.to_string())
             };
+            let links = |verb: &Verb| -> Vec<_> {
+                verb.links().into_iter().filter_map(|bid| owner.link_of(Some(bid))).collect()
+            };
+            let mut otherwise = match &rule.otherwise {
+                Fallback::NextRule => Vec::new(),
+                Fallback::Any => {
+                    let uplinks = owner.policy.interfaces.iter().filter(|it| it.bid.is_some());
+                    uplinks.map(|it| it.name.clone()).collect()
+                }
+                Fallback::Then(verb) => links(verb),
+            };
+            otherwise.retain(|link| !links(&rule.verb).contains(link));
             let mut words = vec![rule.verb.word().to_owned()];
             words.extend(rule.verb.links().into_iter().map(name));
             let mut says = words.join(" ");
@@ -348,6 +399,8 @@ pub(super) fn policy_document(owner: &Owner) -> PolicyDocument {
                 file: rule.file.clone(),
                 line: rule.line,
                 says,
+                links: links(&rule.verb),
+                otherwise,
             });
         }
     }

@@ -49,8 +49,6 @@ pub struct AgentHome {
     pub home_agents: HomeAgents,
     /// Its home link, unless that is a virtual one.
     pub home_link: Option<HomeLinkEdge>,
-    /// When each mobile was last heard, by an authentic update; of those that are served.
-    pub seen: HashMap<HomeAddress, Duration>,
 }
 
 impl AgentHome {
@@ -81,7 +79,6 @@ impl AgentHome {
             went_home: BTreeMap::new(),
             home_agents,
             home_link,
-            seen: HashMap::new(),
         }
     }
 

@@ -292,8 +292,6 @@ impl Owner {
             }
         }
         if let Some(mobile) = keep {
-            let now = self.now().monotonic;
-            self.served[served].seen.insert(mobile, now);
             self.keep(served, mobile, answers);
         }
     }

@@ -37,7 +37,7 @@ use super::served::AgentHome;
 use super::service::Service;
 use super::tunnel::{Plan, Tunnel};
 use crate::arrivals::Arrivals;
-use crate::control::server::{EVENTS_WAITING, Limits, Server, Settings};
+use crate::control::server::{self, EVENTS_WAITING, Limits, Server};
 use crate::control::{Access, BindError, ControlError, ErrorCode, Listeners};
 use crate::edge::clock::Clock;
 use crate::edge::netlink::Netlink;
@@ -47,6 +47,8 @@ use crate::edge::routes::{Desired, MARK_OUTER};
 use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
 
+use crate::dashboard::{Dashboard, Settings};
+use crate::http::HttpError;
 use crate::metrics::{Metrics, Scrapes};
 use crate::packets::{Shared, TOLD};
 use crate::publish;
@@ -117,7 +119,7 @@ impl Owner {
             tracing::warn!("{warning}");
         }
         warn_unprotected(policy);
-        let server = Server::bind(Settings {
+        let server = Server::bind(server::Settings {
             path: options.socket.clone(),
             access: Access {
                 read_group: options.read_group,
@@ -228,10 +230,12 @@ impl Owner {
         let listeners = Listeners::new(EVENTS_WAITING, shared.clock.instant(Duration::ZERO));
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let control = tokio::spawn(server.serve(request_sender.clone(), listeners.clone()));
+        let to_owner = request_sender.clone();
         let scrapes = match options.metrics {
             Some(address) => Some(Scrapes::bind(address).await?),
             None => None,
         };
+        let dashboard = open_dashboard(options.dashboard.as_ref()).await?;
         let (preparing, ready) = mpsc::channel(REQUESTS);
         let (previewing, previews) = mpsc::channel(REQUESTS);
         let strangers = Strangers::new(policy.strangers);
@@ -293,11 +297,29 @@ impl Owner {
             owner.tasks.push(tokio::spawn(scrapes.serve(metrics.clone(), request_sender)));
             owner.metrics = Some(metrics);
         }
+        if let Some(dashboard) = dashboard {
+            let listeners = owner.listeners.clone();
+            owner.tasks.push(tokio::spawn(dashboard.serve(to_owner, listeners)));
+        }
         // Rules and routes before the first packet: what a killed run left goes, and the
         // unreachable defaults stand before any uplink is used.
         owner.begin().await?;
         owner.want_named();
         Ok(owner)
+    }
+}
+
+/// The dashboard, where it can be: a place that somebody else has is no reason not to carry
+/// packets, a token that others can read is one not to start.
+async fn open_dashboard(settings: Option<&Settings>) -> anyhow::Result<Option<Dashboard>> {
+    let Some(settings) = settings else { return Ok(None) };
+    match Dashboard::bind(settings).await {
+        Ok(dashboard) => Ok(Some(dashboard)),
+        Err(error @ HttpError::System { .. }) => {
+            tracing::warn!("no dashboard: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -20,7 +20,7 @@ use metrics_exporter_prometheus::{
 };
 use mtun_policy::InterfaceName;
 
-pub use http::{Scrapes, ScrapesError};
+pub use http::Scrapes;
 pub use input::{
     BindingFigures, BindingUpdateFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,

@@ -8,12 +8,14 @@ mod beyond;
 mod breakout;
 mod copies;
 mod correspondents;
+mod dashboard;
 mod demo;
 mod detector;
 mod downlink;
 mod errors;
 mod failback;
 mod fast_path;
+mod figures;
 mod fixture;
 mod fleet;
 mod full_disk;
@@ -41,6 +43,8 @@ mod trial;
 mod verbs;
 mod world;
 
+#[path = "../support/prometheus.rs"]
+mod prometheus;
 #[path = "../support/skip.rs"]
 mod skip;
 

@@ -522,6 +522,8 @@ pub fn policy() -> PolicyDocument {
         file: "bus.kdl".to_owned(),
         line,
         says: says.to_owned(),
+        links: vec!["wlan0".into(), "wwan0".into()],
+        otherwise: Vec::new(),
     };
     PolicyDocument {
         name: "city-bus".to_owned(),

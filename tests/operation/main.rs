@@ -7,6 +7,7 @@
 mod alerts;
 mod cli;
 mod control;
+mod dashboard;
 mod documents;
 mod forwarding;
 mod listening;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mtun::control::ControlRequest;
-use mtun::metrics::{BindingFigures, HandoverReason, Metrics, MetricsInput, Scrapes, ScrapesError};
+use mtun::http::HttpError;
+use mtun::metrics::{BindingFigures, HandoverReason, Metrics, MetricsInput, Scrapes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -254,19 +255,27 @@ async fn a_scrape_over_http() {
             let _ = reply.send(owner::answer(&request, &status()));
         }
     });
-    let reply =
-        exchange(address, &format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\n\r\n")).await;
+    let reply = exchange(
+        address,
+        &format!("GET /metrics HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"),
+    )
+    .await;
     let (head, body) = reply.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(head.contains(&format!("Content-Length: {}", body.len())), "{head}");
+    assert!(head.to_lowercase().contains(&format!("content-length: {}", body.len())), "{head}");
     assert_eq!(read(body).len(), FAMILIES.len());
 
-    let evil = exchange(address, "GET /metrics HTTP/1.1\r\nHost: evil.example\r\n\r\n").await;
+    let evil = exchange(
+        address,
+        "GET /metrics HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n",
+    )
+    .await;
     assert!(evil.starts_with("HTTP/1.1 403 "), "{evil}");
     assert!(!evil.contains("mtun_"), "nothing leaks with it");
-    let root = exchange(address, "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let root =
+        exchange(address, "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert!(root.starts_with("HTTP/1.1 404 "), "{root}");
-    let long = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(9000));
+    let long = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nX: {}", "x".repeat(20_000));
     let long = exchange(address, &long).await;
     assert!(long.is_empty() || long.starts_with("HTTP/1.1 431 "), "{long}");
     server.abort();
@@ -276,11 +285,13 @@ async fn a_scrape_over_http() {
 async fn a_daemon_that_stops_answers_503_and_other_addresses_are_refused() {
     let (address, inbox, server) = serve().await;
     drop(inbox);
-    let reply = exchange(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let reply =
+        exchange(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .await;
     assert!(reply.starts_with("HTTP/1.1 503 "), "{reply}");
     server.abort();
     for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:9547"] {
         let error = Scrapes::bind(address.parse().unwrap()).await.unwrap_err();
-        assert!(matches!(error, ScrapesError::NotLoopback(_)), "{address}: {error}");
+        assert!(matches!(error, HttpError::NotLoopback(_)), "{address}: {error}");
     }
 }

@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use mtun::control::documents::{
-    AgentChange, AgentSwitchedDocument, BindingsDocument, FlowsDocument, PolicyAppliedDocument,
-    PolicyConfirmedDocument, PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument,
-    SteerListDocument, SteerUndoDocument,
+    AgentChange, AgentSwitchedDocument, BindingsDocument, FlowsDocument, MobilesDocument,
+    PolicyAppliedDocument, PolicyConfirmedDocument, PolicyRolledBackDocument, SentDocument,
+    StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
 };
 use mtun::control::protocol::PolicySource;
 use mtun::control::{
@@ -162,6 +162,17 @@ async fn own(
 pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, ControlError> {
     Ok(match request {
         Request::Status {} => Response::Status(status.clone()),
+        Request::Overview {} => {
+            Response::Status(StatusDocument { mobiles: Vec::new(), ..status.clone() })
+        }
+        Request::Mobiles { search, .. } => Response::Mobiles(MobilesDocument {
+            search: search.clone(),
+            matched: status.mobiles.len(),
+            known: status.mobiles.len(),
+            registered: status.mobiles.len(),
+            bindings: status.mobiles.iter().map(|mobile| mobile.bindings.len()).sum(),
+            mobiles: status.mobiles.clone(),
+        }),
         Request::Bindings {} => Response::Bindings(BindingsDocument {
             bindings: status.bindings.clone(),
             mobiles: status.mobiles.clone(),
@@ -239,7 +250,7 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
             history.text = Some("policy \"city-bus\"\n".to_owned());
             Response::PolicyHistory(history)
         }
-        Request::PolicyShow {} => Response::Policy(documents::policy()),
+        Request::PolicyShow {} | Request::PolicyRules {} => Response::Policy(documents::policy()),
         Request::AgentList {} => Response::AgentList(documents::agent_list()),
         Request::AgentAdd { mobile } if mobile.replace => {
             return Err(ControlError::new(ErrorCode::Refused, "it stands in the policy file")

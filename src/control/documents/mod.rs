@@ -48,7 +48,7 @@ pub use policy::{
 pub use routes::{BoundMobileDocument, CorrespondentDocument, RouteDocument, RouteState};
 pub use status::{
     BindingDocument, BindingPhase, BindingsDocument, DroppedDocument, HomeDocument,
-    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, QuotaDocument, QuotaLevel,
-    StatusCode, StatusDocument, StoreDocument, TunnelDocument,
+    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, MobilesDocument, QuotaDocument,
+    QuotaLevel, StatusCode, StatusDocument, StoreDocument, TunnelDocument,
 };
 pub use steer::{OverrideDocument, SteerDocument, SteerListDocument, SteerUndoDocument};

@@ -4,7 +4,8 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use mtun_policy::{
-    Diagnostic, HomeName, ReturningHome, Role, RouteOptimizationStart, RuleName, Severity,
+    Diagnostic, HomeName, InterfaceName, ReturningHome, Role, RouteOptimizationStart, RuleName,
+    Severity,
 };
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +70,12 @@ pub struct RuleDocument {
     pub line: usize,
     /// What it says at this moment, in words, such as `prefer wwan0 wlan0, else any`.
     pub says: String,
+    /// The links that it names, in its order.
+    #[serde(default)]
+    pub links: Vec<InterfaceName>,
+    /// Those that only its `otherwise` leads to.
+    #[serde(default)]
+    pub otherwise: Vec<InterfaceName>,
 }
 
 /// A policy that was put in force.

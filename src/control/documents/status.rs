@@ -110,6 +110,23 @@ pub struct BindingsDocument {
     pub correspondent: Option<CorrespondentDocument>,
 }
 
+/// Mobiles of a home agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MobilesDocument {
+    /// What was looked for; `null` for all.
+    pub search: Option<String>,
+    /// How many it was found in; more than are listed if the request had a limit.
+    pub matched: usize,
+    /// How many may register.
+    pub known: usize,
+    /// How many have.
+    pub registered: usize,
+    /// The bindings that they have.
+    pub bindings: usize,
+    /// The mobiles, in the order of the file.
+    pub mobiles: Vec<MobileDocument>,
+}
+
 /// One home network and the tunnel that leads to it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HomeDocument {

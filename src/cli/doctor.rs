@@ -1,0 +1,327 @@
+//! `mtun doctor`: whether this machine can do what the daemon needs, and the fix where it cannot.
+//!
+//! It changes nothing, needs no daemon, and says of each check what it found. What it cannot find
+//! out it says too: an unknown is no fault.
+
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use mtun_policy::KeySource;
+use serde::Serialize;
+
+use super::daemon::Daemon;
+use super::screen::{Cell, Page, Screen, Tone};
+use super::{Answer, Exit};
+use crate::control::documents::{HealthState, StatusDocument};
+use crate::control::{ControlError, Request, Response};
+
+/// Numbers of capabilities (linux/capability.h).
+const NET_ADMIN: u32 = 12;
+const NET_RAW: u32 = 13;
+
+/// What a link must carry so that 1280 octets (RFC 8200 §5) fit into the tunnel: an outer header
+/// more.
+const LEAST_MTU: u32 = 1320;
+
+/// What to look at.
+#[derive(Debug, Args)]
+pub(super) struct Command {
+    /// Also check this policy file and the modes of its keys
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Where the machine's files are; for tests
+    #[arg(long, hide = true, default_value = "/")]
+    root: PathBuf,
+}
+
+/// What became of one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verdict {
+    Ok,
+    Warning,
+    Bad,
+    Unknown,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Bad => "bad",
+            Self::Unknown => "not known",
+        })
+    }
+}
+
+/// One check.
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    /// What was found.
+    found: String,
+    /// What to do about it; `null` where nothing is to be done.
+    fix: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, found: found.into(), fix: None }
+    }
+
+    fn not(name: &'static str, verdict: Verdict, found: impl Into<String>, fix: &str) -> Self {
+        Self { name, verdict, found: found.into(), fix: Some(fix.to_owned()) }
+    }
+}
+
+/// All checks.
+#[derive(Debug, Serialize)]
+struct DoctorDocument {
+    kind: &'static str,
+    checks: Vec<Check>,
+}
+
+pub(super) fn run(
+    command: &Command,
+    daemon: &Daemon,
+    screen: Screen,
+) -> Result<Answer, ControlError> {
+    let status = match daemon.ask(Request::Overview {}) {
+        Ok(Response::Status(status)) => Ok(status),
+        Ok(_) => Err(super::daemon::unexpected()),
+        Err(error) => Err(error),
+    };
+    let root = &command.root;
+    let mut checks = vec![
+        ipv6(root),
+        tun(root),
+        nft(),
+        rights(root),
+        forwarding(root, status.as_ref().ok()),
+        clock(),
+    ];
+    checks.extend(command.policy.as_deref().map(policy).into_iter().flatten());
+    match &status {
+        Ok(status) => {
+            checks.push(health(status));
+            checks.extend(mtu(root, status));
+            checks.extend(backend(status));
+        }
+        Err(error) => checks.push(Check::not(
+            "daemon",
+            Verdict::Unknown,
+            error.message.clone(),
+            error.help.as_deref().unwrap_or("start it: systemctl start mtund"),
+        )),
+    }
+    let row = |check: &Check| {
+        let tone = match check.verdict {
+            Verdict::Ok => Tone::Good,
+            Verdict::Warning | Verdict::Unknown => Tone::Warning,
+            Verdict::Bad => Tone::Bad,
+        };
+        vec![
+            Cell::new(check.name),
+            Cell::toned(check.verdict, tone),
+            Cell::new(&check.found),
+            Cell::or(check.fix.as_ref(), "nothing to do"),
+        ]
+    };
+    let mut page = Page::new(screen);
+    page.table(&["CHECK", "", "FOUND", "FIX"], &checks.iter().map(row).collect::<Vec<_>>(), "");
+    let bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
+    let document = DoctorDocument { kind: "doctor", checks };
+    Ok(Answer::new(&document, page).exit(if bad { Exit::Degraded } else { Exit::Ok }))
+}
+
+fn read(root: &Path, file: &str) -> Option<String> {
+    Some(std::fs::read_to_string(root.join(file)).ok()?.trim().to_owned())
+}
+
+fn ipv6(root: &Path) -> Check {
+    match read(root, "proc/sys/net/ipv6/conf/all/disable_ipv6").as_deref() {
+        Some("0") => Check::ok("ipv6", "on"),
+        Some(_) => Check::not(
+            "ipv6",
+            Verdict::Bad,
+            "switched off",
+            "sysctl net.ipv6.conf.all.disable_ipv6=0",
+        ),
+        None => Check::not(
+            "ipv6",
+            Verdict::Bad,
+            "this kernel has none",
+            "boot without ipv6.disable=1, or load the module ipv6",
+        ),
+    }
+}
+
+fn tun(root: &Path) -> Check {
+    match root.join("dev/net/tun").exists() {
+        true => Check::ok("tun", "/dev/net/tun is there"),
+        false => Check::not("tun", Verdict::Bad, "/dev/net/tun is missing", "modprobe tun"),
+    }
+}
+
+fn nft() -> Check {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let further = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = std::env::split_paths(&path)
+        .chain(further)
+        .map(|it| it.join("nft"))
+        .find(|it| it.is_file());
+    match found {
+        Some(file) => Check::ok("nft", file.display().to_string()),
+        None => {
+            Check::not("nft", Verdict::Bad, "the program nft is missing", "apt install nftables")
+        }
+    }
+}
+
+fn rights(root: &Path) -> Check {
+    let status = read(root, "proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    let needed = [("CAP_NET_ADMIN", NET_ADMIN), ("CAP_NET_RAW", NET_RAW)];
+    let Some(held) = held else {
+        return Check::not("rights", Verdict::Unknown, "/proc does not say", "mount /proc");
+    };
+    let missing: Vec<&str> =
+        needed.iter().filter(|(_, bit)| held & (1 << bit) == 0).map(|(name, _)| *name).collect();
+    match missing.as_slice() {
+        [] => Check::ok("rights", "CAP_NET_ADMIN and CAP_NET_RAW, as the daemon needs"),
+        missing => Check::not(
+            "rights",
+            Verdict::Unknown,
+            format!("this user has no {}; the daemon's may", missing.join(" and no ")),
+            "run this as the daemon's user; in its unit: AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW",
+        ),
+    }
+}
+
+fn forwarding(root: &Path, status: Option<&StatusDocument>) -> Check {
+    use mtun_policy::Role::{HomeAgent, MobileRouter};
+    let Some(status) = status else {
+        return Check::not(
+            "forwarding",
+            Verdict::Unknown,
+            "the role is not known without a daemon",
+            "the daemon switches it on where its role needs it",
+        );
+    };
+    if !matches!(status.role, MobileRouter | HomeAgent) {
+        return Check::ok("forwarding", format!("a {} does not forward", status.role));
+    }
+    match read(root, "proc/sys/net/ipv6/conf/all/forwarding").as_deref() {
+        Some("1") => Check::ok("forwarding", "on"),
+        _ => Check::not(
+            "forwarding",
+            Verdict::Bad,
+            "somebody switched it off",
+            "sysctl net.ipv6.conf.all.forwarding=1, and find out who did",
+        ),
+    }
+}
+
+/// Whether something keeps this machine's clock: replays are told by timestamps (RFC 4285 §6).
+fn clock() -> Check {
+    // SAFETY: all octets zero is a request that changes nothing.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` is what the call reads and writes.
+    let result = unsafe { libc::adjtimex(&raw mut state) };
+    let kept = result >= 0 && state.status & libc::STA_UNSYNC == 0;
+    match kept {
+        true => Check::ok("clock", "kept by a time service"),
+        false => Check::not(
+            "clock",
+            Verdict::Warning,
+            "nobody keeps it right",
+            "run chrony or systemd-timesyncd; a clock that is 300 s wrong costs each registration one more round",
+        ),
+    }
+}
+
+fn health(status: &StatusDocument) -> Check {
+    let reasons: Vec<_> = status.health.reasons.iter().map(ToString::to_string).collect();
+    match status.health.state {
+        HealthState::Ok => {
+            Check::ok("daemon", format!("{}, everything is as configured", status.daemon_version))
+        }
+        HealthState::Degraded => {
+            Check::not("daemon", Verdict::Bad, reasons.join("; "), "mtun status; mtun links")
+        }
+    }
+}
+
+fn mtu(root: &Path, status: &StatusDocument) -> Vec<Check> {
+    let check = |name: &str| {
+        let mtu: u32 = read(root, &format!("sys/class/net/{name}/mtu"))?.parse().ok()?;
+        Some(match mtu {
+            LEAST_MTU.. => Check::ok("mtu", format!("{name}: {mtu}")),
+            _ => Check::not(
+                "mtu",
+                Verdict::Warning,
+                format!("{name}: {mtu}, so full tunnel packets go in two fragments"),
+                "raise it to 1320 or more, if the network allows",
+            ),
+        })
+    };
+    status.links.iter().filter_map(|link| check(link.interface.as_str())).collect()
+}
+
+fn backend(status: &StatusDocument) -> Vec<Check> {
+    let check = |home: &crate::control::documents::HomeDocument| {
+        let name = &home.tunnel.name;
+        match &home.tunnel.no_fast_path {
+            None => {
+                Check::ok("backend", format!("{name}: TUN, and the kernel carries decided flows"))
+            }
+            Some(why) => {
+                Check::ok("backend", format!("{name}: TUN, the daemon carries every packet: {why}"))
+            }
+        }
+    };
+    status.homes.iter().map(check).collect()
+}
+
+/// A policy file and the keys that it names.
+fn policy(file: &Path) -> Vec<Check> {
+    let policy = match mtun_policy::load_tested(file) {
+        Ok(policy) => policy,
+        Err(faults) => {
+            let first = faults.0.first().map_or_else(String::new, |fault| fault.message.clone());
+            let found = format!("{} faults: {first}", faults.0.len());
+            return vec![Check::not(
+                "policy",
+                Verdict::Bad,
+                found,
+                &format!("mtun policy check {}", file.display()),
+            )];
+        }
+    };
+    let mut checks = vec![Check::ok("policy", format!("{}: role {}", policy.name, policy.role))];
+    for security in &policy.securities {
+        let KeySource::File(key) = &security.key else { continue };
+        let shown = key.display();
+        checks.push(match std::fs::metadata(key).map(|facts| facts.permissions().mode() & 0o777) {
+            Ok(mode) if mode & 0o077 == 0 => Check::ok("keys", format!("{shown}: mode {mode:04o}")),
+            Ok(mode) => Check::not(
+                "keys",
+                Verdict::Bad,
+                format!("{shown}: mode {mode:04o}, others can read it"),
+                &format!("chmod 600 {shown}"),
+            ),
+            Err(error) => Check::not(
+                "keys",
+                Verdict::Bad,
+                format!("{shown}: {error}"),
+                &format!("mtun key new --out {shown}, or copy it from the other end"),
+            ),
+        });
+    }
+    checks
+}

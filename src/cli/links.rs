@@ -1,0 +1,71 @@
+//! `mtun links`: the links side by side, with what is known of each.
+
+use super::daemon::{Daemon, unexpected};
+use super::duration::{bytes, seconds};
+use super::screen::{Cell, Page, Screen, Tone};
+use super::{Answer, Exit};
+use crate::control::documents::{LinkDocument, LinkState};
+use crate::control::{ControlError, Request, Response};
+
+pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlError> {
+    let response = daemon.ask(Request::Overview {})?;
+    let Response::Status(document) = &response else { return Err(unexpected()) };
+    let heads = [
+        "LINK",
+        "STATE",
+        "FOR",
+        "ROUND TRIP",
+        "LOSS",
+        "SIGNAL",
+        "LOAD",
+        "QUOTA",
+        "CARE-OF ADDRESS",
+        "WHY",
+    ];
+    let rows: Vec<_> = document.links.iter().map(row).collect();
+    let mut page = Page::new(screen);
+    page.table(&heads, &rows, "no links");
+    let down = document.links.iter().any(|link| link.state == LinkState::Down);
+    Ok(Answer::new(&response, page).exit(if down { Exit::Degraded } else { Exit::Ok }))
+}
+
+fn row(link: &LinkDocument) -> Vec<Cell> {
+    let quota = match (&link.quota, link.metered) {
+        (Some(quota), _) => {
+            format!(
+                "{} of {}, {}",
+                bytes(quota.used_octets),
+                bytes(quota.limit_octets),
+                quota.level
+            )
+        }
+        (None, true) => "metered, no limit".to_owned(),
+        (None, false) => "not metered".to_owned(),
+    };
+    vec![
+        Cell::new(&link.interface),
+        Cell::toned(link.state, tone(link.state)),
+        Cell::or(link.since_seconds.map(seconds), "not known"),
+        Cell::or(link.rtt_ms.map(|ms| format!("{ms:.1} ms")), "not measured yet"),
+        Cell::or(link.loss_ratio.map(|loss| format!("{:.1} %", loss * 100.0)), "not measured"),
+        Cell::or(link.signal_dbm.map(|dbm| format!("{dbm} dBm")), "nobody tells"),
+        Cell::or(link.load.map(|load| format!("{} %", load / 100)), "no rate is given"),
+        Cell::new(quota),
+        match link.home_link {
+            true => Cell::new("home link"),
+            false => Cell::or(link.care_of, "none"),
+        },
+        Cell::or(link.reason.as_ref(), "nothing speaks against it"),
+    ]
+}
+
+/// How good a state is.
+pub(super) fn tone(state: LinkState) -> Tone {
+    match state {
+        LinkState::Up => Tone::Good,
+        LinkState::Drained | LinkState::Held | LinkState::Degraded | LinkState::Recovering => {
+            Tone::Warning
+        }
+        LinkState::Down | LinkState::Unknown => Tone::Bad,
+    }
+}
