@@ -22,7 +22,7 @@
 //!
 //! The lock here is held while a flow's line is changed; nothing is locked the other way round.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -153,6 +153,8 @@ struct Kept {
     /// The engine's time when it was last told, and what the fast path's clock said then.
     told: (Duration, u64),
     slots: Vec<Option<Slot>>,
+    /// The keys of each slot's flows: what a change of one binding ends costs no look at the others.
+    members: Vec<HashSet<FastKey, RandomState>>,
     numbers: HashMap<Whose, u32, RandomState>,
     flows: HashMap<FastKey, Held, RandomState>,
     /// The keys of a flow's directions, by its addresses and ports.
@@ -266,12 +268,13 @@ impl Engine {
 
     fn prepare(&self, fast: &Fast, kept: &mut Kept, next: &Snapshot) -> io::Result<()> {
         let shape = [next.updates.shape(), next.cache.shape()];
-        let mut ends = shape != kept.shape;
-        if ends {
+        let everything = shape != kept.shape;
+        if everything {
             kept.epoch += 1;
             kept.shape = shape;
             fast.path.configure(kept.epoch, lease(fast))?;
         }
+        let mut ends = Vec::new();
         for number in 0..kept.slots.len() {
             let Some(slot) = kept.slots[number] else { continue };
             let found = binding_of(next, &slot.whose);
@@ -283,11 +286,16 @@ impl Engine {
             let route = route.unwrap_or_default();
             if route != slot.route {
                 fast.path.set_path(number as u32, &route)?;
-                ends |= route.generation != slot.route.generation;
+                if route.generation != slot.route.generation {
+                    ends.push(number);
+                }
                 kept.slots[number] = Some(Slot { path, route, ..slot });
             }
         }
-        if ends { self.collect(fast, kept) } else { Ok(()) }
+        if everything {
+            return self.collect(fast, kept);
+        }
+        ends.into_iter().try_for_each(|number| self.end_members(fast, kept, number))
     }
 
     /// Ends everything that the fast path remembers: what it sees of packets is about to mean
@@ -318,15 +326,16 @@ impl Engine {
 
     fn sweep_kept(&self, fast: &Fast, kept: &mut Kept) -> io::Result<()> {
         self.collect(fast, kept)?;
-        let mut used = vec![false; kept.slots.len()];
-        kept.flows.values().for_each(|held| used[held.slot as usize] = true);
-        for (number, used) in used.iter().enumerate() {
+        for number in 0..kept.slots.len() {
             let Some(mut slot) = kept.slots[number] else { continue };
-            let exit = fast.path.exit(slot.path, slot.route.ends()).filter(|_| *used);
+            let used = !kept.members[number].is_empty();
+            let exit = fast.path.exit(slot.path, slot.route.ends()).filter(|_| used);
             let Some(Exit { interface, mark }) = exit else {
+                // Its flows first: whose the slot is next must not find them.
+                fast.path.set_path(number as u32, &FastRoute::default())?;
+                self.end_members(fast, kept, number)?;
                 kept.slots[number] = None;
                 kept.numbers.remove(&slot.whose);
-                fast.path.set_path(number as u32, &FastRoute::default())?;
                 continue;
             };
             if (interface, mark) != (slot.route.interface, slot.route.mark) {
@@ -366,12 +375,20 @@ impl Engine {
         Ok(())
     }
 
+    /// Takes every flow of a slot out.
+    fn end_members(&self, fast: &Fast, kept: &mut Kept, number: usize) -> io::Result<()> {
+        let members = std::mem::take(&mut kept.members[number]);
+        members.iter().try_for_each(|key| self.end(fast, kept, key))
+    }
+
     /// Takes one direction of a flow out.
     fn end(&self, fast: &Fast, kept: &mut Kept, key: &FastKey) -> io::Result<()> {
         if let Some(flow) = fast.path.take(key)? {
             self.credit(kept, key, &flow);
         }
-        kept.flows.remove(key);
+        if let Some(held) = kept.flows.remove(key) {
+            kept.members[held.slot as usize].remove(key);
+        }
         if let Some(keys) = kept.directions.get_mut(&key.flow()) {
             keys.retain(|it| it != key);
             if keys.is_empty() {
@@ -516,6 +533,7 @@ impl Engine {
         if fast.path.put(&key, &flow).is_ok() {
             let (bid, path) = (binding.bid, binding.path);
             kept.flows.insert(key, Held { rule, bid, slot, path, packets: 0, octets: 0 });
+            kept.members[slot as usize].insert(key);
             kept.directions.entry(key.flow()).or_default().push(key);
         }
     }
@@ -545,6 +563,7 @@ impl Engine {
         fast.path.set_path(number as u32, &route).ok()?;
         if number == kept.slots.len() {
             kept.slots.push(None);
+            kept.members.push(HashSet::default());
         }
         kept.slots[number] = Some(Slot { whose, path: binding.path, route });
         kept.numbers.insert(whose, number as u32);

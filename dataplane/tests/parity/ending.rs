@@ -1,6 +1,7 @@
 //! When what the fast path remembers ends, and when it does not.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mtun_dataplane::abi::{Course, FastOutcome};
@@ -110,6 +111,40 @@ fn the_agent_follows_the_mobile_to_its_other_link() {
         let fast = twins.fast(Course::Out, &down, 5).expect("decided anew, and remembered");
         assert_eq!(fast[24..40], v6(by).octets());
     }
+}
+
+#[test]
+fn a_path_that_is_another_bindings_next_has_no_flows_of_the_first() {
+    let Some(twins) = &mut installed() else { return };
+    // Its interface is gone for a moment: the path is free.
+    twins.gone.store(1, Ordering::Relaxed);
+    twins.sweep(NOW);
+    // A flow by the other link is decided, under the same generation.
+    let ssh = tcp(HOME, PEER, (9, 22));
+    twins.install_out(Ingress::LOCAL, &ssh);
+    let fast = twins.fast(Course::Out, &ssh, 0).expect("installed");
+    assert_eq!(fast[8..24], v6(WWAN).octets());
+    assert_eq!(why_not(twins), Some(FastOutcome::Unknown), "never by a link that it was not given");
+}
+
+#[test]
+fn a_change_of_one_home_ends_no_flow_of_another() {
+    let other = Registration {
+        home_address: mtun_policy::HomeAddress(v6("2001:db8:100::77")),
+        prefixes: Vec::new(),
+        ..registration(uplinks(), figure_11())
+    };
+    let before = mobile();
+    let both = Snapshot { updates: before.updates.with(other.clone()), ..before };
+    let Some(mut twins) = Twins::new(both.clone()) else { return };
+    let theirs = udp("2001:db8:100::77", PEER, (7, 80), 100);
+    twins.install_out(Ingress::LOCAL, &theirs);
+    twins.install_out(Ingress::LOCAL, &out());
+    let changed = registration(vec![uplinks().remove(1)], figure_11());
+    let updates = both.updates.with(changed);
+    twins.engine.publish(Arc::new(Snapshot { updates, ..both }));
+    assert_eq!(why_not(&twins), Some(FastOutcome::Unknown));
+    assert!(twins.fast(Course::Out, &theirs, 0).is_some());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -32,6 +33,8 @@ pub struct Sent {
 pub struct Twins {
     pub engine: Engine,
     pub bpf: Arc<Bpf>,
+    /// The path that has no interface; none of them at first.
+    pub gone: Arc<AtomicU16>,
     pub out: Vec<u8>,
 }
 
@@ -47,13 +50,17 @@ impl Twins {
             Err(error) => panic!("{error}"),
         };
         bpf.set_doors(&[NAMED]).unwrap();
-        let exit =
-            |_: PathId, _: (Ipv6Addr, Ipv6Addr)| Some(Exit { interface: INTERFACE, mark: 7 });
+        let gone = Arc::new(AtomicU16::new(u16::MAX));
+        let lost = gone.clone();
+        let exit = move |path: PathId, _: (Ipv6Addr, Ipv6Addr)| {
+            let there = path.0 != lost.load(Ordering::Relaxed);
+            there.then_some(Exit { interface: INTERFACE, mark: 7 })
+        };
         let path = BpfPath::new(Arc::clone(&bpf), Box::new(exit));
         let published = Arc::new(ArcSwap::from_pointee(snapshot.clone()));
         let engine = Engine::new(published, Settings::default()).with_fast_path(Box::new(path));
         engine.publish(Arc::new(snapshot));
-        Some(Self { engine, bpf, out: Vec::new() })
+        Some(Self { engine, bpf, gone, out: Vec::new() })
     }
 
     pub fn outbound(&mut self, ingress: Ingress, packet: &[u8]) -> Sent {
