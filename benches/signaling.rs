@@ -9,6 +9,43 @@
 //! runs, handed to the machine that the daemon runs, published as the daemon publishes.
 //! `MTUN_BENCH_MOBILES` is another number of mobiles; `MTUN_BENCH_PARTS` names the parts to run, of
 //! `updates,forged,lookup,publish,memory,durable,restart`; all by default.
+//!
+//! What is measured, and by which clock:
+//!
+//! - Updates, forged and replayed ones and look-ups are for one core and are timed by what this
+//!   thread had of its processor; others on the machine then take of its caches and its memory only.
+//!   An update begins with the copy out of the receive buffer and ends when its answer is given away.
+//!   The clock on the wall stands beside it.
+//! - A look-up is timed with 15 others, each of which needs the answer to the one before, less the
+//!   median of reading the clock. It ends when the registration's bindings are at hand.
+//! - Durable updates and the restart are timed by the clock on the wall, as they wait for the disk.
+//!
+//! What was tried, with 250,000 mobiles on two cores of an EPYC (Zen 4) in a virtual machine on
+//! which others compiled at the same time, so that the same program gives half as much on some days:
+//!
+//! | | before | after |
+//! |---|---|---|
+//! | refreshing four bindings, an update | 10.9 us | 5.1 to 6.5 us, 11 allocations |
+//! | moving one, an update | 20.2 us | 9.3 to 11.3 us, 14 allocations |
+//! | one binding published, in the middle | 7.3 us | 4.1 us |
+//! | forged, in the middle | 0.7 us | 0.5 us |
+//! | replayed, p99 | 43 us on the wall | 2.4 us of the processor |
+//! | look-up, in the middle | 602 ns | 230 to 270 ns |
+//!
+//! - A fifth of an update was the allocator putting pieces of old entries together, far apart in
+//!   memory: entries are overwritten in the memory that they have, messages are written once.
+//! - An eighth was the count of references while the path to a leaf was copied. Two snapshots take
+//!   turns now, and both are changed in place (`dataplane/src/publication.rs`).
+//! - What is left of an update are some ten lines that no cache has: the mobile's key, its record,
+//!   its entry, its registration; and 7 % for SHA-256.
+//! - Replayed updates had their p99 from the scheduler: it took the core away for milliseconds in
+//!   more than one of a hundred stretches.
+//! - A look-up was six levels of 16 ways and a leaf of four lines; it is two levels of 64 ways that
+//!   stay in the cache, one line of a table, and the registration. Those two are what it waits for,
+//!   and a miss of both costs more than 250 ns where others keep the memory busy, so its p99 misses
+//!   that. Large pages took 3 to 6 % off the median (`glibc.malloc.hugetlb=1`), so it is not the
+//!   pages. What would help is asking for the lines of a burst's packets ahead; packets are taken
+//!   one by one at present.
 
 #[path = "signaling/allocator.rs"]
 mod allocator;
@@ -86,24 +123,58 @@ fn percentile(values: &mut [f64], of: usize) -> f64 {
     values[(values.len() * of).div_ceil(100).max(1) - 1]
 }
 
-/// Authenticated updates a second on one core: read, verified, accepted, published, acknowledged.
+/// Whether that did not happen at all.
+fn never(name: &str, measured: usize) {
+    let met = if measured == 0 { "met" } else { "missed" };
+    println!("goal {name} {measured} <= 0 {met}");
+}
+
+/// Time for which this thread has had a processor. Others on the machine take none of it, but for
+/// what they take of its caches and its memory.
+fn processor() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one `timespec`, which there is.
+    let read = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    assert_eq!(read, 0, "every thread has this clock");
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// Authenticated updates a second on one core: copied out of the receive buffer, read, verified,
+/// accepted, published, acknowledged.
 fn updates(site: &mut Site) {
     let count = (site.mobiles() * 2).clamp(10 * BATCH, 500_000);
     let mut figure = |name: &str, moves: bool| {
-        let mut spent = Duration::ZERO;
+        let (mut spent, mut passed, mut allocated) = (Duration::ZERO, Duration::ZERO, 0);
+        let mut messages = Vec::with_capacity(BATCH);
+        let mut buffer = Vec::new();
         for _ in 0..count / BATCH {
-            let messages: Vec<_> = (0..BATCH)
-                .map(|_| {
-                    let mobile = site.any();
-                    if moves { site.moved(mobile) } else { site.refreshed(mobile) }
-                })
-                .collect();
-            let start = Instant::now();
-            let answered: usize = messages.into_iter().map(|it| site.receive(it).answers).sum();
-            spent += start.elapsed();
+            messages.clear();
+            buffer.clear();
+            for _ in 0..BATCH {
+                let mobile = site.any();
+                let (envelope, message) =
+                    if moves { site.moved(mobile) } else { site.refreshed(mobile) };
+                let start = buffer.len();
+                buffer.extend_from_slice(&message);
+                messages.push((envelope, start..buffer.len()));
+            }
+            let (start, allocations) = ((processor(), Instant::now()), allocator::allocations());
+            let mut answered = 0;
+            for (envelope, octets) in messages.drain(..) {
+                answered += site.receive((envelope, buffer[octets].to_vec())).answers;
+            }
+            spent += processor() - start.0;
+            passed += start.1.elapsed();
+            allocated += allocator::allocations() - allocations;
             assert_eq!(answered, BATCH, "every update is acknowledged");
         }
         at_least(name, count as f64 / spent.as_secs_f64(), 100_000.0);
+        println!(
+            "# {:.2} us each, {:.1} allocations; by the clock on the wall {:.0} a second",
+            spent.as_secs_f64() * 1e6 / count as f64,
+            allocated as f64 / count as f64,
+            count as f64 / passed.as_secs_f64(),
+        );
     };
     figure("updates-refreshing-four-bindings-per-second", false);
     figure("updates-moving-one-binding-per-second", true);
@@ -113,7 +184,8 @@ fn updates(site: &mut Site) {
 fn forged(site: &mut Site) {
     for (name, forge) in [("forged", true), ("replayed", false)] {
         let mut mobile = 0;
-        let mut stretches = Vec::new();
+        // With room for all, so that no allocation but the agent's is counted.
+        let mut stretches = Vec::with_capacity(40 * BATCH / 100);
         let (mut allocated, mut refused) = (0, 0);
         for round in 0..40 {
             let messages: Vec<_> = (0..BATCH)
@@ -127,7 +199,7 @@ fn forged(site: &mut Site) {
             let before = allocator::allocations();
             let mut unanswered = 0;
             loop {
-                let start = Instant::now();
+                let start = processor();
                 let mut taken = 0;
                 for message in messages.by_ref().take(100) {
                     taken += 1;
@@ -136,7 +208,7 @@ fn forged(site: &mut Site) {
                 if taken == 0 {
                     break;
                 }
-                stretches.push(start.elapsed().as_secs_f64() * 1e6 / f64::from(taken));
+                stretches.push((processor() - start).as_secs_f64() * 1e6 / f64::from(taken));
             }
             // The first round has answers in it.
             if round > 0 {
@@ -147,10 +219,11 @@ fn forged(site: &mut Site) {
         }
         at_most(&format!("{name}-refused-us-p99"), percentile(&mut stretches, 99), 5.0);
         println!("# {name}: {:.2} us in the middle", percentile(&mut stretches, 50));
-        let each = allocated as f64 / refused as f64;
         match forge {
-            true => at_most("forged-refused-allocations", each, 0.0),
-            false => println!("# replayed: {each:.1} allocations each"),
+            true => never("forged-refused-allocations", allocated),
+            false => {
+                println!("# replayed: {:.1} allocations each", allocated as f64 / refused as f64);
+            }
         }
     }
 }
@@ -158,12 +231,19 @@ fn forged(site: &mut Site) {
 /// Whose packet it is, asked in such a way that each question needs the answer to the one before.
 fn lookup(site: &Site) {
     const STRETCH: usize = 16;
+    let mut reading: Vec<Duration> = (0..1_001)
+        .map(|_| {
+            let start = processor();
+            processor() - start
+        })
+        .collect();
+    reading.sort();
+    let reading = reading[reading.len() / 2];
     let snapshot = site.published.load();
     let table = &snapshot.cache;
     for (name, within) in [("home-address", false), ("prefix", true)] {
         let mut at = 1_u64;
-        let mut stretches = Vec::new();
-        let mut single = Vec::new();
+        let mut stretches = Vec::with_capacity(200_000);
         let mut question = |previous: u64| {
             at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(previous | 1);
             let mobile = ((at >> 33) % site.mobiles() as u64) as usize;
@@ -174,26 +254,34 @@ fn lookup(site: &Site) {
         };
         let mut previous = 2;
         for _ in 0..200_000 {
-            let start = Instant::now();
+            let start = processor();
             for _ in 0..STRETCH {
                 previous = question(previous);
             }
-            stretches.push(start.elapsed().as_nanos() as f64 / STRETCH as f64);
-        }
-        for _ in 0..200_000 {
-            let start = Instant::now();
-            previous = question(previous);
-            single.push(start.elapsed().as_nanos() as f64);
+            let spent = (processor() - start).saturating_sub(reading);
+            stretches.push(spent.as_nanos() as f64 / STRETCH as f64);
         }
         black_box(previous);
-        let name = format!("lookup-by-{name}-ns-p99-of-{STRETCH}");
-        at_most(&name, percentile(&mut stretches, 99), 250.0);
+        // The same questions, asked without waiting for an answer.
+        let mut open = Vec::with_capacity(200_000);
+        for _ in 0..200_000 {
+            let start = processor();
+            for _ in 0..STRETCH {
+                black_box(question(2));
+            }
+            let spent = (processor() - start).saturating_sub(reading);
+            open.push(spent.as_nanos() as f64 / STRETCH as f64);
+        }
+        let goal = format!("lookup-by-{name}-ns-p99-of-{STRETCH}");
+        at_most(&goal, percentile(&mut stretches, 99), 250.0);
         println!(
-            "# one by one, with the reading of the clock: {:.0} ns in the middle, p99 {:.0} ns; of \
-             {STRETCH} {:.0} ns in the middle",
-            percentile(&mut single, 50),
-            percentile(&mut single, 99),
+            "# {:.0} ns in the middle, p90 {:.0} ns; without waiting for each answer {:.0} ns in the \
+             middle, p99 {:.0} ns; {} ns for reading the clock are taken off each {STRETCH}",
             percentile(&mut stretches, 50),
+            percentile(&mut stretches, 90),
+            percentile(&mut open, 50),
+            percentile(&mut open, 99),
+            reading.as_nanos(),
         );
     }
 }
@@ -206,7 +294,7 @@ fn publication(site: &Site) {
         let mut registration = site.registration(mobile);
         registration.bindings[2].care_of = Ipv6Addr::from(u128::from(change) | 1 << 100).into();
         let start = Instant::now();
-        publish::publish_mobile(&site.published, registration, Vec::new());
+        publish::publish_mobile(&site.engine, registration, Vec::new());
         spent.push(start.elapsed().as_secs_f64() * 1e6);
     }
     at_most("publish-one-binding-us-p99", percentile(&mut spent, 99), 50.0);
@@ -219,7 +307,7 @@ fn publication(site: &Site) {
         registration.prefixes =
             vec![mtun_policy::MobileNetworkPrefix::new(other).expect("no host bits")];
         let start = Instant::now();
-        publish::publish_mobile(&site.published, registration, Vec::new());
+        publish::publish_mobile(&site.engine, registration, Vec::new());
         spent.push(start.elapsed().as_secs_f64() * 1e6);
     }
     at_most("publish-one-prefix-us-p99", percentile(&mut spent, 99), 50.0);
@@ -345,11 +433,13 @@ fn restart(mobiles: usize) {
     }
     forget_pages(&path);
     let size = std::fs::metadata(&path).map_or(0, |it| it.len());
-    let start = Instant::now();
-    let mut since = start;
+    let (start, worked) = (Instant::now(), processor());
+    let mut since = (start, worked);
     let mut lap = |what: &str| {
-        println!("# {what}: {:.2} s", since.elapsed().as_secs_f64());
-        since = Instant::now();
+        let (passed, spent) = (since.0.elapsed(), processor() - since.1);
+        let (passed, spent) = (passed.as_secs_f64(), spent.as_secs_f64());
+        println!("# {what}: {passed:.2} s, {spent:.2} s of them on the processor");
+        since = (Instant::now(), processor());
     };
     let mut store = Database::open(&path).expect("the store that was written");
     lap("opened and verified");
@@ -372,13 +462,17 @@ fn restart(mobiles: usize) {
         }
     }
     let registrations = changed.iter().map(|mobile| site.registration(*mobile));
-    publish::publish_mobiles(&site.published, registrations, Vec::new());
+    publish::publish_mobiles(&site.engine, registrations, Vec::new());
     lap("published");
-    let spent = start.elapsed().as_secs_f64();
+    let (spent, worked) = (start.elapsed().as_secs_f64(), processor() - worked);
     let snapshot = site.published.load();
     let back: usize = snapshot.cache.iter().map(|it| it.bindings.len()).sum();
     assert_eq!(back, mobiles * BINDINGS, "every binding is back");
-    println!("# the store has {:.0} MiB", size as f64 / f64::from(1 << 20));
+    println!(
+        "# the store has {:.0} MiB; {:.2} s on the processor",
+        size as f64 / f64::from(1 << 20),
+        worked.as_secs_f64(),
+    );
     at_most("restart-seconds", spent, 5.0);
 }
 

@@ -230,10 +230,10 @@ pub fn publish_held(
     held: Held,
 ) {
     let pair = Pair { home_address, correspondent };
-    change(published, |snapshot| {
-        snapshot.optimized = match held.bindings.is_empty() {
-            true => snapshot.optimized.without(&pair),
-            false => snapshot.optimized.with(pair, held),
+    published.change(|change| {
+        *change.optimized = match held.bindings.is_empty() {
+            true => change.optimized.without(&pair),
+            false => change.optimized.with(pair, held),
         };
     });
 }
@@ -245,19 +245,12 @@ pub fn publish_correspondent(
     registration: Option<Registration>,
 ) {
     let pair = Pair { home_address: pair.home_address, correspondent: pair.correspondent };
-    change(published, |snapshot| {
-        snapshot.correspondents = match registration {
-            Some(registration) => snapshot.correspondents.with(pair, registration),
-            None => snapshot.correspondents.without(&pair),
+    published.change(|change| {
+        *change.correspondents = match registration {
+            Some(registration) => change.correspondents.with(pair, registration),
+            None => change.correspondents.without(&pair),
         };
     });
-}
-
-fn change(published: &impl Publication, change: impl FnOnce(&mut Snapshot)) {
-    let mut next = Snapshot::clone(&published.present());
-    next.generation += 1;
-    change(&mut next);
-    published.publish(Arc::new(next));
 }
 
 /// Publishes a mobile's registration and the doors of its further sources; returns its generation
@@ -271,9 +264,14 @@ pub fn publish_home(
 ) -> (u64, bool) {
     let home_address = registration.home_address;
     registration.changed_at = now;
-    swap(published, home_address, own, |snapshot| {
-        snapshot.updates = snapshot.updates.with(registration);
-        snapshot.also = also.iter().map(|also| (also.ingress, home_address)).collect();
+    published.change(|change| {
+        let generation = |table: &BindingTable| table.get(home_address).map(|it| it.generation);
+        let before = generation(change.updates);
+        *change.own = own;
+        *change.updates = change.updates.with(registration);
+        *change.also = also.iter().map(|also| (also.ingress, home_address)).collect();
+        let after = generation(change.updates);
+        (after.unwrap_or(0), before != after)
     })
 }
 
@@ -302,9 +300,9 @@ pub fn publish_mobile(
     registration: Registration,
     own: Vec<Ipv6Addr>,
 ) -> (u64, bool) {
-    let home_address = registration.home_address;
-    swap(published, home_address, own, |snapshot| {
-        snapshot.cache = snapshot.cache.with(registration);
+    published.change(|change| {
+        *change.own = own;
+        change.bind(registration)
     })
 }
 
@@ -315,17 +313,10 @@ pub fn publish_mobiles(
     registrations: impl IntoIterator<Item = Registration>,
     own: Vec<Ipv6Addr>,
 ) -> u64 {
-    let mut highest = 0;
-    change(published, |snapshot| {
-        snapshot.own = own;
-        for registration in registrations {
-            let home_address = registration.home_address;
-            snapshot.cache.insert(registration);
-            let generation = snapshot.cache.get(home_address).map_or(0, |it| it.generation);
-            highest = highest.max(generation);
-        }
-    });
-    highest
+    published.change(|change| {
+        *change.own = own;
+        registrations.into_iter().map(|it| change.bind(it).0).max().unwrap_or(0)
+    })
 }
 
 /// Publishes that a home address is nobody's any more.
@@ -334,29 +325,10 @@ pub fn withdraw_mobile(
     home_address: HomeAddress,
     own: Vec<Ipv6Addr>,
 ) {
-    swap(published, home_address, own, |snapshot| {
-        snapshot.cache = snapshot.cache.without(home_address);
+    published.change(|change| {
+        *change.own = own;
+        change.withdraw(home_address);
     });
-}
-
-fn swap(
-    published: &impl Publication,
-    home_address: HomeAddress,
-    own: Vec<Ipv6Addr>,
-    change: impl FnOnce(&mut Snapshot),
-) -> (u64, bool) {
-    let generation = |snapshot: &Snapshot| {
-        let at = |table: &BindingTable| table.get(home_address).map(|it| it.generation);
-        at(&snapshot.updates).or_else(|| at(&snapshot.cache))
-    };
-    let before = published.present();
-    let mut next = Snapshot::clone(&before);
-    next.generation += 1;
-    next.own = own;
-    change(&mut next);
-    let (old, new) = (generation(&before), generation(&next));
-    published.publish(Arc::new(next));
-    (new.unwrap_or(0), old != new)
 }
 
 /// The IPv6 care-of addresses among these.

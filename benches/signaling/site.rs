@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::Ipv6Net;
 use mtun::publish::{self, Published};
-use mtun_dataplane::Registration;
+use mtun_dataplane::{Engine, Registration, Settings};
 use mtun_policy::{
     AllowedMobile, Bid, CareOfAddress, Effective, Extensions, HomeAddress, HomeAgentAddress,
     HomeName, InterfaceName, MobileNetworkPrefix, ServedHome, Tunnel,
@@ -52,6 +52,8 @@ struct Pen {
 pub struct Site {
     pub agent: HomeAgent,
     pub published: Published,
+    /// Whoever publishes asks the engine to, as the daemon does.
+    pub engine: Engine,
     served: ServedHome,
     reflecting: Arc<Effective>,
     pens: Vec<Pen>,
@@ -124,8 +126,9 @@ impl Site {
             publish::mobile(&served, allowed, None, reflecting.clone(), |_| 1500, None)
         });
         let published = publish::initial(known, false, Vec::new());
+        let engine = Engine::new(published.clone(), Settings::default());
         let pens = vec![Pen::default(); mobiles];
-        Self { agent, published, served, reflecting, pens, stamps: 0, random: 7 }
+        Self { agent, published, engine, served, reflecting, pens, stamps: 0, random: 7 }
     }
 
     /// Everybody is bound, four times.
@@ -236,7 +239,7 @@ impl Site {
                 AgentOutput::Keep { home_address } => taken.keep = Some(home_address),
                 AgentOutput::Changed { home_address, effective: true } => {
                     let registration = self.registration(self.number(home_address));
-                    publish::publish_mobile(&self.published, registration, Vec::new());
+                    publish::publish_mobile(&self.engine, registration, Vec::new());
                 }
                 _ => {}
             }

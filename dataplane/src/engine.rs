@@ -32,6 +32,7 @@ use crate::memory::Memory;
 use crate::moves::{MoveRecord, MoveRing};
 use crate::mtu::PathMtus;
 use crate::notes::{Notes, RouteNote};
+use crate::publication::SpareSnapshot;
 use crate::reason::{DropReason, IgnoreReason};
 use crate::reassembly::{Limits, Reassembly};
 use crate::reevaluate::Reevaluation;
@@ -163,6 +164,7 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Engine {
     pub(crate) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(crate) spare: SpareSnapshot,
     pub(crate) settings: Settings,
     pub(crate) flows: FlowTable,
     pub(crate) groups: GroupTable,
@@ -195,6 +197,7 @@ impl Engine {
         let secret = ahash::RandomState::new();
         Self {
             snapshot,
+            spare: SpareSnapshot::default(),
             flows: FlowTable::new(settings.flows, secret.clone()),
             groups: GroupTable::new(secret.clone()),
             moves: MoveRing::default(),

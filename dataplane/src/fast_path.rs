@@ -29,7 +29,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use mtun_policy::{Bid, Field, FieldSet, FlowKey, HomeAddress, Ingress, RuleId, Scope};
 
 use crate::abi::{Course, FastFlow, FastKey, FastRoute};
@@ -40,6 +39,7 @@ use crate::engine::Engine;
 use crate::hashing::RandomState;
 use crate::memory::{Answer, Remembered, Way};
 use crate::packet::Inner;
+use crate::publication::{Publication, SpareSnapshot};
 use crate::registration::{Binding, PathId, Registration};
 use crate::snapshot::Snapshot;
 use crate::wire::ipv6::HEADER;
@@ -628,34 +628,6 @@ impl Engine {
     }
 }
 
-/// Where snapshots are published.
-pub trait Publication {
-    /// What packets read at present.
-    fn present(&self) -> Arc<Snapshot>;
-    /// Lets packets read this from now on.
-    fn publish(&self, next: Arc<Snapshot>);
-}
-
-impl Publication for ArcSwap<Snapshot> {
-    fn present(&self) -> Arc<Snapshot> {
-        self.load_full()
-    }
-
-    fn publish(&self, next: Arc<Snapshot>) {
-        self.store(next);
-    }
-}
-
-impl<P: Publication + ?Sized> Publication for Arc<P> {
-    fn present(&self) -> Arc<Snapshot> {
-        (**self).present()
-    }
-
-    fn publish(&self, next: Arc<Snapshot>) {
-        (**self).publish(next);
-    }
-}
-
 /// Everything that a fast path remembers holds under the snapshot, or has ended before the first
 /// packet is decided by it.
 impl Publication for Engine {
@@ -670,6 +642,10 @@ impl Publication for Engine {
             fast.halt(&mut kept);
         }
         self.snapshot.store(next);
+    }
+
+    fn spare(&self) -> Option<&SpareSnapshot> {
+        Some(&self.spare)
     }
 }
 

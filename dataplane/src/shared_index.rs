@@ -1,11 +1,13 @@
 //! An index that versions share: one changed entry among a million copies a handful of nodes.
 //!
-//! A tree by the bits of a key's hash, four at a level. A version that changes an entry copies the
-//! path to it, some four nodes of sixteen pointers and one leaf, and shares all the rest with the
-//! version before. As long as nobody else holds a version, changes are made in place: to build an
-//! index of a million entries copies nothing. Reading takes no lock; it costs the few misses of the
-//! cache that a hash map costs too, since all but the two lowest levels are small enough to stay
-//! in it.
+//! A tree by the bits of a key's hash, 64 ways at a level, that ends in small hash tables. A version
+//! that changes an entry copies the path to it and the table that it is in, and shares all the rest
+//! with the version before. As long as nobody else holds a version, changes are made in place: to
+//! build an index of a million entries copies nothing.
+//!
+//! Reading takes no lock. With a quarter of a million entries there are two levels, which stay in
+//! the processor's cache, and a table of some 60 entries, of which a question reads one line or
+//! two: the only ones that it waits for memory for.
 
 use std::hash::Hash;
 use std::slice;
@@ -14,48 +16,47 @@ use std::sync::Arc;
 use crate::hashing::RandomState;
 
 /// Bits of the hash that one level looks at.
-const BITS: u32 = 4;
+const BITS: u32 = 6;
 const WAYS: usize = 1 << BITS;
-/// A leaf with more entries becomes a branch. So many keys are compared sooner than hashed.
-const ROOM: usize = 8;
-/// Levels after which no bit of the hash is left.
+/// Places of a table up to which keys are compared one by one, which is sooner done than hashing.
+const FEW: usize = 8;
+/// Places of the largest table; with more entries than it takes it becomes a branch.
+const LARGEST: usize = 128;
+/// Levels after which hardly a bit of the hash is left: a table there grows without end.
 const DEEPEST: u32 = u64::BITS / BITS;
-
-type Way<K, V> = Option<Arc<Node<K, V>>>;
 
 #[derive(Clone)]
 enum Node<K, V> {
-    Branch([Way<K, V>; WAYS]),
-    Leaf([Option<(K, V)>; ROOM]),
-    /// Entries of one hash.
-    Alike(Vec<(K, V)>),
+    Empty,
+    Branch(Arc<[Node<K, V>; WAYS]>),
+    /// A power of two of places.
+    Table(Arc<[Option<(K, V)>]>),
 }
 
 /// Entries by key, shared between the versions that did not change them. `V` is cloned with the
-/// leaf it is in, so it had better be small, or an `Arc`.
+/// table it is in, so it had better be small, or an `Arc`.
 #[derive(Clone)]
 pub(crate) struct SharedIndex<K, V> {
-    root: Way<K, V>,
+    root: Node<K, V>,
     hasher: RandomState,
     len: usize,
 }
 
 impl<K: Copy + Eq + Hash, V: Clone> SharedIndex<K, V> {
     pub fn get(&self, key: &K) -> Option<&V> {
-        let mut node = self.root.as_deref()?;
-        let mut hash = None;
+        let hash = match &self.root {
+            Node::Table(places) if places.len() <= FEW => 0,
+            _ => self.hasher.hash_one(key),
+        };
+        let mut node = &self.root;
         let mut level = 0;
         while let Node::Branch(ways) = node {
-            let hash = *hash.get_or_insert_with(|| self.hasher.hash_one(key));
-            node = ways[way(hash, level)].as_deref()?;
+            node = &ways[way(hash, level)];
             level += 1;
         }
-        let found = match node {
-            Node::Branch(_) => None,
-            Node::Leaf(entries) => entries.iter().flatten().find(|(known, _)| known == key),
-            Node::Alike(entries) => entries.iter().find(|(known, _)| known == key),
-        };
-        found.map(|(_, value)| value)
+        let Node::Table(places) = node else { return None };
+        let at = position(places, hash, key)?;
+        places[at].as_ref().map(|(_, value)| value)
     }
 
     pub fn insert(&mut self, key: K, value: V) {
@@ -66,7 +67,7 @@ impl<K: Copy + Eq + Hash, V: Clone> SharedIndex<K, V> {
 
     pub fn remove(&mut self, key: &K) {
         if self.get(key).is_some() {
-            remove(&mut self.root, self.hasher.hash_one(key), 0, key);
+            remove(&mut self.root, &self.hasher, self.hasher.hash_one(key), 0, key);
             self.len -= 1;
         }
     }
@@ -76,20 +77,17 @@ impl<K, V> SharedIndex<K, V> {
     /// In no promised order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         let mut open = vec![slice::from_ref(&self.root).iter()];
-        let mut leaf: slice::Iter<'_, Option<(K, V)>> = [].iter();
-        let mut alike: slice::Iter<'_, (K, V)> = [].iter();
+        let mut table: slice::Iter<'_, Option<(K, V)>> = [].iter();
         std::iter::from_fn(move || {
             loop {
-                if let Some((key, value)) = leaf.by_ref().flatten().next().or_else(|| alike.next())
-                {
+                if let Some((key, value)) = table.by_ref().flatten().next() {
                     return Some((key, value));
                 }
-                match open.last_mut()?.next().map(Option::as_deref) {
+                match open.last_mut()?.next() {
                     None => drop(open.pop()),
-                    Some(None) => {}
-                    Some(Some(Node::Branch(ways))) => open.push(ways.iter()),
-                    Some(Some(Node::Leaf(entries))) => leaf = entries.iter(),
-                    Some(Some(Node::Alike(entries))) => alike = entries.iter(),
+                    Some(Node::Empty) => {}
+                    Some(Node::Branch(ways)) => open.push(ways.iter()),
+                    Some(Node::Table(places)) => table = places.iter(),
                 }
             }
         })
@@ -106,86 +104,140 @@ impl<K, V> SharedIndex<K, V> {
 
 /// Whether the entry is one more.
 fn insert<K: Copy + Eq + Hash, V: Clone>(
-    place: &mut Way<K, V>,
+    node: &mut Node<K, V>,
     hasher: &RandomState,
     hash: u64,
     level: u32,
     entry: (K, V),
 ) -> bool {
-    let Some(node) = place else {
-        *place = Some(Arc::new(leaf(level, [entry])));
-        return true;
-    };
-    let entries: Vec<(K, V)> = match Arc::make_mut(node) {
-        Node::Branch(ways) => {
-            return insert(&mut ways[way(hash, level)], hasher, hash, level + 1, entry);
-        }
-        Node::Leaf(entries) => {
-            if let Some((_, value)) =
-                entries.iter_mut().flatten().find(|(known, _)| *known == entry.0)
-            {
-                *value = entry.1;
-                return false;
-            }
-            if let Some(free) = entries.iter_mut().find(|it| it.is_none()) {
-                *free = Some(entry);
-                return true;
-            }
-            entries.iter_mut().filter_map(Option::take).chain([entry]).collect()
-        }
-        Node::Alike(entries) => {
-            match entries.iter_mut().find(|(known, _)| *known == entry.0) {
-                Some((_, value)) => {
-                    *value = entry.1;
-                    return false;
-                }
-                None => entries.push(entry),
-            }
+    let places = match node {
+        Node::Empty => {
+            *node = table(FEW / 2, hasher, [entry]);
             return true;
         }
+        Node::Branch(ways) => {
+            let ways = Arc::make_mut(ways);
+            return insert(&mut ways[way(hash, level)], hasher, hash, level + 1, entry);
+        }
+        Node::Table(places) => places,
     };
-    let mut ways = [const { None }; WAYS];
-    for (key, value) in entries {
-        let hash = hasher.hash_one(key);
-        insert(&mut ways[way(hash, level)], hasher, hash, level + 1, (key, value));
+    if let Some(at) = position(places, hash, &entry.0) {
+        Arc::make_mut(places)[at] = Some(entry);
+        return false;
     }
-    *place = Some(Arc::new(Node::Branch(ways)));
+    let room = places.len();
+    if places.iter().flatten().count() < most(room) {
+        let places = Arc::make_mut(places);
+        let at = free(places, hash);
+        places[at] = Some(entry);
+        return true;
+    }
+    let entries = places.iter().flatten().cloned().chain([entry]);
+    *node = if room < LARGEST || level == DEEPEST {
+        table(room * 2, hasher, entries)
+    } else {
+        let mut ways = [const { Node::Empty }; WAYS];
+        for (key, value) in entries {
+            let hash = hasher.hash_one(key);
+            insert(&mut ways[way(hash, level)], hasher, hash, level + 1, (key, value));
+        }
+        Node::Branch(Arc::new(ways))
+    };
     true
 }
 
 /// Takes out an entry that is there.
-fn remove<K: Copy + Eq, V: Clone>(place: &mut Way<K, V>, hash: u64, level: u32, key: &K) {
-    let Some(node) = place else { return };
-    let empty = match Arc::make_mut(node) {
+fn remove<K: Copy + Eq + Hash, V: Clone>(
+    node: &mut Node<K, V>,
+    hasher: &RandomState,
+    hash: u64,
+    level: u32,
+    key: &K,
+) {
+    let empty = match node {
+        Node::Empty => return,
         Node::Branch(ways) => {
-            remove(&mut ways[way(hash, level)], hash, level + 1, key);
-            ways.iter().all(Option::is_none)
+            let ways = Arc::make_mut(ways);
+            remove(&mut ways[way(hash, level)], hasher, hash, level + 1, key);
+            ways.iter().all(|way| matches!(way, Node::Empty))
         }
-        Node::Leaf(entries) => {
-            let names =
-                |it: &&mut Option<(K, V)>| it.as_ref().is_some_and(|(known, _)| known == key);
-            if let Some(entry) = entries.iter_mut().find(names) {
-                *entry = None;
+        Node::Table(places) => {
+            let Some(at) = position(places, hash, key) else { return };
+            let places = Arc::make_mut(places);
+            places[at] = None;
+            if places.len() > FEW {
+                close_gap(places, hasher, at);
             }
-            entries.iter().all(Option::is_none)
-        }
-        Node::Alike(entries) => {
-            entries.retain(|(known, _)| known != key);
-            entries.is_empty()
+            places.iter().all(Option::is_none)
         }
     };
     if empty {
-        *place = None;
+        *node = Node::Empty;
     }
 }
 
-fn leaf<K, V>(level: u32, [entry]: [(K, V); 1]) -> Node<K, V> {
-    if level == DEEPEST {
-        return Node::Alike(vec![entry]);
+/// A table of so many places.
+fn table<K: Copy + Hash, V>(
+    room: usize,
+    hasher: &RandomState,
+    entries: impl IntoIterator<Item = (K, V)>,
+) -> Node<K, V> {
+    let mut places: Arc<[Option<(K, V)>]> = (0..room).map(|_| None).collect();
+    let fresh = Arc::get_mut(&mut places).expect("nobody else has it yet");
+    for entry in entries {
+        let at = free(fresh, hasher.hash_one(entry.0));
+        fresh[at] = Some(entry);
     }
-    let mut entries = [const { None }; ROOM];
-    entries[0] = Some(entry);
-    Node::Leaf(entries)
+    Node::Table(places)
+}
+
+/// Entries that a table takes: where keys are looked for by their hash, some places stay free, so
+/// that a search ends.
+fn most(room: usize) -> usize {
+    if room <= FEW { room } else { room / 4 * 3 }
+}
+
+/// The place where the search for a key of this hash begins. Branches have used the low bits.
+fn first(hash: u64, room: usize) -> usize {
+    (hash >> 48) as usize & (room - 1)
+}
+
+/// Where an entry is.
+fn position<K: Eq, V>(places: &[Option<(K, V)>], hash: u64, key: &K) -> Option<usize> {
+    let room = places.len();
+    if room <= FEW {
+        let is_it = |place: &Option<(K, V)>| place.as_ref().is_some_and(|(known, _)| known == key);
+        return places.iter().position(is_it);
+    }
+    let mut at = first(hash, room);
+    loop {
+        match &places[at & (room - 1)] {
+            Some((known, _)) if known == key => return Some(at & (room - 1)),
+            Some(_) => at += 1,
+            None => return None,
+        }
+    }
+}
+
+/// The place for another entry; there is one.
+fn free<K, V>(places: &[Option<(K, V)>], hash: u64) -> usize {
+    let room = places.len();
+    let mut at = first(hash, room);
+    while places[at & (room - 1)].is_some() {
+        at += 1;
+    }
+    at & (room - 1)
+}
+
+/// Puts what follows a place that became free where a search finds it.
+fn close_gap<K: Copy + Hash, V>(places: &mut [Option<(K, V)>], hasher: &RandomState, gap: usize) {
+    let mask = places.len() - 1;
+    let mut at = (gap + 1) & mask;
+    while let Some(entry) = places[at].take() {
+        let place = free(places, hasher.hash_one(entry.0));
+        places[place] = Some(entry);
+        at = (at + 1) & mask;
+    }
 }
 
 fn way(hash: u64, level: u32) -> usize {
@@ -195,7 +247,7 @@ fn way(hash: u64, level: u32) -> usize {
 
 impl<K, V> Default for SharedIndex<K, V> {
     fn default() -> Self {
-        Self { root: None, hasher: RandomState::default(), len: 0 }
+        Self { root: Node::Empty, hasher: RandomState::default(), len: 0 }
     }
 }
 
@@ -246,7 +298,7 @@ mod tests {
         for key in map.keys() {
             index.remove(key);
         }
-        assert!(index.is_empty() && index.root.is_none(), "nothing is left behind");
+        assert!(index.is_empty() && matches!(index.root, Node::Empty), "nothing is left behind");
     }
 
     #[test]
@@ -258,16 +310,18 @@ mod tests {
         let mut copied = 0;
         let mut open = vec![(&before.root, &index.root)];
         while let Some(pair) = open.pop() {
-            let (Some(one), Some(two)) = pair else { continue };
-            if Arc::ptr_eq(one, two) {
-                continue;
-            }
-            copied += 1;
-            if let (Node::Branch(one), Node::Branch(two)) = (&**one, &**two) {
-                open.extend(one.iter().zip(two.iter()));
+            match pair {
+                (Node::Branch(one), Node::Branch(two)) if !Arc::ptr_eq(one, two) => {
+                    copied += 1;
+                    open.extend(one.iter().zip(two.iter()));
+                }
+                (Node::Table(one), Node::Table(two)) => {
+                    copied += usize::from(!Arc::ptr_eq(one, two));
+                }
+                _ => {}
             }
         }
-        assert!((2..=7).contains(&copied), "{copied} nodes");
+        assert!((2..=4).contains(&copied), "{copied} nodes");
         assert_eq!((**before.get(&77).unwrap(), **index.get(&77).unwrap()), (77, 0));
     }
 

@@ -59,11 +59,20 @@ impl BindingTable {
     }
 
     /// Puts a registration into a table that is still being built. What no other version holds is
-    /// changed in place, so that many changes at once cost less than as many versions.
-    pub fn insert(&mut self, registration: Registration) {
+    /// changed in place, so that many changes at once cost less than as many versions. Gives it as
+    /// it stands in the table.
+    pub fn insert(&mut self, registration: Registration) -> &Arc<Registration> {
+        let home_address = registration.home_address;
+        let before = self.get(home_address);
+        let registration = Arc::new(registration.following(before));
+        self.put(registration);
+        self.homes.get(&home_address).expect("it was just put there")
+    }
+
+    /// Puts a registration in as it is.
+    fn put(&mut self, registration: Arc<Registration>) {
         let home_address = registration.home_address;
         let before = self.homes.get(&home_address).cloned();
-        let registration = Arc::new(registration.following(before.as_deref()));
         let known = before.as_deref().map_or(&[][..], |before| &before.prefixes);
         if before.is_none() || known != registration.prefixes {
             self.shape = next_stamp();
@@ -88,12 +97,28 @@ impl BindingTable {
     /// The next version of the table: without this home address.
     pub fn without(&self, home_address: HomeAddress) -> Self {
         let mut next = self.clone();
-        if let Some(before) = self.homes.get(&home_address) {
-            before.prefixes.iter().for_each(|prefix| next.prefixes.take(*prefix, home_address));
-            next.shape = next_stamp();
-            next.homes.remove(&home_address);
-        }
+        next.remove(home_address);
         next
+    }
+
+    /// Takes a home address out, as [`Self::insert`] puts one in.
+    pub fn remove(&mut self, home_address: HomeAddress) {
+        if let Some(before) = self.homes.get(&home_address).cloned() {
+            before.prefixes.iter().for_each(|prefix| self.prefixes.take(*prefix, home_address));
+            self.shape = next_stamp();
+            self.homes.remove(&home_address);
+        }
+    }
+
+    /// Becomes what `present` is, which came from this version by these changes.
+    fn follow(&mut self, present: &Self, missed: &[CacheChange]) {
+        for change in missed {
+            match change {
+                CacheChange::Put(registration) => self.put(registration.clone()),
+                CacheChange::Removed(home_address) => self.remove(*home_address),
+            }
+        }
+        self.shape = present.shape;
     }
 
     /// Every registration, in no promised order.
@@ -126,9 +151,20 @@ impl std::fmt::Debug for BindingTable {
 impl FromIterator<Registration> for BindingTable {
     fn from_iter<I: IntoIterator<Item = Registration>>(registrations: I) -> Self {
         let mut table = Self::default();
-        registrations.into_iter().for_each(|registration| table.insert(registration));
+        for registration in registrations {
+            table.insert(registration);
+        }
         table
     }
+}
+
+/// One change of a binding cache, as it came out.
+#[derive(Clone, Debug)]
+pub(crate) enum CacheChange {
+    /// This stands in the table from here on.
+    Put(Arc<Registration>),
+    /// Nothing stands there for this home address.
+    Removed(HomeAddress),
 }
 
 /// Everything a packet's fate depends on, frozen.
@@ -155,6 +191,19 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Becomes what `present` is, which came from this version by these changes of its cache and
+    /// whatever else changed.
+    pub(crate) fn follow(&mut self, present: &Self, missed: &[CacheChange]) {
+        let Self { generation, updates, cache, optimized, correspondents, own, also } = present;
+        self.generation = *generation;
+        self.updates.clone_from(updates);
+        self.optimized.clone_from(optimized);
+        self.correspondents.clone_from(correspondents);
+        self.own.clone_from(own);
+        self.also.clone_from(also);
+        self.cache.follow(cache, missed);
+    }
+
     /// Whether outer packets to `address` are for this node.
     pub fn is_own(&self, address: Ipv6Addr) -> bool {
         self.own.contains(&address)

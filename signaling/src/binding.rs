@@ -75,6 +75,18 @@ impl BindingCacheEntry {
         }
     }
 
+    /// Takes all that the other one holds, in the memory that it has: to give that back, where it
+    /// lies among a million others, costs more than to copy.
+    fn become_like(&mut self, other: &Self) {
+        let Self { home_address, router, prefixes, bindings, flows, reflect, copies } = other;
+        self.home_address = *home_address;
+        self.router = *router;
+        self.prefixes.clone_from(prefixes);
+        self.bindings.clone_from(bindings);
+        self.flows.clone_from(flows);
+        (self.reflect, self.copies) = (*reflect, *copies);
+    }
+
     /// Whether a flow binding counts: one of its BIDs at least is registered (RFC 6089 §4.3).
     pub fn is_active(&self, flow: &FlowBinding) -> bool {
         flow.bids.iter().any(|bid| self.binding(Some(*bid)).is_some())
@@ -149,14 +161,15 @@ impl BindingCache {
 
     /// Puts `entry` in place of what was held, or removes it when it has no binding left.
     pub(crate) fn put(&mut self, entry: BindingCacheEntry) {
+        let home_address = entry.home_address;
         if entry.bindings.is_empty() {
-            self.entries.remove(&entry.home_address);
-            self.order.remove(&entry.home_address);
+            self.entries.remove(&home_address);
+            self.order.remove(&home_address);
+        } else if let Some(known) = self.entries.get_mut(&home_address) {
+            known.become_like(&entry);
         } else {
-            let home_address = entry.home_address;
-            if self.entries.insert(home_address, entry).is_none() {
-                self.order.insert(home_address);
-            }
+            self.entries.insert(home_address, entry);
+            self.order.insert(home_address);
         }
     }
 }

@@ -378,7 +378,7 @@ impl Owner {
                 continue;
             }
             self.leave_mobiles(served, &old, &new);
-            self.served[served].served = new.clone();
+            self.served[served].serve(new.clone());
             let known: std::collections::HashMap<HomeAddress, &AllowedMobile> =
                 old.mobiles.iter().map(|it| (it.address, it)).collect();
             for mobile in &new.mobiles {

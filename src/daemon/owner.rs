@@ -51,7 +51,7 @@ use crate::edge::neighbours::{Heard, Neighbours};
 use crate::edge::netlink::Netlink;
 use crate::edge::nft::{Firewall, Guarded};
 use crate::edge::routes::{
-    AgentRoutes, CorrespondentRoutes, Desired, HomeRoutes, MobileRoutes, PathRoutes,
+    AgentRoutes, CorrespondentRoutes, Desired, HomeRoutes, MobileRoutes, PathRoutes, host,
 };
 use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
@@ -210,6 +210,8 @@ pub struct Owner {
     /// The rules and routes that the kernel was last given.
     pub(super) routed: Desired,
     pub(super) routes_dirty: bool,
+    /// Mobiles of served homes to which other routes have to lead, by the home's place.
+    pub(super) rerouted: BTreeSet<(usize, HomeAddress)>,
 }
 
 impl Owner {
@@ -393,7 +395,7 @@ impl Owner {
         if bound {
             it.went_home.remove(&home_address);
         } else if it.went_home.contains_key(&home_address) {
-            self.routes_dirty = true;
+            self.rerouted.insert((served, home_address));
             return;
         }
         let rules = self.served[served].rules(home_address);
@@ -411,9 +413,11 @@ impl Owner {
             prefixes: entry.map_or_else(Vec::new, |entry| entry.prefixes.clone()),
         };
         let (generation, _) = publish::publish_mobile(&*it.tunnel.lane.engine, registration, own);
+        if rerouted {
+            self.rerouted.insert((served, home_address));
+        }
         let served = &mut self.served[served];
         served.generation = served.generation.max(generation);
-        self.routes_dirty |= rerouted;
         self.tell(event);
     }
 
@@ -463,8 +467,9 @@ impl Owner {
     /// Brings rules, routes and the packet guard in step, after everything that is more urgent.
     pub(super) async fn settle(&mut self) {
         self.settle_doors();
+        let rerouted = std::mem::take(&mut self.rerouted);
         if !std::mem::take(&mut self.routes_dirty) {
-            return;
+            return self.reroute(rerouted).await;
         }
         let desired = self.desired();
         if desired != self.routed {
@@ -487,6 +492,36 @@ impl Owner {
         let guarded = self.guarded();
         if let Err(error) = self.firewall.update(guarded) {
             tracing::error!(%error, "the firewall could not be changed");
+        }
+    }
+
+    /// Brings the routes to these mobiles in step, and looks at no others.
+    async fn reroute(&mut self, mobiles: BTreeSet<(usize, HomeAddress)>) {
+        let mut after = AgentRoutes::default();
+        let mut concerned = BTreeSet::new();
+        for (served, home_address) in mobiles {
+            let Some(it) = self.served.get(served) else { continue };
+            let Some(mobile) = it.allowed(home_address) else {
+                // It is being taken out, and the routes with it.
+                self.routes_dirty = true;
+                continue;
+            };
+            it.lead_to(mobile, &mut after);
+            concerned.insert(host(home_address.0));
+            concerned.extend(mobile.prefixes.iter().map(|prefix| prefix.net()));
+        }
+        let (before, after) = (self.routed.at(&concerned), after.desired());
+        if before == after {
+            return;
+        }
+        match self.netlink.update(&before, &after).await {
+            Ok(_) => self.routed.replace(&before, after),
+            Err(error) => {
+                tracing::warn!(%error, "routes to mobiles are not all in place");
+                // The next time it is asked what the kernel has.
+                self.routed = Desired::default();
+                self.routes_dirty = true;
+            }
         }
     }
 
@@ -545,14 +580,8 @@ impl Owner {
         if !self.served.is_empty() {
             let mut routes = AgentRoutes::default();
             for served in &self.served {
-                let bound = routes.bound.entry(served.tunnel.index()).or_default();
-                for entry in served.agent.cache().iter() {
-                    bound.insert(crate::edge::routes::host(entry.home_address.0));
-                    bound.extend(entry.prefixes.iter().map(|prefix| prefix.net()));
-                }
-                let prefixes = served.served.mobiles.iter().flat_map(|it| &it.prefixes);
-                routes.reserved.extend(prefixes.map(|prefix| prefix.net()));
-                routes.at_home.extend(served.routed_at_home());
+                let mobiles = served.served.mobiles.iter();
+                mobiles.for_each(|mobile| served.lead_to(mobile, &mut routes));
             }
             return routes.desired();
         }

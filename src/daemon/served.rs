@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipnet::Ipv6Net;
 use mtun_policy::{AllowedMobile, Effective, FlowBinding, HomeAddress, ServedHome};
 use mtun_signaling::agent::{
     AgentConfig, AgentEvent, AgentOutput, HomeAgent, HomeAgents, MobileRecord,
@@ -15,6 +14,7 @@ use mtun_signaling::time::Timestamp;
 
 use super::tunnel::Tunnel;
 use crate::edge::home_link::HomeLinkEdge;
+use crate::edge::routes::{AgentRoutes, host};
 use crate::publish;
 
 /// What a mobile told of its rules, and what that comes to.
@@ -25,13 +25,32 @@ struct Told {
     rules: Arc<Effective>,
 }
 
+/// Where each mobile stands in the policy: strangers ask as well, and for whoever they like.
+#[derive(Debug)]
+struct Places(HashMap<HomeAddress, usize>);
+
+impl Places {
+    fn of(mobiles: &[AllowedMobile]) -> Self {
+        let places = mobiles.iter().enumerate();
+        Self(places.map(|(place, allowed)| (allowed.address, place)).collect())
+    }
+
+    fn find<'m>(
+        &self,
+        mobiles: &'m [AllowedMobile],
+        home_address: HomeAddress,
+    ) -> Option<&'m AllowedMobile> {
+        mobiles.get(*self.0.get(&home_address)?)
+    }
+}
+
 /// One home network that this node serves.
 #[derive(Debug)]
 pub struct AgentHome {
     /// What the policy says of it.
     pub served: ServedHome,
     /// Where each mobile stands there.
-    places: HashMap<HomeAddress, usize>,
+    places: Places,
     /// Its home-bound interface and packet loop.
     pub tunnel: Tunnel,
     /// Its acceptance machine and binding cache.
@@ -66,8 +85,7 @@ impl AgentHome {
                 .owning(home_agents.anycast())
                 .advertising(super::discovery::advertisement(&served))
         });
-        let places = served.mobiles.iter().enumerate();
-        let places = places.map(|(place, allowed)| (allowed.address, place)).collect();
+        let places = Places::of(&served.mobiles);
         Self {
             served,
             places,
@@ -132,12 +150,13 @@ impl AgentHome {
 
     /// What the policy allows the mobile of this home address.
     pub fn allowed(&self, home_address: HomeAddress) -> Option<&AllowedMobile> {
-        let mobiles = &self.served.mobiles;
-        let place = self.places.get(&home_address).and_then(|place| mobiles.get(*place));
-        // Whoever joined since is found by looking.
-        place
-            .filter(|allowed| allowed.address == home_address)
-            .or_else(|| mobiles.iter().find(|allowed| allowed.address == home_address))
+        self.places.find(&self.served.mobiles, home_address)
+    }
+
+    /// From here on this is what the policy says.
+    pub fn serve(&mut self, served: ServedHome) {
+        self.places = Places::of(&served.mobiles);
+        self.served = served;
     }
 
     /// The rules by which packets go to the mobile of this home address: made anew only when it
@@ -165,20 +184,24 @@ impl AgentHome {
         self.tunnel.published.load().cache.lookup(destination).is_some()
     }
 
-    /// Where the mobile network prefixes of mobiles go that have no binding: they are at home, if
-    /// anywhere (RFC 3963 §5.8).
-    pub fn routed_at_home(&self) -> Vec<(Ipv6Net, (u32, Ipv6Addr))> {
-        let Some(index) = self.home_link.as_ref().and_then(HomeLinkEdge::index) else {
-            return Vec::new();
-        };
-        let mobiles = self.served.mobiles.iter().filter(|mobile| {
-            let address = mobile.address;
-            self.served.prefix.contains(&address.0) && self.agent.cache().get(address).is_none()
-        });
-        let routes = mobiles.flat_map(|mobile| {
-            mobile.prefixes.iter().map(|prefix| (prefix.net(), (index, mobile.address.0)))
-        });
-        routes.collect()
+    /// Adds the routes that concern one of its mobiles: into the tunnel as far as it is bound. Its
+    /// networks are at home otherwise, if anywhere (RFC 3963 §5.8).
+    pub fn lead_to(&self, mobile: &AllowedMobile, routes: &mut AgentRoutes) {
+        let address = mobile.address;
+        let networks = || mobile.prefixes.iter().map(|prefix| prefix.net());
+        routes.reserved.extend(networks());
+        if let Some(entry) = self.agent.cache().get(address) {
+            let bound = routes.bound.entry(self.tunnel.index()).or_default();
+            bound.insert(host(address.0));
+            bound.extend(entry.prefixes.iter().map(|prefix| prefix.net()));
+            return;
+        }
+        let home_link = self.home_link.as_ref().and_then(HomeLinkEdge::index);
+        if let Some(index) = home_link
+            && self.served.prefix.contains(&address.0)
+        {
+            routes.at_home.extend(networks().map(|net| (net, (index, address.0))));
+        }
     }
 
     /// Whether the signaling of every mobile is protected.
@@ -188,5 +211,34 @@ impl AgentHome {
 
     fn outputs(&mut self) -> Vec<AgentOutput> {
         std::iter::from_fn(|| self.agent.poll()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_joined_is_found_and_who_left_is_not() {
+        let address = |host: u16| HomeAddress(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, host));
+        let allowed = |host| AllowedMobile {
+            address: address(host),
+            name: None,
+            prefixes: Vec::new(),
+            security: None,
+            max_bindings: 1,
+            max_flows: 0,
+            max_copies: 1,
+            refused: false,
+            refused_bids: Vec::new(),
+        };
+        for hosts in [&[2, 3, 4][..], &[4, 9, 3], &[]] {
+            let mobiles: Vec<_> = hosts.iter().copied().map(allowed).collect();
+            let places = Places::of(&mobiles);
+            for host in 0..16 {
+                let found = places.find(&mobiles, address(host)).map(|it| it.address);
+                assert_eq!(found, hosts.contains(&host).then(|| address(host)));
+            }
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use mtun_dataplane::PathId;
-use mtun_policy::{Bid, HomeName};
+use mtun_policy::{Bid, HomeAddress, HomeName};
 use mtun_signaling::agent::{AgentNotice, AgentOutput};
 use mtun_signaling::machine::{Machine, Transmit};
 use mtun_signaling::mobile::{MobileEvent, MobileNotice, MobileOutput, Stay};
@@ -18,6 +18,26 @@ use crate::packets::Shared;
 
 /// Messages that are heard before rules and routes follow and others are listened to.
 const AT_A_TIME: usize = 64;
+
+/// What is to be kept of mobiles, each with the messages that wait until it is.
+#[derive(Debug, Default)]
+struct Kept(Vec<(HomeAddress, Vec<Transmit>)>);
+
+impl Kept {
+    /// What follows waits for this mobile's record.
+    fn begin(&mut self, mobile: HomeAddress) {
+        self.0.push((mobile, Vec::new()));
+    }
+
+    /// Lets a message wait; gives it back if there is nothing to wait for.
+    fn follow(&mut self, transmit: Transmit) -> Option<Transmit> {
+        match self.0.last_mut() {
+            Some((_, answers)) => answers.push(transmit),
+            None => return Some(transmit),
+        }
+        None
+    }
+}
 
 impl Owner {
     /// Hears what arrived, in turns, until it is time to look at other things.
@@ -242,19 +262,14 @@ impl Owner {
 
     pub(super) fn agent_outputs(&mut self, served: usize, outputs: Vec<AgentOutput>) {
         let name = self.served[served].served.name.clone();
-        let keep = outputs.iter().find_map(|output| match output {
-            AgentOutput::Keep { home_address } => Some(*home_address),
-            _ => None,
-        });
-        let mut answers = Vec::new();
+        let mut kept = Kept::default();
         for output in outputs {
             match output {
                 AgentOutput::Transmit(mut transmit) => {
                     *self.counts.sent.entry(name.clone()).or_default() += 1;
                     transmit.path = self.on_home_link(served, &transmit).or(transmit.path);
-                    match keep {
-                        Some(_) => answers.push(transmit),
-                        None => self.transmit(&transmit),
+                    if let Some(transmit) = kept.follow(transmit) {
+                        self.transmit(&transmit);
                     }
                 }
                 AgentOutput::Advertise(transmit) => transmit_discovery(&self.shared, &transmit),
@@ -266,8 +281,7 @@ impl Owner {
                         self.publish_mobile(served, home_address);
                     }
                 }
-                // Below, with the answers that wait for it.
-                AgentOutput::Keep { .. } => {}
+                AgentOutput::Keep { home_address } => kept.begin(home_address),
                 AgentOutput::CheckDuplicate { home_address, link_local } => {
                     self.check_duplicate(served, home_address, link_local);
                 }
@@ -291,7 +305,7 @@ impl Owner {
                 AgentOutput::Notice(notice) => self.agent_notice(&name, &notice),
             }
         }
-        if let Some(mobile) = keep {
+        for (mobile, answers) in kept.0 {
             self.keep(served, mobile, answers);
         }
     }
@@ -332,5 +346,35 @@ pub(super) fn transmit(shared: &Shared, transmit: &Transmit) {
             tracing::debug!(%error, ?path, "signaling could not be sent");
         }
         None => tracing::debug!(?path, "signaling for a path that is closed"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mtun_signaling::machine::Envelope;
+
+    use super::*;
+
+    #[test]
+    fn messages_wait_for_the_record_that_they_follow_and_no_mobile_is_left_out() {
+        let mobile = |host: u16| HomeAddress(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, host));
+        let message = |octet| Transmit {
+            envelope: Envelope::plain(mobile(1).0, mobile(2).0),
+            path: None,
+            message: vec![octet],
+        };
+        let mut kept = Kept::default();
+        assert_eq!(kept.follow(message(0)), Some(message(0)), "nothing was said to be kept");
+        kept.begin(mobile(7));
+        assert_eq!(kept.follow(message(1)), None);
+        kept.begin(mobile(8));
+        kept.begin(mobile(9));
+        assert_eq!((kept.follow(message(2)), kept.follow(message(3))), (None, None));
+        let want = [
+            (mobile(7), vec![message(1)]),
+            (mobile(8), Vec::new()),
+            (mobile(9), vec![message(2), message(3)]),
+        ];
+        assert_eq!(kept.0, want);
     }
 }

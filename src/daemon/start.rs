@@ -288,6 +288,7 @@ impl Owner {
             recent: Vec::new(),
             routed: Desired::default(),
             routes_dirty: true,
+            rerouted: std::collections::BTreeSet::default(),
         };
         owner.find_ingresses().await;
         owner.watch_octets();

@@ -363,6 +363,26 @@ impl Desired {
         self.routes.range(from..).next().is_some_and(|it| place(it) == place(route))
     }
 
+    /// Those of the routes of the main table that lead to one of these networks.
+    pub fn at(&self, destinations: &BTreeSet<Ipv6Net>) -> Self {
+        let first = Action::Send { interface: 0, router: None, source: None };
+        let there = destinations.iter().flat_map(|destination| {
+            let destination = *destination;
+            let from = Route { table: MAIN, destination, metric: 0, action: first.clone() };
+            let all = self.routes.range(from..);
+            all.take_while(move |it| (it.table, it.destination) == (MAIN, destination))
+        });
+        Self { rules: BTreeSet::new(), routes: there.cloned().collect() }
+    }
+
+    /// Wants these routes instead of those.
+    pub fn replace(&mut self, before: &Self, after: Self) {
+        for route in before.routes.difference(&after.routes) {
+            self.routes.remove(route);
+        }
+        self.routes.extend(after.routes);
+    }
+
     /// What either of two roles wants.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
@@ -388,6 +408,54 @@ mod tests {
 
     fn net(text: &str) -> Ipv6Net {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn routes_to_one_mobile_change_alone_as_among_all() {
+        // Home addresses and networks of four mobiles; the last has a network in its own.
+        let mobile = |number: u16, networks: &[&str]| {
+            let address = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, number);
+            (address, networks.iter().map(|it| net(it)).collect::<Vec<_>>())
+        };
+        let mobiles = [
+            mobile(2, &["2001:db8:a::/64"]),
+            mobile(3, &[]),
+            mobile(4, &["2001:db8:b::/64", "2001:db8:b:1::/64"]),
+            mobile(5, &["2001:db8:c::/48", "2001:db8:c:1::/64"]),
+        ];
+        // What each contributes: unbound at a home link, bound with no, one or all networks.
+        let add =
+            |state: usize, (address, networks): &(Ipv6Addr, Vec<Ipv6Net>), to: &mut AgentRoutes| {
+                to.reserved.extend(networks.iter().copied());
+                if state == 0 {
+                    to.at_home.extend(networks.iter().map(|it| (*it, (9, *address))));
+                    return;
+                }
+                let bound = to.bound.entry(7).or_default();
+                bound.insert(host(*address));
+                bound.extend(networks.iter().take(state - 1).copied());
+            };
+        let mut states = [0; 4];
+        let mut routed = AgentRoutes::default();
+        for mobile in &mobiles {
+            add(0, mobile, &mut routed);
+        }
+        let mut routed = routed.desired();
+        for step in 0..200 {
+            let which = step * 7 % 4;
+            states[which] = step * step / 3 % 4;
+            let mut alone = AgentRoutes::default();
+            add(states[which], &mobiles[which], &mut alone);
+            let networks = mobiles[which].1.iter().copied();
+            let concerned = networks.chain([host(mobiles[which].0)]).collect();
+            let before = routed.at(&concerned);
+            routed.replace(&before, alone.desired());
+            let mut all = AgentRoutes::default();
+            for (state, mobile) in states.iter().zip(&mobiles) {
+                add(*state, mobile, &mut all);
+            }
+            assert_eq!(text(&routed), text(&all.desired()), "after {step} steps");
+        }
     }
 
     /// In the words of `ip rule` and `ip route`.

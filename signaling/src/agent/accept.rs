@@ -240,11 +240,11 @@ impl HomeAgent {
             let flows = FlowAnswers::default();
             return Ok(Accepted { entry, lifetime, outcome: None, flows });
         }
-        let judged = deregister_identifiers(held, &claim.bids);
+        let mut judged = deregister_identifiers(held, &claim.bids);
         if judged.status() == Status::NOT_HOME_AGENT {
             return Err(Status::NOT_HOME_AGENT.into());
         }
-        entry.bindings.clone_from(&judged.bindings);
+        entry.bindings = std::mem::take(&mut judged.bindings);
         // req FB-12 (RFC 6089 §5.3.3): flow bindings that are named stay, with whatever BIDs.
         let flows = self.apply_flows(claim, &mut entry);
         Ok(Accepted { entry, lifetime, outcome: Some(judged), flows })
@@ -316,8 +316,16 @@ impl HomeAgent {
         let longest = self.longest_lifetime(now, claim.home_address)?;
         let granted = claim.update.lifetime.min(longest);
         let expires = now + granted.duration();
-        let mut entry =
-            BindingCacheEntry { prefixes, router: claim.update.flags.router, ..self.entry(claim) };
+        let held = self.cache.get(claim.home_address);
+        let mut entry = BindingCacheEntry {
+            home_address: claim.home_address,
+            router: claim.update.flags.router,
+            prefixes,
+            bindings: held.map_or_else(Vec::new, |held| held.bindings.clone()),
+            flows: held.map_or_else(Vec::new, |held| held.flows.clone()),
+            reflect: held.is_some_and(|held| held.reflect),
+            copies: held.is_some_and(|held| held.copies),
+        };
         let accepted = |mut entry, outcome: Option<Outcome>| {
             // Refused as a whole, an update changes no flow binding either.
             let any = outcome.as_ref().is_none_or(Outcome::any);
@@ -352,9 +360,9 @@ impl HomeAgent {
         if entry.is_plain() && !overwrite {
             return Err(Status::MCOA_NON_MCOA_BINDING_EXISTS.into());
         }
-        let outcome =
+        let mut outcome =
             self.register_identifiers(&entry, &claim.bids, overwrite, max_bindings, expires);
-        entry.bindings.clone_from(&outcome.bindings);
+        entry.bindings = std::mem::take(&mut outcome.bindings);
         accepted(entry, Some(outcome))
     }
 
@@ -397,7 +405,12 @@ impl HomeAgent {
         if self.extension(now, envelope, message) {
             return;
         }
-        let update = match wire::receive(envelope, message) {
+        // An update that has a standing has the right checksum.
+        let read = match standing {
+            Standing::Other => wire::receive(envelope, message),
+            _ => wire::parse(message),
+        };
+        let update = match read {
             Ok(Message::BindingUpdate(update)) => update,
             Ok(other) => {
                 return self.ignore(envelope.source, Ignored::Unexpected(other.mh_type()));
@@ -450,7 +463,7 @@ impl HomeAgent {
     }
 
     /// Changes the cache and acknowledges.
-    pub(super) fn commit(&mut self, now: Duration, claim: &Claim, accepted: Accepted) {
+    pub(super) fn commit(&mut self, now: Duration, claim: &Claim, mut accepted: Accepted) {
         let home_address = claim.home_address;
         let status = accepted.outcome.as_ref().map_or(Status::ACCEPTED, Outcome::status);
         let status = self.with_prefix_status(now, home_address, status, accepted.lifetime);
@@ -473,7 +486,8 @@ impl HomeAgent {
             }
             self.deliver_to(now, home_address, status == Status::PREFIX_DISCOVERY_NECESSARY);
             self.note_presence(claim);
-            self.replace(now, accepted.entry.clone());
+            let nothing = BindingCacheEntry::new(home_address);
+            self.replace(now, std::mem::replace(&mut accepted.entry, nothing));
         }
         // req HA-02, R-HA-01 (RFC 6275 §10.3.1): acknowledged whatever the A flag says.
         self.acknowledge(claim, &accepted, status);

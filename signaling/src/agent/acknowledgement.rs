@@ -16,13 +16,18 @@ const COMFORTABLE: usize = 1280 - 40 - 24;
 /// Room for what protects it: a timestamp and the authentication data of 32 octets, both aligned.
 const PROTECTION: usize = 64;
 
+/// Options of an acknowledgement beside those of bindings and flow bindings: advice, extensions,
+/// timestamp, authentication data.
+const FURTHER: usize = 4;
+
 /// A Flow Identification option without sub-options.
 const BARE_FLOW: usize = 8;
 
 impl HomeAgent {
     /// Answers an update that passed all steps.
     pub(super) fn acknowledge(&mut self, claim: &Claim, accepted: &Accepted, status: Status) {
-        let mut options = Options::new();
+        let bids = accepted.outcome.as_ref().map_or(0, |outcome| outcome.judged.len());
+        let mut options = Options::with_capacity(bids + FURTHER);
         for judged in accepted.outcome.iter().flat_map(|outcome| &outcome.judged) {
             // req R-HA-22 (RFC 5648 §6.2): with status 4, each option has its own; the one of a
             // home binding always (§6.3).
@@ -59,6 +64,9 @@ impl HomeAgent {
         answers: &[FlowIdentification],
         acknowledgement: &mut BindingAcknowledgement,
     ) {
+        if answers.is_empty() {
+            return;
+        }
         let home_address = claim.home_address;
         let mut refused = answers.iter().map(|it| it.status).filter(|it| !it.is_accepted());
         if let Some(status) = refused.next() {
@@ -158,13 +166,7 @@ impl HomeAgent {
         let written = match association {
             Some(association) => {
                 let message = Message::BindingAcknowledgement(acknowledgement);
-                wire::emit_authenticated(
-                    &message,
-                    &envelope,
-                    claim.care_of,
-                    association,
-                    message_id,
-                )
+                wire::authenticated(message, &envelope, claim.care_of, association, message_id)
             }
             None => {
                 if let Some(timestamp) = message_id {

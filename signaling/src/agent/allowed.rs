@@ -172,29 +172,37 @@ impl HomeAgent {
     /// Ends what the policy does not allow of what a mobile holds.
     pub(super) fn prune(&mut self, now: Duration, home_address: HomeAddress) {
         let Some(held) = self.cache.get(home_address) else { return };
-        let may_stay = self.multiple_coa || held.is_plain();
-        let served = self.served.get(&home_address);
-        let most = match served {
-            Some(served) if may_stay => usize::from(served.mobile.max_bindings),
-            _ => 0,
-        };
-        let mut entry = held.clone();
-        if self.home_link == HomeLink::Virtual {
-            entry.bindings.retain(|binding| binding.care_of.0 != home_address.0);
-        }
-        entry.bindings.retain(|binding| served.is_some_and(|it| !it.mobile.refuses(binding.bid)));
-        // The mobile's preferred ones stay.
-        entry.bindings.sort_by_key(|binding| (binding.priority, binding.bid));
-        entry.bindings.truncate(most);
-        entry.bindings.sort_by_key(|binding| binding.bid);
-        entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
-        self.limit_flows(&mut entry);
+        let entry = self.permitted(held.clone());
         if entry.bindings.is_empty() {
             return self.end(now, home_address);
         }
         if self.cache.get(home_address) != Some(&entry) {
             self.replace(now, entry);
         }
+    }
+
+    /// What the policy allows of what a mobile holds.
+    pub(super) fn permitted(&self, mut entry: BindingCacheEntry) -> BindingCacheEntry {
+        let home_address = entry.home_address;
+        let may_stay = self.multiple_coa || entry.is_plain();
+        let served = self.served.get(&home_address);
+        let most = match served {
+            Some(served) if may_stay => usize::from(served.mobile.max_bindings),
+            _ => 0,
+        };
+        if self.home_link == HomeLink::Virtual {
+            entry.bindings.retain(|binding| binding.care_of.0 != home_address.0);
+        }
+        entry.bindings.retain(|binding| served.is_some_and(|it| !it.mobile.refuses(binding.bid)));
+        if entry.bindings.len() > most {
+            // The mobile's preferred ones stay.
+            entry.bindings.sort_by_key(|binding| (binding.priority, binding.bid));
+            entry.bindings.truncate(most);
+            entry.bindings.sort_by_key(|binding| binding.bid);
+        }
+        entry.prefixes.retain(|prefix| self.prefixes.is_granted_to(*prefix, home_address));
+        self.limit_flows(&mut entry);
+        entry
     }
 
     /// Ends all that a mobile holds; what is remembered against replays stays.

@@ -24,7 +24,7 @@ pub(super) struct Judged {
 pub(super) struct Outcome {
     pub judged: Vec<Judged>,
     /// All bindings of the home address afterwards, if any option was accepted; otherwise what
-    /// is there stays.
+    /// is there stays. Taken out into the entry.
     pub bindings: Vec<Binding>,
 }
 
@@ -161,7 +161,7 @@ impl HomeAgent {
         care_of: Ipv6Addr,
     ) -> Result<(), Status> {
         // req HA-13 (RFC 6275 §6.1.8, §15.1).
-        let is_home_address = self.served.contains_key(&mtun_policy::HomeAddress(care_of));
+        let is_home_address = self.prefixes.is_home_address(mtun_policy::HomeAddress(care_of));
         let is_own_network = entry.prefixes.iter().any(|prefix| prefix.contains(care_of));
         if is_home_address || is_own_network || care_of == self.address.0 {
             return Err(Status::INVALID_CARE_OF_ADDRESS);

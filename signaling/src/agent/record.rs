@@ -398,8 +398,14 @@ impl HomeAgent {
             copies: record.copies,
             ..BindingCacheEntry::new(record.home_address)
         };
+        let entry = self.permitted(entry);
+        if entry.bindings.is_empty() {
+            if let Some(served) = self.served.get_mut(&record.home_address) {
+                served.replay.expired(now.monotonic);
+            }
+            return;
+        }
         self.replace(now.monotonic, entry);
-        self.prune(now.monotonic, record.home_address);
     }
 }
 

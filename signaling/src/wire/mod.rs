@@ -54,6 +54,9 @@ use crate::machine::Envelope;
 use crate::return_routability::{self, BindingManagementKey};
 use crate::time::NtpTime;
 
+/// Octets that most messages have room in: those of four bindings, with what protects them.
+const COMMON: usize = 192;
+
 /// One Mobility Header message.
 ///
 /// ```text
@@ -230,7 +233,17 @@ pub fn emit_authenticated(
     association: &SecurityAssociation,
     message_id: Option<NtpTime>,
 ) -> Result<Vec<u8>, EncodeError> {
-    let mut message = message.clone();
+    authenticated(message.clone(), envelope, care_of, association, message_id)
+}
+
+/// The same of a message that nobody needs any more.
+pub(crate) fn authenticated(
+    mut message: Message,
+    envelope: &Envelope,
+    care_of: Ipv6Addr,
+    association: &SecurityAssociation,
+    message_id: Option<NtpTime>,
+) -> Result<Vec<u8>, EncodeError> {
     let options = message.options_mut();
     options.retain(|option| match option {
         MobilityOption::Authentication(_) => false,
@@ -276,7 +289,8 @@ pub fn emit_authorized(
 
 /// The message with its final length and a checksum of zero.
 fn emit_without_checksum(message: &Message) -> Result<Vec<u8>, EncodeError> {
-    let mut out = vec![iana::PAYLOAD_PROTO_NONE, 0, message.mh_type(), 0, 0, 0];
+    let mut out = Vec::with_capacity(COMMON);
+    out.extend_from_slice(&[iana::PAYLOAD_PROTO_NONE, 0, message.mh_type(), 0, 0, 0]);
     match message {
         Message::BindingRefreshRequest(message) => message.emit(&mut out),
         Message::HomeTestInit(message) => message.emit(&mut out),

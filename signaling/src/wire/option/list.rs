@@ -23,6 +23,11 @@ impl Options {
         Self(Vec::new())
     }
 
+    /// No options yet, and room for so many.
+    pub fn with_capacity(number: usize) -> Self {
+        Self(Vec::with_capacity(number))
+    }
+
     /// Appends one option.
     pub fn push(&mut self, option: impl Into<MobilityOption>) {
         self.0.push(option.into());

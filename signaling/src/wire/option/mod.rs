@@ -207,24 +207,36 @@ impl MobilityOption {
             },
         }
     }
+}
 
-    /// Whether a second one like `other` makes a message ambiguous.
-    ///
-    /// Authentication options may differ in subtype, one of each (RFC 4285 §5); prefixes,
-    /// identifiers and bindings come in numbers.
-    fn excludes(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Authentication(one), Self::Authentication(two)) => one.subtype == two.subtype,
-            (
-                Self::RefreshAdvice(_)
-                | Self::AlternateCareOf(_)
-                | Self::NonceIndices(_)
-                | Self::AuthorizationData(_)
-                | Self::MessageId(_),
-                _,
-            ) => self.kind() == other.kind(),
-            _ => false,
-        }
+/// The options seen of which a second one makes a message ambiguous.
+///
+/// Authentication options may differ in subtype, one of each (RFC 4285 §5); prefixes, identifiers
+/// and bindings come in numbers.
+#[derive(Default)]
+struct Seen {
+    /// A bit for each type, all of them small numbers.
+    kinds: u64,
+    /// A bit for each subtype of an authentication option.
+    subtypes: [u64; 4],
+}
+
+impl Seen {
+    /// Notes an option; whether one like it was there.
+    fn excludes(&mut self, option: &MobilityOption) -> bool {
+        let (bits, number) = match option {
+            MobilityOption::Authentication(option) => {
+                (&mut self.subtypes[usize::from(option.subtype / 64)], option.subtype % 64)
+            }
+            MobilityOption::RefreshAdvice(_)
+            | MobilityOption::AlternateCareOf(_)
+            | MobilityOption::NonceIndices(_)
+            | MobilityOption::AuthorizationData(_)
+            | MobilityOption::MessageId(_) => (&mut self.kinds, option.kind() % 64),
+            _ => return false,
+        };
+        let before = std::mem::replace(bits, *bits | 1 << number);
+        before == *bits
     }
 }
 
@@ -309,19 +321,16 @@ pub(crate) fn walk(
 /// The work is bounded by the message: at most 2048 octets, hence at most 1020 options. What an
 /// option means is the reader's business (req MH-08): one that has no meaning here is kept unread.
 pub(crate) fn parse(message: &[u8], first: usize) -> Result<Options, DecodeError> {
-    let mut options: Vec<MobilityOption> = Vec::new();
-    // The single-occurrence options seen, at most a handful, so the comparison stays linear.
-    let mut single: Vec<usize> = Vec::new();
+    // The shortest option that is common has 8 octets, the common ones have more.
+    let mut options: Vec<MobilityOption> = Vec::with_capacity(message.len() / 16 + 2);
+    let mut seen = Seen::default();
     for located in walk(message, first) {
         let Located { at, kind, data } = located?;
         let option = MobilityOption::parse(kind, data)
             .map_err(|WrongLength(length)| DecodeError::OptionLength { kind, length, at })?;
-        if option.excludes(&option) {
-            // req MH-11 (RFC 6275 §6.2): neither the first nor the last one wins.
-            if single.iter().any(|&index| option.excludes(&options[index])) {
-                return Err(DecodeError::DuplicateOption { kind, at });
-            }
-            single.push(options.len());
+        // req MH-11 (RFC 6275 §6.2): neither the first nor the last one wins.
+        if seen.excludes(&option) {
+            return Err(DecodeError::DuplicateOption { kind, at });
         }
         options.push(option);
     }
