@@ -341,14 +341,31 @@ pub struct ServedHome {
 }
 
 /// `extensions …`: messages beyond RFC 6275, all off if nobody says otherwise.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Extensions {
     /// Whether peers are asked if they are there, and answer (RFC 5847).
     pub heartbeat: bool,
+    /// How often they are asked (HEARTBEAT_INTERVAL, RFC 5847 §5).
+    pub heartbeat_every: Duration,
+    /// How many questions in a row may stay without an answer (MISSING_HEARTBEATS_ALLOWED, RFC 5847
+    /// §5); one more, and the peer is not there.
+    pub heartbeats_missing: u8,
     /// Whether mobiles are sent to other agents, or go (RFC 5142).
     pub agent_switch: bool,
     /// Whether mobiles are told that their bindings ended, or believe that (RFC 5846).
     pub revocation: bool,
+}
+
+impl Default for Extensions {
+    fn default() -> Self {
+        Self {
+            heartbeat: false,
+            heartbeat_every: Duration::from_secs(60),
+            heartbeats_missing: 3,
+            agent_switch: false,
+            revocation: false,
+        }
+    }
 }
 
 /// A mobile that may register, and with what.

@@ -220,16 +220,33 @@ impl Reader<'_> {
             serve: node.child("serve").map(|serve| self.serve(serve)),
             allowed: node.each("allow").map(|allow| self.allow(allow)).collect(),
             refused: node.each("refuse").map(|refuse| self.refuse(refuse)).collect(),
-            extensions: node.child("extensions").map_or_else(Extensions::default, |extensions| {
-                let mut on =
-                    |name| self.property(extensions, name, truth).is_some_and(|truth| truth.value);
-                Extensions {
-                    heartbeat: on("heartbeat"),
-                    agent_switch: on("agent-switch"),
-                    revocation: on("revocation"),
-                }
-            }),
+            extensions: node
+                .child("extensions")
+                .map_or_else(Extensions::default, |extensions| self.extensions(extensions)),
         })
+    }
+
+    fn extensions(&mut self, node: &Node) -> Extensions {
+        let pace = |value: &Value| {
+            let time = quantity(value, "s", value::duration)?;
+            if (Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&time) {
+                return Ok(time);
+            }
+            let help = "from \"1s\" to \"1h\"; below \"30s\" only on links that cost nothing";
+            Err(Problem::new(Code::Range, "this is no pace for heartbeats", help))
+        };
+        let usual = Extensions::default();
+        let every = self.property(node, "heartbeat-every", pace);
+        let missing = self.property(node, "heartbeats-missing", |value| whole(value, 1..=16));
+        let mut on = |name| self.property(node, name, truth).is_some_and(|truth| truth.value);
+        Extensions {
+            heartbeat: on("heartbeat"),
+            heartbeat_every: every.map_or(usual.heartbeat_every, |every| every.value),
+            heartbeats_missing: missing
+                .map_or(usual.heartbeats_missing, |missing| missing.value as u8),
+            agent_switch: on("agent-switch"),
+            revocation: on("revocation"),
+        }
     }
 
     /// The `tunnel` in the block of `node`, and its MTU if that is fixed.

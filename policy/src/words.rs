@@ -119,7 +119,10 @@ words! {
     ALLOW = "allow" One("a home address"), properties: &["name"], many: true,
         children: &[&ALLOWED_NETWORK, &HOME_SECURITY, &BINDINGS, &FLOW_BINDINGS, &COPIES];
     REFUSE = "refuse" One("a home address"), properties: &["bid"], many: true;
-    EXTENSIONS = "extensions" Nothing, properties: &["heartbeat", "agent-switch", "revocation"];
+    EXTENSIONS = "extensions" Nothing,
+        properties: &[
+            "heartbeat", "heartbeat-every", "heartbeats-missing", "agent-switch", "revocation",
+        ];
     HOME = "home" One("a name"), many: true,
         children: &[
             &TUNNEL, &AGENT, &ADDRESS, &MOBILE_NETWORK, &ALSO, &REGISTER, &HOME_SECURITY, &PROBE,

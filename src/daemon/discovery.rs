@@ -130,6 +130,9 @@ impl Owner {
         // req HA-05, HA-17, HA-76: what the home link's routers say of it.
         if let Some(prefix) = ours {
             let (valid, preferred) = (prefix.valid, prefix.preferred);
+            if let Some(home_link) = &mut self.served[served].home_link {
+                home_link.counts.prefix_heard += 1;
+            }
             let event = AgentEvent::PrefixAdvertised { valid, preferred };
             let outputs = self.served[served].handle(now, event);
             self.agent_outputs(served, outputs);

@@ -48,13 +48,15 @@ pub struct HomeLinkCounts {
     pub defended: u64,
     /// Router Advertisements sent.
     pub advertised: u64,
+    /// Router Advertisements of others heard that speak of the home prefix.
+    pub prefix_heard: u64,
     /// What could not be sent.
     pub unsent: u64,
 }
 
 impl HomeLinkCounts {
     /// The counts with their names.
-    fn named(&self) -> [(&'static str, u64); 7] {
+    fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("looked-for", self.looked_for),
             ("duplicates", self.duplicates),
@@ -62,6 +64,7 @@ impl HomeLinkCounts {
             ("answered", self.answered),
             ("defended", self.defended),
             ("advertised", self.advertised),
+            ("prefix-heard", self.prefix_heard),
             ("unsent", self.unsent),
         ]
     }

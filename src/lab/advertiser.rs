@@ -36,6 +36,10 @@ pub struct Advertisement {
     pub retransmit: Duration,
     /// How long the sender is a default router.
     pub router_lifetime: Duration,
+    /// How long the prefix may be used at all.
+    pub valid: Duration,
+    /// How long it may be used for new connections.
+    pub preferred: Duration,
 }
 
 impl Advertisement {
@@ -46,6 +50,20 @@ impl Advertisement {
             mtu,
             retransmit,
             router_lifetime: Duration::from_secs(1800),
+            valid: Duration::from_secs(86_400),
+            preferred: Duration::from_secs(86_400),
+        }
+    }
+
+    /// What a router of the home link says of the home prefix that is no default router there.
+    pub fn home(valid: Duration, preferred: Duration) -> Self {
+        Self {
+            prefix: Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0),
+            mtu: 1500,
+            retransmit: Duration::ZERO,
+            router_lifetime: Duration::ZERO,
+            valid,
+            preferred,
         }
     }
 
@@ -57,8 +75,8 @@ impl Advertisement {
         message.extend((self.retransmit.as_millis() as u32).to_be_bytes());
         // Prefix Information, on-link and autonomous.
         message.extend([3, 4, 64, 0xc0]);
-        message.extend(86_400u32.to_be_bytes());
-        message.extend(86_400u32.to_be_bytes());
+        message.extend((self.valid.as_secs() as u32).to_be_bytes());
+        message.extend((self.preferred.as_secs() as u32).to_be_bytes());
         message.extend([0; 4]);
         message.extend(self.prefix.octets());
         message.extend([5, 1, 0, 0]);

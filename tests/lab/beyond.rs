@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use mtun::control::documents::StatusDocument;
-use mtun::lab::daemons::{Daemon, Place, cached, registered};
+use mtun::control::documents::{BindingPhase, StatusDocument};
+use mtun::lab::daemons::{Daemon, Place, Side, cached, registered};
 use mtun::lab::namespace::{Process, wait_for};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::{Plan, World, address};
@@ -13,6 +13,12 @@ use crate::fixture::{Lab, PATIENCE, assert_alive, programs};
 use crate::need_lab;
 
 const MOBILE: &str = "2001:db8:100::42";
+const AGENT: &str = "2001:db8:100::1";
+
+/// MH Types.
+const SWITCH: u8 = 12;
+const HEARTBEAT: u8 = 13;
+const REVOCATION: u8 = 16;
 
 /// What passes the core of the world, kept for tshark.
 struct Capture {
@@ -31,42 +37,69 @@ impl Capture {
         }
         let file = world.directory().join("core.pcap");
         let mut command = world.core.command("tcpdump");
-        command.args(["-i", "any", "-U", "-Z", "root", "-w"]).arg(&file).arg("ip6");
+        // The kernel hands packets over in blocks that may wait for a second, and what waits is lost
+        // when tcpdump ends: each at once instead.
+        let words = ["-i", "any", "-U", "--immediate-mode", "-Z", "root", "-w"];
+        command.args(words).arg(&file).arg("ip6");
         let process = world.core.start(command, &world.directory().join("tcpdump.log")).unwrap();
         wait_for("the capture", PATIENCE, || process.log().contains("listening").then_some(()))
             .unwrap();
         Some(Self { process, file })
     }
 
-    /// The MH Types that tshark finds, none of them malformed.
-    fn types(mut self) -> Vec<u8> {
-        self.process.stop().unwrap();
+    /// The Mobility Headers seen so far.
+    fn so_far(&self) -> Vec<Seen> {
         read(&self.file)
+    }
+
+    /// The Mobility Headers of these types, none of them malformed, when nothing more is to come.
+    fn finish(mut self, mh_type: u8) -> Vec<Seen> {
+        self.process.stop().unwrap();
+        let mut seen = read(&self.file);
+        seen.iter().for_each(|it| assert!(!it.malformed, "{it:?}"));
+        seen.retain(|it| it.mh_type == mh_type);
+        seen
     }
 }
 
-fn read(file: &Path) -> Vec<u8> {
+/// A Mobility Header as tshark reads it. Each is seen where it comes in and where it goes out.
+#[derive(Clone, Debug)]
+struct Seen {
+    mh_type: u8,
+    /// Of the outer header.
+    source: String,
+    malformed: bool,
+    /// What is to be seen of its own: the Restart Counter's or the agents' fields.
+    response: bool,
+    agents: String,
+}
+
+fn read(file: &Path) -> Vec<Seen> {
     let mut tshark = Command::new("tshark");
-    tshark.arg("-r").arg(file).args([
-        "-n",
-        "-Y",
+    tshark.arg("-r").arg(file).args(["-n", "-Y", "mip6.mhtype"]);
+    tshark.args(["-T", "fields", "-E", "separator=/t"]);
+    let keys = [
         "mip6.mhtype",
-        "-T",
-        "fields",
-        "-E",
-        "separator=/t",
-    ]);
-    for key in ["frame.number", "_ws.malformed", "mip6.bogus_header_length", "mip6.mhtype"] {
+        "ipv6.src",
+        "_ws.malformed",
+        "mip6.bogus_header_length",
+        "mip6.hb.r_flag",
+        "mip6.has.address",
+    ];
+    for key in keys {
         tshark.args(["-e", key]);
     }
     let output = tshark.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let lines = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let first = |field: &str| field.split(',').next().unwrap_or_default().to_owned();
     lines
-        .map(|fields| {
-            let kind: u8 = fields[3].split(',').next().unwrap_or_default().parse().unwrap();
-            assert_eq!(fields[1..3], ["", ""], "frame {}: {text}", fields[0]);
-            kind
+        .map(|fields| Seen {
+            mh_type: first(fields[0]).parse().unwrap(),
+            source: first(fields[1]),
+            malformed: fields[2..4] != ["", ""],
+            response: ["1", "True"].contains(&first(fields[4]).as_str()),
+            agents: fields[5].to_owned(),
         })
         .collect()
 }
@@ -109,13 +142,14 @@ fn a_mobile_is_told_that_its_binding_was_taken_back() {
     lab.settled(&traffic, |_, _| "wlan0");
     assert_alive(&traffic);
     if let Some(capture) = capture {
-        let types = capture.types();
-        assert!(types.iter().filter(|it| **it == 16).count() >= 2, "{types:?}");
+        let seen = capture.finish(REVOCATION);
+        assert!(seen.iter().any(|it| it.source == AGENT), "the indication: {seen:?}");
+        assert!(seen.iter().any(|it| it.source != AGENT), "the acknowledgement: {seen:?}");
     }
     lab.assert_clean();
 }
 
-/// RFC 5142: sent to another agent, the mobile goes; what it had here ends by its own word.
+/// HS-01 (RFC 5142): sent to another agent, the mobile goes; what it had here ends by its own word.
 #[test]
 fn a_mobile_is_sent_to_another_agent() {
     need_lab!();
@@ -136,6 +170,7 @@ fn a_mobile_is_sent_to_another_agent() {
             world.ha.set_sysctl(key, value).unwrap();
         }
     });
+    let capture = Capture::start(&lab.world);
     let world = &lab.world;
     let directory = world.directory().join("second");
     std::fs::create_dir_all(&directory).unwrap();
@@ -161,4 +196,87 @@ fn a_mobile_is_sent_to_another_agent() {
     lab.agent().wait_until("no binding", PATIENCE, |it| cached(it).is_empty()).unwrap();
     let nobody = lab.agent().mtun(&sent).unwrap();
     assert_eq!(nobody["error"]["code"], "refused", "it is not bound any more: {nobody}");
+    if let Some(capture) = capture {
+        let seen = capture.finish(SWITCH);
+        assert!(!seen.is_empty(), "no Home Agent Switch was seen");
+        let named = |it: &Seen| it.source == AGENT && it.agents.contains("2001:db8:100::2");
+        assert!(seen.iter().all(named), "{seen:?}");
+    }
+}
+
+/// Waits until the agent has answered so many heartbeats.
+fn answered(capture: &Capture, so_many: usize) {
+    wait_for("answered heartbeats", PATIENCE, || {
+        let seen = capture.so_far();
+        let answer =
+            |it: &&Seen| (it.mh_type, it.response, it.source.as_str()) == (HEARTBEAT, true, AGENT);
+        // Each is seen twice.
+        (seen.iter().filter(answer).count() >= 2 * so_many).then_some(())
+    })
+    .unwrap();
+}
+
+/// Kills the agent; the mobile is not told.
+fn kill_agent(lab: &mut Lab) {
+    lab.agent.take().unwrap().process.kill().unwrap();
+}
+
+fn start_agent(lab: &mut Lab) {
+    let none = mtun::lab::daemons::Arguments::default();
+    let agent = Daemon::start(&lab.world, &programs(), Side::Agent, &lab.text, &none).unwrap();
+    lab.agent = Some(agent);
+}
+
+/// RFC 5847 §3.1: an agent that dies is noticed by its silence, minutes before a binding is due to
+/// be refreshed; one that comes back with all that it held is no news.
+#[test]
+fn a_mobile_notices_by_missing_heartbeats_that_its_agent_died() {
+    need_lab!();
+    let says = "heartbeat=#true heartbeat-every=\"1s\" heartbeats-missing=2";
+    let mut lab = Lab::with_agent(Plan::default(), text(says).with_virtual_home_link());
+    let Some(capture) = Capture::start(&lab.world) else { return };
+    lab.start_mobile(&[]);
+    lab.registered(&["wlan0", "wwan0"]);
+    answered(&capture, 2);
+    let count = |lab: &Lab, reason: &str| Lab::drops(lab.mobile(), reason);
+    assert_eq!(count(&lab, "signaling-agent-silent"), 0);
+    kill_agent(&mut lab);
+    let silent = |_: &StatusDocument| count(&lab, "signaling-agent-silent") > 0;
+    lab.mobile().wait_until("its silence to be noticed", PATIENCE, silent).unwrap();
+    // Everything is asked for again, and has an answer as soon as somebody is there.
+    let all = |status: &StatusDocument, phase| status.bindings.iter().all(|it| it.phase == phase);
+    let asked = |status: &StatusDocument| all(status, BindingPhase::Refreshing);
+    lab.mobile().wait_until("updates without an answer", PATIENCE, asked).unwrap();
+    start_agent(&mut lab);
+    let held = |status: &StatusDocument| all(status, BindingPhase::Registered);
+    lab.mobile().wait_until("answers", PATIENCE, held).unwrap();
+    lab.registered(&["wlan0", "wwan0"]);
+    let before = capture.so_far().iter().filter(|it| it.mh_type == HEARTBEAT).count();
+    answered(&capture, before / 2 + 2);
+    assert_eq!(count(&lab, "signaling-agent-restarted"), 0, "it lost nothing");
+    assert!(capture.finish(HEARTBEAT).len() > before);
+}
+
+/// RFC 5847 §3.2: an agent that comes back without its store has another Restart Counter, and gets
+/// everything again that it has lost.
+#[test]
+fn an_agent_that_lost_its_bindings_gets_them_again() {
+    need_lab!();
+    let says = "heartbeat=#true heartbeat-every=\"1s\" heartbeats-missing=16";
+    let mut lab = Lab::with_agent(Plan::default(), text(says).with_virtual_home_link());
+    let Some(capture) = Capture::start(&lab.world) else { return };
+    lab.start_mobile(&[]);
+    lab.registered(&["wlan0", "wwan0"]);
+    answered(&capture, 2);
+    kill_agent(&mut lab);
+    std::fs::remove_file(lab.world.directory().join("agent/state/bindings.redb")).unwrap();
+    start_agent(&mut lab);
+    lab.agent().wait_until("both bindings", PATIENCE, |it| cached(it).len() == 2).unwrap();
+    let count = |reason: &str| Lab::drops(lab.mobile(), reason);
+    assert_eq!(count("signaling-agent-restarted"), 1);
+    assert_eq!(count("signaling-agent-silent"), 0, "it was not the silence");
+    lab.registered(&["wlan0", "wwan0"]);
+    let traffic = lab.traffic();
+    assert_alive(&traffic);
+    lab.assert_clean();
 }

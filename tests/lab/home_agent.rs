@@ -12,7 +12,7 @@ use crate::fixture::{Lab, PATIENCE, programs};
 use crate::need_lab;
 
 /// Duplicates are looked for on the home link, quickly.
-fn looking(world: &World) {
+pub fn looking(world: &World) {
     for (key, value) in [
         ("ipv6/conf/home0/accept_dad", "1"),
         ("ipv6/conf/home0/dad_transmits", "1"),
@@ -23,7 +23,7 @@ fn looking(world: &World) {
 }
 
 /// How often the agent did something on its home link.
-fn count(lab: &Lab, what: &str) -> u64 {
+pub fn count(lab: &Lab, what: &str) -> u64 {
     let figures = Lab::metrics(lab.agent()).home_links;
     figures.iter().filter(|figure| figure.what == what).map(|figure| figure.count).sum()
 }

@@ -22,13 +22,16 @@ mod full_disk;
 mod ground;
 mod handover;
 mod home_agent;
+mod home_prefix;
 mod homecoming;
 mod kills;
 mod leftovers;
+mod messages;
 mod nested;
 mod optimization;
 mod quota;
 mod restart;
+mod rights;
 mod roles;
 mod routability;
 mod routers;
@@ -38,6 +41,7 @@ mod service;
 mod several;
 mod sockets;
 mod storm;
+mod strangers;
 mod texts;
 mod trial;
 mod verbs;
@@ -47,6 +51,8 @@ mod world;
 mod prometheus;
 #[path = "../support/skip.rs"]
 mod skip;
+#[path = "../operation/users.rs"]
+mod users;
 
 /// Ends the calling test with a message when the lab cannot run here.
 macro_rules! need_lab {

@@ -97,9 +97,7 @@ impl Nested {
         ground.start("mr2", &mobile("mobile-router", home, 0x43, &network));
         let advertisement = Advertisement {
             prefix: address(0x100, 0x4200, 0),
-            mtu: 1500,
-            retransmit: Duration::from_millis(200),
-            router_lifetime: Duration::from_secs(1800),
+            ..Advertisement::wlan(1500, Duration::from_millis(200))
         };
         let advertiser = Advertiser::start(ground.at("mr1"), "lan0", advertisement).unwrap();
         ground.start("mn", &mobile("mobile-node", home, 0x44, ""));

@@ -22,7 +22,7 @@ fn links_in(status: &StatusDocument, state: RouteState) -> Vec<&str> {
     links
 }
 
-fn straight_by(lab: &Lab, links: &[&str]) -> StatusDocument {
+pub fn straight_by(lab: &Lab, links: &[&str]) -> StatusDocument {
     let what = format!("straight routes by {links:?}");
     let found = lab
         .mobile()
@@ -38,7 +38,7 @@ fn flows(traffic: &Traffic, origin: Origin) -> Vec<(Name, Flow)> {
 
 /// Waits until the latest packets of every flow of the router, both ways, went by this uplink in
 /// this form.
-fn take(lab: &Lab, traffic: &Traffic, form: Form, by: fn(Name, Origin) -> &'static str) {
+pub fn take(lab: &Lab, traffic: &Traffic, form: Form, by: fn(Name, Origin) -> &'static str) {
     let flows = flows(traffic, Origin::Router);
     let now = || {
         let latest = |flow: &Flow, way| lab.observatory.latest(flow, way);
@@ -83,7 +83,7 @@ fn failures(lab: &Lab, reason: &str) -> u64 {
 }
 
 /// Packets of the flows that the home agent's link has carried.
-fn at_agent(lab: &Lab, traffic: &Traffic, origin: Origin) -> u64 {
+pub fn at_agent(lab: &Lab, traffic: &Traffic, origin: Origin) -> u64 {
     flows(traffic, origin).iter().map(|(_, flow)| lab.observatory.at_agent(flow)).sum()
 }
 
@@ -206,7 +206,7 @@ fn a_correspondent_that_knows_nothing_of_it_is_reached_through_the_tunnel() {
 }
 
 /// A firewall between the access networks and the correspondent.
-fn firewall(lab: &Lab, eats: &str) {
+pub fn firewall(lab: &Lab, eats: &str) {
     lab.world
         .core
         .nft(&format!(

@@ -107,6 +107,8 @@ pub(super) const ALL: &[Entry] = &[
         &[("bid", "this binding only; the others go on")]),
     (&w::EXTENSIONS, "Messages beyond RFC 6275, each off unless `#true`. An agent sends them and a mobile believes them only where both have a key; without one, or without the right one, they change nothing.",
         &[("heartbeat", "whether the agent is asked regularly if it is there, and asked questions are answered (RFC 5847)"),
+          ("heartbeat-every", "at a mobile how often the agent is asked, from `\"1s\"` to `\"1h\"`; `\"60s\"` if left out; RFC 5847 §5 advises against less than 30 s"),
+          ("heartbeats-missing", "at a mobile how many questions in a row may stay without an answer, `1` to `16`; one more, and everything is registered again; `3` if left out"),
           ("agent-switch", "at an agent whether it sends its mobiles to other agents, at a mobile whether it goes (RFC 5142)"),
           ("revocation", "at an agent whether it tells mobiles that it ended their bindings, at a mobile whether it believes that (RFC 5846)")]),
     (&w::BINDINGS, "How many bindings it may hold; `16` if left out.", &[]),

@@ -9,7 +9,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use mtun_policy::{Bid, HomeAgentAddress};
+use mtun_policy::{Bid, Extensions, HomeAgentAddress};
 
 use super::{Ignored, MobileNode, MobileNotice, MobileOutput};
 use crate::machine::{Envelope, Transmit};
@@ -22,12 +22,12 @@ use crate::wire::{BindingRevocation, Heartbeat, RevocationKind, Status};
 
 /// How far the agent's timestamps may lie from its time as we know it, as the agent is with ours.
 const TOLERANCE: Duration = Duration::from_secs(7);
-/// How often the agent is asked if it is there (HEARTBEAT_INTERVAL, RFC 5847 §5).
-const HEARTBEAT_EVERY: Duration = Duration::from_secs(60);
-/// So many unanswered in a row mean that it is not (MISSING_HEARTBEATS_ALLOWED, RFC 5847 §5).
-const HEARTBEATS_MISSED: u32 = 3;
-/// How long an answer to a heartbeat is awaited before the next is due.
+/// How long an answer to a heartbeat is awaited before it is asked again, if the next question is
+/// not due before that anyway.
 const HEARTBEAT_WAIT: Duration = Duration::from_secs(5);
+
+/// Revocation triggers from here on are global (RFC 5846 §5.1).
+const GLOBAL_TRIGGERS: u8 = 128;
 
 /// What is known of the agent besides bindings.
 #[derive(Debug, Default)]
@@ -119,7 +119,7 @@ impl MobileNode {
 
     /// The agent says that bindings have ended, and is told that this was heard.
     fn revoked(&mut self, now: Timestamp, envelope: &Envelope, said: &BindingRevocation) {
-        let RevocationKind::Indication(_) = said.kind else {
+        let RevocationKind::Indication(trigger) = said.kind else {
             return self.ignore(Ignored::Unexpected(16));
         };
         let named: Vec<Bid> = said.options.bids().filter_map(|it| it.bid).collect();
@@ -133,6 +133,8 @@ impl MobileNode {
         let answer = match said {
             _ if said.proxy => status::PROXY_NOT_SUPPORTED,
             _ if said.global => status::GLOBAL_NOT_AUTHORIZED,
+            // From here on triggers are reasons to end what all mobiles of a peer have.
+            _ if trigger >= GLOBAL_TRIGGERS => status::TRIGGER_NOT_SUPPORTED,
             _ if said.ipv4 || known.is_empty() => status::BINDING_DOES_NOT_EXIST,
             _ if known.len() < named.len() => status::PARTIAL_SUCCESS,
             _ => status::SUCCESS,
@@ -191,7 +193,7 @@ impl MobileNode {
             }
             self.peer.asked = None;
             self.peer.missed = 0;
-            self.peer.next = Some(now.monotonic + HEARTBEAT_EVERY);
+            self.peer.next = Some(now.monotonic + self.config.extensions.heartbeat_every);
         }
         let Some(counter) = said.options.restart_counter() else { return };
         let before = self.peer.counter.replace(counter);
@@ -215,7 +217,9 @@ impl MobileNode {
 
     /// Asks the agent whether it is there, when that is due.
     pub(super) fn heartbeat_due(&mut self, now: Timestamp) {
-        let on = self.config.extensions.heartbeat && self.config.protection.is_some();
+        let Extensions { heartbeat, heartbeat_every, heartbeats_missing, .. } =
+            self.config.extensions;
+        let on = heartbeat && self.config.protection.is_some();
         if !on || self.peer.never {
             return;
         }
@@ -226,16 +230,17 @@ impl MobileNode {
             self.peer.asked = None;
             return;
         };
-        let next = *self.peer.next.get_or_insert(now.monotonic + HEARTBEAT_EVERY);
+        let next = *self.peer.next.get_or_insert(now.monotonic + heartbeat_every);
         if next > now.monotonic {
             return;
         }
         if self.peer.asked.take().is_some() {
             self.peer.missed += 1;
         }
-        if self.peer.missed >= HEARTBEATS_MISSED {
+        // RFC 5847 §3.1: more than are allowed, not as many.
+        if self.peer.missed > u32::from(heartbeats_missing) {
             self.peer.missed = 0;
-            self.peer.next = Some(now.monotonic + HEARTBEAT_EVERY);
+            self.peer.next = Some(now.monotonic + heartbeat_every);
             self.notice(MobileNotice::AgentSilent);
             // What is true the answers to updates say, or their absence.
             return self.apply_all(registration::Event::RefreshDue);
@@ -244,7 +249,7 @@ impl MobileNode {
         let sequence =
             self.peer.sequence.wrapping_add(u32::from(self.config.initial_sequence) << 16);
         self.peer.asked = Some(sequence);
-        self.peer.next = Some(now.monotonic + HEARTBEAT_WAIT);
+        self.peer.next = Some(now.monotonic + heartbeat_every.min(HEARTBEAT_WAIT));
         let request = Heartbeat { sequence, ..Heartbeat::default() };
         self.say(now, care_of, &Extension::Heartbeat(request));
     }

@@ -263,6 +263,8 @@ pub mod revocation {
     pub const BINDING_DOES_NOT_EXIST: u8 = 128;
     /// Whoever asks may not end all of a peer's bindings.
     pub const GLOBAL_NOT_AUTHORIZED: u8 = 130;
+    /// The reason given does not fit what is asked.
+    pub const TRIGGER_NOT_SUPPORTED: u8 = 133;
     /// No proxy registrations here.
     pub const PROXY_NOT_SUPPORTED: u8 = 135;
 }
