@@ -113,8 +113,7 @@ fn discovery(target: Ipv6Addr) -> Vec<u8> {
 #[test]
 fn answers_to_strangers_have_a_rate_and_never_amplify() {
     need_lab!();
-    let mut lab =
-        Lab::with_agent_prepared(Plan::default(), PolicyText::default(), |world| looking(world));
+    let mut lab = Lab::with_agent_prepared(Plan::default(), PolicyText::default(), looking);
     lab.start_correspondent();
     let at = &lab.world.wcdma;
     let uplink = at.run(|| Uplink::open(None).unwrap());
