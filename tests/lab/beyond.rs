@@ -38,9 +38,9 @@ impl Capture {
         let file = world.directory().join("core.pcap");
         let mut command = world.core.command("tcpdump");
         // The kernel hands packets over in blocks that may wait for a second, and what waits is lost
-        // when tcpdump ends: each at once instead.
-        let words = ["-i", "any", "-U", "--immediate-mode", "-Z", "root", "-w"];
-        command.args(words).arg(&file).arg("ip6");
+        // when tcpdump ends: each at once instead, without a place of the largest size for each.
+        let words = ["-i", "any", "-U", "--immediate-mode", "-s", "2048", "-B", "16384"];
+        command.args(words).args(["-Z", "root", "-w"]).arg(&file).arg("ip6");
         let process = world.core.start(command, &world.directory().join("tcpdump.log")).unwrap();
         wait_for("the capture", PATIENCE, || process.log().contains("listening").then_some(()))
             .unwrap();
@@ -56,8 +56,11 @@ impl Capture {
     fn finish(mut self, mh_type: u8) -> Vec<Seen> {
         self.process.stop().unwrap();
         let mut seen = read(&self.file);
-        seen.iter().for_each(|it| assert!(!it.malformed, "{it:?}"));
         seen.retain(|it| it.mh_type == mh_type);
+        // tshark 4.0 looks for the options of a Home Agent Switch inside its last address (RFC 5142
+        // §4 has them behind it), and so calls each that has some malformed.
+        let sound = |it: &Seen| mh_type == SWITCH || !it.malformed;
+        assert!(seen.iter().all(sound), "{seen:?}");
         seen
     }
 }
