@@ -3,14 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use mtun_policy::BlockReply;
+use mtun_policy::steering::Given;
+use mtun_policy::{Bid, BlockReply, FlowId, FlowKey, Home, Policy};
 
 use super::Answer;
 use super::daemon::{Daemon, unexpected};
 use super::downlink;
 use super::duration::seconds;
 use super::screen::{Cell, Page, Screen, Tone};
-use crate::control::documents::{ExplainDocument, ExplainVerdict, FlowKeyDocument};
+use crate::control::documents::{
+    AtAgentDocument, DigestState, ExplainDocument, ExplainVerdict, FlowBindingDocument,
+    FlowBindingState, FlowBindingsTaken, FlowKeyDocument,
+};
 use crate::control::{ControlError, ErrorCode, Request, Response};
 
 /// The flow and what is supposed.
@@ -48,7 +52,7 @@ pub(super) fn run(
     let flow = command.flow.join(" ");
     let given = command.given.clone();
     let response = match &command.policy {
-        Some(file) => Response::Explain(offline(file, &flow, &given)?),
+        Some(file) => Response::Explain(offline(file, &flow, &given, command.at)?),
         None => daemon.ask(Request::Explain { flow, given })?,
     };
     let Response::Explain(document) = &response else { return Err(unexpected()) };
@@ -67,7 +71,12 @@ pub(super) fn run(
 }
 
 /// Judges by the file alone: every link registered and up, except for what is given.
-fn offline(file: &Path, flow: &str, given: &[String]) -> Result<ExplainDocument, ControlError> {
+fn offline(
+    file: &Path,
+    flow: &str,
+    given: &[String],
+    at: Option<End>,
+) -> Result<ExplainDocument, ControlError> {
     let policy = super::policy::load(file)?;
     let (key, given) = mtun_policy::parse_question_given(flow, given, &policy)?;
     if policy.homes.is_empty() {
@@ -80,7 +89,75 @@ fn offline(file: &Path, flow: &str, given: &[String]) -> Result<ExplainDocument,
         return Ok(ExplainDocument::not_ours(flow));
     };
     let explanation = mtun_policy::explain_offline(&policy, home, &key, origin, &given);
-    Ok(ExplainDocument::new(flow, &explanation, &given, &policy))
+    let mut document = ExplainDocument::new(flow, &explanation, &given, &policy);
+    if at == Some(End::Agent) {
+        document.at_agent = at_agent(&policy, home, &key, &given, &document.verdict);
+    }
+    Ok(document)
+}
+
+/// What an agent does with the packets down that takes all it is told; `None` for a flow that does
+/// not go up by the tunnel.
+fn at_agent(
+    policy: &Policy,
+    home: &Home,
+    key: &FlowKey,
+    given: &Given,
+    verdict: &ExplainVerdict,
+) -> Option<AtAgentDocument> {
+    let mut up: Vec<Bid> = match verdict {
+        ExplainVerdict::Forward { bid, .. } => bid.iter().copied().collect(),
+        ExplainVerdict::Copies { bids, .. } => bids.clone(),
+        _ => return None,
+    };
+    let at = mtun_policy::downlink::at_agent(policy, home, key, given, up.first().copied());
+    let link = |bid: Bid| policy.interface_of(bid).map(|link| link.name.clone());
+    let entry = |fid: &FlowId| {
+        let flow = at.plan.binding(*fid)?;
+        let rule = at.plan.rules.iter().find(|rule| rule.entries.contains(fid));
+        Some(FlowBindingDocument {
+            home: home.name.clone(),
+            fid: flow.id,
+            priority: flow.priority,
+            packets: flow.selector.to_string(),
+            bids: flow.bids.clone(),
+            links: flow.bids.iter().filter_map(|bid| link(*bid)).collect(),
+            rule: rule.map(|rule| rule.name.clone()),
+            state: FlowBindingState::Pending,
+            status: None,
+        })
+    };
+    let verdict = match at.bids.as_slice() {
+        [] => ExplainVerdict::NoUsableBinding,
+        [bid] => ExplainVerdict::Forward {
+            bid: Some(*bid),
+            link: link(*bid),
+            care_of: None,
+            peer: None,
+            encapsulation: "ipv6-in-ipv6".to_owned(),
+            next_hop: None,
+            otherwise: false,
+        },
+        bids => ExplainVerdict::Copies {
+            bids: bids.to_vec(),
+            links: bids.iter().filter_map(|bid| link(*bid)).collect(),
+            otherwise: false,
+        },
+    };
+    let mut downs = at.bids.clone();
+    up.sort_unstable();
+    downs.sort_unstable();
+    let told = home.register.flow_bindings && home.register.multiple_coa;
+    Some(AtAgentDocument {
+        flow: FlowKeyDocument::new(&key.mirrored(), "other"),
+        taken: if told { FlowBindingsTaken::Unknown } else { FlowBindingsTaken::Off },
+        digest: DigestState::NotCompared,
+        entries: at.speaking.iter().filter_map(entry).collect(),
+        fid: at.fid,
+        verdict,
+        as_uplink: Some(up == downs),
+        notes: vec!["as an agent does that takes all it is told".to_owned()],
+    })
 }
 
 fn show(document: &ExplainDocument, page: &mut Page) {

@@ -37,8 +37,9 @@ const RULES_NAMED: usize = 5;
 pub(super) struct Downlink {
     /// What was told last.
     plan: Plan,
-    /// What that was made of; `None` for nothing told to this agent yet.
-    of: Option<(Arc<Effective>, DownlinkTarget)>,
+    /// What that was made of, and for how many flow bindings at most; `None` for nothing told to
+    /// this agent yet.
+    of: Option<(Arc<Effective>, DownlinkTarget, u16)>,
     /// How many it was last said to hold and to have refused.
     said: Option<(usize, usize)>,
 }
@@ -91,11 +92,13 @@ impl Owner {
         let declined = extensions.flow_bindings == FlowSupport::Yes && !extensions.reflect;
         let wanted = it.home.register.reflect;
         let target = target(&self.policy, &it.home, wanted && !declined);
+        let budget = it.home.register.flow_budget;
         let present = it.downlink.of.as_ref();
-        if present.is_some_and(|(rules, of)| Arc::ptr_eq(rules, &it.effective) && *of == target) {
+        if present.is_some_and(|(rules, of, most)| {
+            Arc::ptr_eq(rules, &it.effective) && *of == target && *most == budget
+        }) {
             return;
         }
-        let budget = it.home.register.flow_budget;
         let plan = plan(&it.effective, &target, budget, Some(&it.downlink.plan));
         let plan = plan.as_written(&it.home.rules);
         let first = it.downlink.of.is_none();
@@ -103,7 +106,7 @@ impl Owner {
         let flows = plan.bindings.clone();
         let it = &mut self.homes[home];
         it.downlink.plan = plan;
-        it.downlink.of = Some((it.effective.clone(), target));
+        it.downlink.of = Some((it.effective.clone(), target, budget));
         if same && !first {
             return;
         }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use mtun_dataplane::{Engine, Form, MoveReason};
+use mtun_dataplane::{DropReason, Engine, Form, MoveReason};
 use mtun_policy::{Bid, HomeName, RuleId, RuleName};
 
 use super::answers::rule_name;
 use super::owner::Owner;
 use crate::control::documents::{FlowBindingDocument, FlowBindingState};
 use crate::metrics::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FastPathFigures,
+    BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
     LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures, RouteFigures,
     RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
@@ -96,6 +96,19 @@ impl Owner {
         let homes = self.homes.iter().map(|it| (&it.home.name, &it.tunnel));
         let served = self.served.iter().map(|it| (&it.served.name, &it.tunnel));
         for (home, tunnel) in homes.chain(served) {
+            let counters = tunnel.lane.engine.counters().snapshot();
+            let removed = counters.drops.iter().find(|it| it.0 == DropReason::Duplicate);
+            let copies = [
+                ("removed", removed.map_or(0, |it| it.1)),
+                ("given-up", counters.order.given_up),
+                ("late", counters.order.late),
+                ("begun", counters.order.begun),
+            ];
+            input.copies.extend(copies.map(|(event, count)| CopyFigures {
+                home: home.clone(),
+                event: event.to_owned(),
+                count,
+            }));
             let figures = tunnel.fast_outcomes().into_iter();
             input.fast_path.extend(figures.map(|(outcome, packets)| FastPathFigures {
                 home: home.clone(),

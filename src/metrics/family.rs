@@ -113,6 +113,11 @@ static RULE_BYTES: Family = Family {
 };
 static DROPS: Family =
     family("mtun_drops_total", Kind::Counter, "Packets that were not carried, by reason");
+static COPIES: Family = family(
+    "mtun_copies_total",
+    Kind::Counter,
+    "Received copies of duplicated packets, by what became of them or of their order",
+);
 static FAST_PATH: Family = family(
     "mtun_fast_path_packets_total",
     Kind::Counter,
@@ -190,7 +195,7 @@ static STORE_FAILING: Family = family(
 );
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 33] = [
+pub(super) static ALL: [&Family; 34] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_LOSS,
@@ -207,6 +212,7 @@ pub(super) static ALL: [&Family; 33] = [
     &CORRESPONDENT_BINDINGS,
     &RULE_BYTES,
     &DROPS,
+    &COPIES,
     &FAST_PATH,
     &FLOWS,
     &FLOW_MOVES,
@@ -327,6 +333,9 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
         }),
         rows(&DROPS, &input.drops, |d| {
             (vec![("home", d.home.clone()), ("reason", d.reason.clone())], d.packets as f64)
+        }),
+        rows(&COPIES, &input.copies, |it| {
+            (vec![("home", text(&it.home)), ("event", it.event.clone())], it.count as f64)
         }),
         rows(&FAST_PATH, &input.fast_path, |f| {
             (vec![("home", text(&f.home)), ("outcome", f.outcome.clone())], f.packets as f64)

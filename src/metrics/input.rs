@@ -49,6 +49,9 @@ pub struct MetricsInput {
     pub rules: Vec<RuleFigures>,
     /// Every (home, reason).
     pub drops: Vec<DropFigures>,
+    /// Every (home, event) in the order of numbered copies.
+    #[serde(default)]
+    pub copies: Vec<CopyFigures>,
     /// Every (home, outcome) of the kernel's fast path, where there is one.
     #[serde(default)]
     pub fast_path: Vec<FastPathFigures>,
@@ -267,6 +270,18 @@ pub struct DropFigures {
     pub reason: String,
     /// Packets.
     pub packets: u64,
+}
+
+/// What became of packets of which numbered copies came (`duplicate`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyFigures {
+    /// The home network.
+    pub home: HomeName,
+    /// What happened, one word: `removed` is a copy of what had come already, `given-up` a packet
+    /// that was waited for in vain, `late` one that came after that, `begun` a stream that began.
+    pub event: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// Packets that the kernel's fast path saw.

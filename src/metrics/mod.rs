@@ -22,7 +22,7 @@ use mtun_policy::InterfaceName;
 
 pub use http::Scrapes;
 pub use input::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FastPathFigures,
+    BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
     LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures, RouteFigures,
     RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,

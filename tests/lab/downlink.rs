@@ -15,11 +15,14 @@ use mtun::lab::policy::PolicyText;
 use mtun::lab::probe::{Bound, Echo, INTERVAL, PORT, Probe};
 use mtun::lab::traffic::{Name, Traffic};
 use mtun::lab::world::{Plan, address};
+use mtun::metrics::Direction;
 use serde_json::json;
 
 use crate::fixture::{Lab, PATIENCE, all_wwan, assert_alive, figure_11, ipv6};
-use crate::ground::inject;
+use crate::ground::{Ground, KEY, inject, udp};
 use crate::need_lab;
+use crate::scripted::{self, Peer, need_scapy};
+use crate::texts;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -216,8 +219,44 @@ fn an_override_and_another_policy_move_both_directions() {
     lab.settled(&traffic, |name, _| if name == Name::Bulk { "wlan0" } else { "wwan0" });
     told(&lab);
     assert_eq!(down(&lab), [["wwan0", "wlan0", "wwan0"]; 2]);
+
+    // The same rules with less room than they take: refused by name, and nothing changes.
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text + "\nflow-budget 1\n").unwrap();
+    let refused = lab.mobile().mtun_ok(&["policy", "apply", &file.display().to_string()]);
+    let refused = format!("{:#}", refused.expect_err("it takes three"));
+    assert!(refused.contains("there is room for 1"), "{refused}");
+    assert!(told(&lab).homes[0].downlink.as_ref().is_some_and(|it| it.held > 1));
     assert_alive(&traffic);
     lab.assert_clean();
+}
+
+/// A flow whose rule lets it stay where it is, moved to W-CDMA and with the WLAN back; both ends
+/// reflect, or not.
+fn stays(metered: bool, agent_says: &str) -> (Lab, Echo, Probe, Flow) {
+    let rule = "match proto=udp dport=4000\n        prefer wlan0 wwan0\n        failback never";
+    let mut text = PolicyText::default().with_rule("stays", rule);
+    if !metered {
+        // On a metered link no flow stays, whatever its rule says.
+        text = text.with("metered #true", "metered #false");
+    }
+    text.agent = text.agent.replace("bulk=#true", &format!("bulk=#true {agent_says}"));
+    let lab = Lab::start(Plan::default(), text);
+    lab.registered(&LINKS);
+    let status = told(&lab);
+    let reflect = status.homes[0].downlink.as_ref().is_some_and(|it| it.reflect);
+    assert_eq!(reflect, agent_says != "reflect=#false", "{status:?}");
+    let echo = Echo::start(&lab.world.cn).unwrap();
+    let probe = Probe::start(&lab.world.mnn, &echo, INTERVAL, &Bound::Nowhere).unwrap();
+    let flow = Flow::to_correspondent(UDP, (address::NODE, probe.port()), PORT);
+    ways(&lab, &flow, ["wlan0", "wlan0"]);
+    lab.world.wlan_down().unwrap();
+    lab.registered(&["wwan0"]);
+    ways(&lab, &flow, ["wwan0", "wwan0"]);
+    lab.world.wlan_up().unwrap();
+    lab.registered(&LINKS);
+    told(&lab);
+    (lab, echo, probe, flow)
 }
 
 /// Waits until a flow goes up and comes down by these links.
@@ -227,6 +266,111 @@ fn ways(lab: &Lab, flow: &Flow, wanted: [&str; 2]) {
         (now() == wanted.map(|link| Some(link.to_owned()))).then_some(())
     })
     .unwrap_or_else(|error| panic!("{flow} {:?}: {error:#}\n{}", now(), lab.mobile().story()));
+}
+
+#[test]
+fn with_reflect_a_flow_comes_down_by_the_link_it_stays_on() {
+    need_lab!();
+    let (lab, _echo, probe, flow) = stays(false, "");
+    // New flows take the WLAN again; this one stays, in both directions.
+    assert_eq!(out_of_the_blue(&lab, UDP, PORT, address::NODE), "wlan0");
+    let seen = |way| lab.observatory.packets(&flow, way, "wlan0");
+    let before = [Way::Out, Way::In].map(seen);
+    // Longer than the two seconds after which what is to move has moved.
+    probe.wait_for_echo_after(probe.mark() + 2_500, PATIENCE).unwrap();
+    assert_eq!([Way::Out, Way::In].map(seen), before, "packets on the WLAN");
+    ways(&lab, &flow, ["wwan0", "wwan0"]);
+    lab.assert_clean();
+}
+
+#[test]
+fn without_reflect_a_flow_comes_down_as_its_rule_says() {
+    need_lab!();
+    let (lab, _echo, probe, flow) = stays(false, "reflect=#false");
+    ways(&lab, &flow, ["wwan0", "wlan0"]);
+    let up = lab.observatory.packets(&flow, Way::Out, "wlan0");
+    probe.wait_for_echo_after(probe.mark() + 2_500, PATIENCE).unwrap();
+    assert_eq!(lab.observatory.packets(&flow, Way::Out, "wlan0"), up, "it stays on its way up");
+    ways(&lab, &flow, ["wwan0", "wlan0"]);
+    lab.assert_clean();
+}
+
+/// `failback never` speaks of links that cost nothing: from a metered one a flow goes back, up and
+/// down.
+#[test]
+fn on_a_metered_link_a_flow_does_not_stay() {
+    need_lab!();
+    let (lab, _echo, _probe, flow) = stays(true, "");
+    ways(&lab, &flow, ["wlan0", "wlan0"]);
+    lab.assert_clean();
+}
+
+/// An agent of another hand, written from the texts of the RFCs, that knows nothing of RFC 6089:
+/// it accepts both bindings and copies back none of the flow options. The mobile sends by its
+/// rules, and asks once more with each refresh. FB-11
+#[test]
+fn a_scripted_agent_without_flow_bindings_is_registered_at_by_both_links() {
+    need_lab!();
+    need_scapy!();
+    let mut ground = Ground::new();
+    ground.bystanders(&["ha"], &["core"]);
+    ground.mobiles(&["mn"]);
+    for (number, core, link) in [(1, "a0", "wlan0"), (2, "a1", "wwan0")] {
+        let [router, own] = [1, 7].map(|host| format!("2001:db8:{number}::{host}/64"));
+        ground.cable(("core", core, &[router.as_str()]), ("mn", link, &[own.as_str()]));
+        let route = format!("default via 2001:db8:{number}::1 dev {link} metric {}", 1024 + number);
+        ground.routes("mn", &[route.as_str()]);
+    }
+    let agent = ["2001:db8:f0::2/64", "2001:db8:100::1/128"];
+    ground.cable(("core", "h0", &["2001:db8:f0::1/64"]), ("ha", "core0", &agent));
+    ground.routes("core", &["2001:db8:100::/48 via 2001:db8:f0::2"]);
+    ground.routes("ha", &["default via 2001:db8:f0::1"]);
+    ground.share_key("h.key", &["ha", "mn"]);
+    let answers = json!([{ "status": 0, "lifetime": 2 }]);
+    let settings = scripted::agent("2001:db8:100::1".parse().unwrap(), &KEY, &answers);
+    let peer = Peer::start(&ground, "ha", "agent", &settings);
+    let register = "    register lifetime=\"8s\" multiple-coa=#true bulk=#true\n";
+    let text = texts::mobile("mobile-node", 0x100, 0x42, register)
+        .replace(
+            "home \"h\" {",
+            "interface \"wwan0\" { usable { hold up=\"0s\"; }; bid 2; priority 20; }\nhome \"h\" {",
+        )
+        .replace(
+            "default {",
+            "rule \"calls\" { match proto=udp dport=4000; prefer wwan0 wlan0; }\n    default {",
+        );
+    ground.start("mn", &text);
+    ground.registered("mn", &LINKS);
+    let status = ground.daemon("mn").wait_until("what the agent knows", PATIENCE, |status| {
+        let downlink = status.homes[0].downlink.as_ref();
+        downlink.is_some_and(|it| it.taken == FlowBindingsTaken::No)
+    });
+    let status = status.unwrap();
+    assert!(status.health.reasons.is_empty(), "{:?}", status.health);
+    let own = "2001:db8:100::42".parse().unwrap();
+    let socket = udp(ground.at("mn"), (own, 40_000), ("2001:db8:c::9".parse().unwrap(), 4000));
+    for _ in 0..5 {
+        socket.send(b"up by the rule").unwrap();
+    }
+    // Told once, and asked for with each refresh.
+    let told = |update: &serde_json::Value| {
+        update["kinds"].as_array().is_some_and(|kinds| kinds.contains(&json!(45)))
+    };
+    peer.wait_until("a refresh that asks", |said| {
+        said["bids"].as_array().is_some_and(|bids| bids.len() == 2)
+            && told(said)
+            && peer.updates().iter().filter(|update| told(update)).count() >= 2
+    });
+    ground.registered("mn", &LINKS);
+    for update in peer.updates() {
+        assert_eq!((&update["checksum"], &update["authentic"]), (&json!(true), &json!(true)));
+    }
+    let tunnels = ground.figures("mn").tunnels;
+    let by = |link: &str| {
+        let sent = tunnels.iter().filter(|it| it.link == link && it.direction == Direction::Up);
+        sent.map(|it| it.packets).sum::<u64>()
+    };
+    assert!(by("wwan0") >= 5, "{tunnels:?}");
 }
 
 /// A probe and its copies: nothing lost, nothing twice, on each of these links in both directions.
@@ -261,6 +405,11 @@ fn copies_of_duplicate_go_both_ways_and_arrive_once() {
     once_each(&lab, &probe, &flow, &LINKS);
     for daemon in [lab.mobile(), lab.agent()] {
         assert!(Lab::drops(daemon, "duplicate") > 0, "{}", daemon.story());
+        let figures = Lab::metrics(daemon);
+        let copies = |event: &str| {
+            figures.copies.iter().find(|it| it.event == event).map_or(0, |it| it.count)
+        };
+        assert!(copies("removed") > 0 && copies("begun") > 0, "{:?}", figures.copies);
     }
     // One link is left, and one copy of each.
     lab.world.wlan_down().unwrap();

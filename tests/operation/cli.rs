@@ -73,6 +73,20 @@ fn every_command_has_its_document() {
         (&["explain", flow], OK, "explain", "/verdict/outcome", "forward".into()),
         (&["explain", flow, "--at", "agent"], OK, "explain", "/at_agent/as_uplink", true.into()),
         (
+            &["explain", flow, "--policy", policy, "--at", "agent"],
+            OK,
+            "explain",
+            "/at_agent/verdict/link",
+            "wwan0".into(),
+        ),
+        (
+            &["explain", flow, "--policy", policy, "--at", "agent", "--given", "wwan0=down"],
+            OK,
+            "explain",
+            "/at_agent/verdict/link",
+            "wlan0".into(),
+        ),
+        (
             &["explain", flow, "--policy", policy, "--given", "wwan0=down"],
             OK,
             "explain",

@@ -4,7 +4,7 @@ use std::net::Ipv6Addr;
 
 use mtun::control::documents::*;
 use mtun::metrics::{
-    BindingFigures, BindingUpdateFigures, Direction, DropFigures, FastPathFigures,
+    BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, LinkFigures, LinkStateFigures,
     MetricsInput, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
     StoreFigures, TunnelFigures,
@@ -680,6 +680,7 @@ pub fn first_figures() -> MetricsInput {
             input.rules.push(RuleFigures { home: home(), rule, link, direction, bytes: 0 });
         }
     }
+    input.copies.push(CopyFigures { home: home(), event: "removed".to_owned(), count: 0 });
     input.fast_path.push(FastPathFigures { home: home(), outcome: "sent".to_owned(), packets: 0 });
     input.flow_moves.push(FlowMoveFigures {
         from: "wlan0".to_owned(),

@@ -16,9 +16,10 @@ use super::documents::{first_figures, status};
 use super::owner;
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 32] = [
+const FAMILIES: [(&str, &str); 33] = [
     ("mtun_binding_expires_timestamp_seconds", "gauge"),
     ("mtun_binding_updates_total", "counter"),
+    ("mtun_copies_total", "counter"),
     ("mtun_correspondent_bindings", "gauge"),
     ("mtun_drops_total", "counter"),
     ("mtun_fast_path_packets_total", "counter"),

@@ -35,6 +35,7 @@ mod area;
 mod entry;
 mod fit;
 mod numbers;
+mod offline;
 mod target;
 mod thin;
 pub(crate) mod untold;
@@ -43,6 +44,7 @@ use serde::Serialize;
 
 pub use agent::{AgentDefault, Unmatched};
 pub use entry::cross_product;
+pub use offline::{AtAgent, at_agent};
 pub use target::DownlinkTarget;
 pub use untold::{Said, Untold};
 

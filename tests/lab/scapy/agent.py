@@ -105,6 +105,7 @@ def run(settings):
             home=update.home,
             prefixes=[f"{it.prefix}/{it.plen}" for it in update.options(MIP6OptMobNetPrefix)],
             bids=update.bids(),
+            kinds=[option.otype for option in bu.options],
             checksum=update.sound(),
             authentic=authentic(settings, update),
         )
