@@ -169,8 +169,12 @@ fn one_binding_is_taken_back_and_given_again() {
     need_lab!();
     let lab = Lab::start(Plan::default(), PolicyText::default().with_virtual_home_link());
     lab.registered(&["wlan0", "wwan0"]);
-    // Asked for its bindings a moment ago, the mobile would not hear of it again.
-    lab.mobile().wait_until("some age", PATIENCE, |it| it.uptime_seconds > 12).unwrap();
+    // Having registered a moment ago, the mobile would not hear of it again.
+    let old = |it: &mtun::control::documents::BindingDocument| {
+        let granted = it.granted_seconds.zip(it.expires_seconds);
+        granted.is_some_and(|(granted, left)| left + 12 < granted)
+    };
+    lab.mobile().wait_until("some age", PATIENCE, |it| it.bindings.iter().all(old)).unwrap();
     let traffic = lab.traffic();
     let document = lab.agent().mtun_ok(&["agent", "revoke", MOBILE, "--bid", "2"]).unwrap();
     assert_eq!(document["ended"], 1, "{document}");
