@@ -84,6 +84,10 @@ fn an_address_is_defended_and_duplicates_are_found() {
         // Somebody has it.
         world.lan.shell(&format!("ip -6 addr del {ABSENT}/64 dev l0"));
         world.lan.shell(&format!("ip -6 addr add {ABSENT}/64 dev l0 nodad"));
+        // The kernel joins the address's group a little after it has the address.
+        let groups = || world.lan.shell("ip -6 maddr show dev l0");
+        let group = solicited_node(address(ABSENT)).to_string();
+        eventually("its group is joined", || groups().contains(&group));
         neighbours.check_duplicate(address(ABSENT)).unwrap();
         let advertisement = advertised(&mut heard).await;
         assert_eq!(advertisement.target, address(ABSENT));
