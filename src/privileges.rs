@@ -3,8 +3,8 @@
 //!
 //! Capabilities belong to threads, so this comes before the first thread is started. Started as
 //! root it keeps what reading files anywhere and talking to the kernel's network takes; the unit
-//! file starts it as a user of its own with two capabilities, and then nothing else is left to give
-//! up. Programs that it starts (`nft`) get no more than it has.
+//! file starts it as a user of its own with what the network and the fast path take, and then nothing
+//! else is left to give up. Programs that it starts (`nft`) get no more than it has.
 
 use std::io;
 
