@@ -405,3 +405,42 @@ proptest! {
         life.stop();
     }
 }
+
+/// R-MN-28: of two interfaces at home one leaves and is back before its binding has ended. The other
+/// has taken its place, and two home bindings in one update would be malformed.
+#[test]
+fn back_at_home_before_its_binding_ended() {
+    let up = Step::Up { bid: 1, address: 1, priority: 1 };
+    let loud = Step::Silent { bid: 1, silent: false };
+    let home = |bid| Step::Home { bid, priority: 1 };
+    let steps = [
+        Step::ReconfigureAgent {
+            multiple_coa: true,
+            bulk: true,
+            max_bindings: 3,
+            home_link: HomeLink::Real { only_router: false },
+        },
+        up.clone(),
+        Step::Unreachable { bid: 1 },
+        Step::Replay { index: 0, alter: None },
+        up.clone(),
+        up.clone(),
+        up.clone(),
+        up.clone(),
+        loud.clone(),
+        loud,
+        up,
+        home(2),
+        home(3),
+        Step::Wait { milliseconds: 50 },
+        Step::Down { bid: 2 },
+        home(2),
+    ];
+    let mut life = Life::new(false, ReturningHome::Both, 0);
+    for step in &steps {
+        life.take(step);
+    }
+    life.converge();
+    life.check();
+    life.stop();
+}

@@ -201,7 +201,9 @@ impl MobileNode {
             self.home.retry = Duration::ZERO;
         }
         self.home.uplinks.insert(bid, HomeUplink { priority, link_layer_address, unanswered });
-        if self.is_home_binding(bid) {
+        // Back while its entry still ends, another uplink may have taken its place.
+        let replaced = self.home_binding().is_some_and(|other| other != bid);
+        if self.is_home_binding(bid) && !replaced {
             self.care_of_up(now, bid, priority, self.config.home_address.0.into());
             if moved {
                 self.apply(bid, Event::RefreshDue);
