@@ -26,6 +26,16 @@ put() { # put MODE FILE PLACE
 put 0755 "$programs/mtund" usr/sbin/mtund
 put 0755 "$programs/mtun" usr/bin/mtun
 strip --strip-unneeded "$root/usr/sbin/mtund" "$root/usr/bin/mtun"
+# What the program says of itself, for shells and for man.
+"$programs/mtun" completions bash | install -D -m 0644 /dev/stdin \
+    "$root/usr/share/bash-completion/completions/mtun"
+"$programs/mtun" completions zsh | install -D -m 0644 /dev/stdin \
+    "$root/usr/share/zsh/vendor-completions/_mtun"
+"$programs/mtun" completions fish | install -D -m 0644 /dev/stdin \
+    "$root/usr/share/fish/vendor_completions.d/mtun.fish"
+"$programs/mtun" man "$root/usr/share/man/man1" >/dev/null
+chmod 0644 "$root"/usr/share/man/man1/*.1
+gzip -9n "$root"/usr/share/man/man1/*.1
 put 0644 packaging/systemd/mtund.service lib/systemd/system/mtund.service
 put 0644 packaging/systemd/mtund.default etc/default/mtund
 install -d -m 0755 "$root/etc/mtun"

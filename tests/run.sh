@@ -27,6 +27,7 @@ need cc gcc
 need ssh openssh-client
 need valgrind valgrind
 need chromium chromium
+need tmux tmux
 # The programs of the fast path are built again and compared with the object that is checked in.
 need clang clang
 need llvm-strip llvm

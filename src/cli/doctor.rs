@@ -90,34 +90,7 @@ pub(super) fn run(
     daemon: &Daemon,
     screen: Screen,
 ) -> Result<Answer, ControlError> {
-    let status = match daemon.ask(Request::Overview {}) {
-        Ok(Response::Status(status)) => Ok(status),
-        Ok(_) => Err(super::daemon::unexpected()),
-        Err(error) => Err(error),
-    };
-    let root = &command.root;
-    let mut checks = vec![
-        ipv6(root),
-        tun(root),
-        nft(),
-        rights(root),
-        forwarding(root, status.as_ref().ok()),
-        clock(),
-    ];
-    checks.extend(command.policy.as_deref().map(policy).into_iter().flatten());
-    match &status {
-        Ok(status) => {
-            checks.push(health(status));
-            checks.extend(mtu(root, status));
-            checks.extend(backend(status));
-        }
-        Err(error) => checks.push(Check::not(
-            "daemon",
-            Verdict::Unknown,
-            error.message.clone(),
-            error.help.as_deref().unwrap_or("start it: systemctl start mtund"),
-        )),
-    }
+    let checks = all(&command.root, command.policy.as_deref(), daemon);
     let row = |check: &Check| {
         let tone = match check.verdict {
             Verdict::Ok => Tone::Good,
@@ -136,6 +109,42 @@ pub(super) fn run(
     let bad = checks.iter().any(|check| check.verdict == Verdict::Bad);
     let document = DoctorDocument { kind: "doctor", checks };
     Ok(Answer::new(&document, page).exit(if bad { Exit::Degraded } else { Exit::Ok }))
+}
+
+/// Every check as a document, for a report.
+pub(super) fn checks(root: &Path, daemon: &Daemon) -> String {
+    super::json(&DoctorDocument { kind: "doctor", checks: all(root, None, daemon) })
+}
+
+fn all(root: &Path, file: Option<&Path>, daemon: &Daemon) -> Vec<Check> {
+    let status = match daemon.ask(Request::Overview {}) {
+        Ok(Response::Status(status)) => Ok(status),
+        Ok(_) => Err(super::daemon::unexpected()),
+        Err(error) => Err(error),
+    };
+    let mut checks = vec![
+        ipv6(root),
+        tun(root),
+        nft(),
+        rights(root),
+        forwarding(root, status.as_ref().ok()),
+        clock(),
+    ];
+    checks.extend(file.map(policy).into_iter().flatten());
+    match &status {
+        Ok(status) => {
+            checks.push(health(status));
+            checks.extend(mtu(root, status));
+            checks.extend(backend(status));
+        }
+        Err(error) => checks.push(Check::not(
+            "daemon",
+            Verdict::Unknown,
+            error.message.clone(),
+            error.help.as_deref().unwrap_or("start it: systemctl start mtund"),
+        )),
+    }
+    checks
 }
 
 fn read(root: &Path, file: &str) -> Option<String> {

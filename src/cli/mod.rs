@@ -15,14 +15,18 @@ mod downlink;
 mod duration;
 mod explain;
 mod flows;
+mod import;
 mod init;
 mod key;
 mod links;
 mod monitor;
+mod pages;
 mod policy;
+mod report;
 mod screen;
 mod status;
 mod steer;
+mod top;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -174,16 +178,27 @@ enum Command {
     Agent(agent::Command),
     /// One line per event until interrupted
     Monitor(monitor::Command),
+    /// Links, rules and the flows that carry most, live in a terminal
+    Top(top::Command),
     /// Write a policy file to begin with, and the key, for both ends
     #[command(subcommand)]
     Init(init::Command),
     /// Whether this machine can do what the daemon needs, and the fix where it cannot
     Doctor(doctor::Command),
+    /// Make an archive for whoever is to find a fault; no key is in it
+    Report(report::Command),
+    /// Make a policy from another program's configuration
+    #[command(subcommand)]
+    Import(import::Command),
     /// Make keys
     #[command(subcommand)]
     Key(key::Command),
     /// Build a small world with two uplinks and show the whole thing at work
     Demo(demo::Command),
+    /// A script that completes commands and options in a shell
+    Completions(pages::Completions),
+    /// Write the manual pages into a directory
+    Man(pages::Man),
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -209,9 +224,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Monitor(command)) => {
             return end(monitor::run(&command, &daemon, screen, json), json, color);
         }
+        Some(Command::Top(command)) => {
+            return end(top::run(&command, &daemon, screen, json), json, color);
+        }
         Some(Command::Init(command)) => init::run(&command, screen),
         Some(Command::Key(command)) => key::run(&command, screen),
         Some(Command::Demo(command)) => demo::run(&command, screen, json),
+        Some(Command::Report(command)) => report::run(&command, &daemon, screen),
+        Some(Command::Import(command)) => import::run(&command, screen),
+        Some(Command::Completions(command)) => Ok(pages::completions(&command, screen)),
+        Some(Command::Man(command)) => pages::man(&command, screen),
     };
     match answer {
         Ok(answer) => {

@@ -27,6 +27,10 @@ impl Screen {
         Self::of(color, stderr().is_terminal(), || width_of(stderr().as_fd()))
     }
 
+    pub(super) fn is_colored(self) -> bool {
+        self.color
+    }
+
     fn of(color: Color, terminal: bool, width: impl FnOnce() -> Option<usize>) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let color = match color {
@@ -58,7 +62,8 @@ pub(super) enum Tone {
 }
 
 impl Tone {
-    fn code(self) -> &'static str {
+    /// What a terminal is told before the text.
+    pub(super) fn code(self) -> &'static str {
         match self {
             Self::Plain => "",
             Self::Good => "\x1b[32m",
@@ -95,7 +100,7 @@ impl Cell {
     }
 }
 
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -119,6 +124,11 @@ impl Page {
     pub(super) fn line(&mut self, line: &str) {
         self.text.push_str(&printable(line));
         self.text.push('\n');
+    }
+
+    /// A text of our own making, tabs and all: a file for others to read.
+    pub(super) fn verbatim(&mut self, text: &str) {
+        self.text.push_str(text);
     }
 
     /// `word: text`, the word in its tone.

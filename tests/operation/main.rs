@@ -5,11 +5,13 @@
 //! skip loudly without.
 
 mod alerts;
+mod archive;
 mod cli;
 mod control;
 mod dashboard;
 mod documents;
 mod forwarding;
+mod import;
 mod listening;
 mod metrics;
 mod mobility_page;
@@ -17,7 +19,10 @@ mod owner;
 mod pages;
 #[path = "../support/prometheus.rs"]
 mod prometheus;
+mod shells;
 #[path = "../support/skip.rs"]
 mod skip;
+mod states;
+mod top;
 mod transcripts;
 mod users;
