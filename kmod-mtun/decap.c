@@ -32,15 +32,15 @@ void mtun_decap_deliver(struct mtun_device *mtun, struct sk_buff *skb)
 }
 
 /* Counts a packet that a remembered decision let in. */
-void mtun_decap_admitted(const struct mtun_decap_answer *answer, unsigned int octets)
+void mtun_decap_admitted(const struct mtun_decap_answer *answer, struct mtun_load load)
 {
 	struct pcpu_sw_netstats *stats = this_cpu_ptr(answer->path->stats);
 
-	mtun_flow_touch(answer->flow, octets);
+	mtun_flow_touch(answer->flow, load);
 	mtun_count(answer->path->mtun, MTUN_REASON_IN_HIT);
 	u64_stats_update_begin(&stats->syncp);
-	u64_stats_inc(&stats->rx_packets);
-	u64_stats_add(&stats->rx_bytes, octets);
+	u64_stats_add(&stats->rx_packets, load.packets);
+	u64_stats_add(&stats->rx_bytes, load.octets);
 	u64_stats_update_end(&stats->syncp);
 }
 
@@ -122,6 +122,26 @@ static void mtun_decap_nested(struct sk_buff *skb, const struct mtun_inner *inne
 	skb->encapsulation = 1;
 }
 
+void mtun_decap_take(const struct mtun_decap_answer *answer, struct sk_buff *skb,
+		     const struct mtun_inner *inner)
+{
+	struct mtun_device *mtun = answer->path->mtun;
+	struct mtun_load load = mtun_flow_load(skb, inner);
+	int drop;
+
+	drop = mtun_decap_congestion(skb, ipv6_get_dsfield(ipv6_hdr(skb)), inner->traffic_class);
+	if (!drop && iptunnel_pull_header(skb, 0, htons(ETH_P_IPV6),
+					  !net_eq(mtun->net, dev_net(mtun->dev))))
+		drop = MTUN_REASON_NO_MEMORY;
+	if (drop) {
+		mtun_decap_drop(mtun, skb, drop);
+		return;
+	}
+	mtun_decap_nested(skb, inner);
+	mtun_decap_admitted(answer, load);
+	mtun_decap_deliver(mtun, skb);
+}
+
 static int mtun_decap_tunnel(struct sk_buff *skb)
 {
 	struct mtun_net *mn = mtun_net(dev_net(skb->dev));
@@ -129,9 +149,6 @@ static int mtun_decap_tunnel(struct sk_buff *skb)
 	struct mtun_decap_answer answer;
 	struct mtun_inner inner;
 	enum mtun_parse parse;
-	struct mtun_device *mtun;
-	unsigned int octets = skb->len;
-	int drop;
 
 	if (!mtun_path_by_outer(mn, &outer->daddr, &outer->saddr, NULL))
 		return 1;
@@ -147,18 +164,7 @@ static int mtun_decap_tunnel(struct sk_buff *skb)
 		mtun_decap_up(answer.path, skb, answer.reason);
 		return 0;
 	}
-	mtun = answer.path->mtun;
-	drop = mtun_decap_congestion(skb, ipv6_get_dsfield(outer), inner.traffic_class);
-	if (!drop && iptunnel_pull_header(skb, 0, htons(ETH_P_IPV6),
-					  !net_eq(mtun->net, dev_net(mtun->dev))))
-		drop = MTUN_REASON_NO_MEMORY;
-	if (drop) {
-		mtun_decap_drop(mtun, skb, drop);
-		return 0;
-	}
-	mtun_decap_nested(skb, &inner);
-	mtun_decap_admitted(&answer, octets);
-	mtun_decap_deliver(mtun, skb);
+	mtun_decap_take(&answer, skb, &inner);
 	return 0;
 }
 

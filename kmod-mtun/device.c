@@ -28,6 +28,8 @@ static const char mtun_reason_names[__MTUN_REASON_COUNT][ETH_GSTRING_LEN] = {
 	[MTUN_REASON_MISS] = "up-miss",
 	[MTUN_REASON_STALE] = "up-stale",
 	[MTUN_REASON_PATH_GONE] = "up-path-gone",
+	[MTUN_REASON_LEASE] = "up-lease",
+	[MTUN_REASON_SILENT] = "up-silent",
 	[MTUN_REASON_FRAGMENT] = "up-fragment",
 	[MTUN_REASON_VERSION] = "up-version",
 	[MTUN_REASON_LENGTH] = "up-length",
@@ -92,6 +94,44 @@ void mtun_device_counters(struct mtun_device *mtun, u64 sum[__MTUN_REASON_COUNT]
 	}
 }
 
+/* From where a packet that leaves came, as its key calls it. Under RCU. */
+u32 mtun_device_ingress(const struct mtun_device *mtun, const struct sk_buff *skb)
+{
+	const struct mtun_doors *doors = rcu_dereference(mtun->doors);
+	u32 i, link = skb->skb_iif;
+
+	if (!doors || !link)
+		return link;
+	for (i = 0; i < doors->count; i++)
+		if (doors->at[i].link == link)
+			return doors->at[i].ingress;
+	return 1;
+}
+
+int mtun_device_doors(struct mtun_device *mtun, const struct mtun_door *at, u32 count)
+{
+	struct mtun_doors *old = rcu_dereference_protected(mtun->doors,
+							   lockdep_is_held(&mtun->lock));
+	struct mtun_doors *doors = kzalloc(struct_size(doors, at, count), GFP_KERNEL_ACCOUNT);
+
+	if (!doors)
+		return -ENOMEM;
+	doors->count = count;
+	memcpy(doors->at, at, count * sizeof(*at));
+	rcu_assign_pointer(mtun->doors, doors);
+	if (old)
+		kfree_rcu(old, rcu);
+	return 0;
+}
+
+/* Flows hold for so long from here on. */
+void mtun_device_lease(struct mtun_device *mtun, u32 milliseconds)
+{
+	WRITE_ONCE(mtun->lease_until, (u32)jiffies + (u32)msecs_to_jiffies(milliseconds));
+	/* Whoever sees that it is held sees until when. */
+	smp_store_release(&mtun->lease, milliseconds ? MTUN_LEASE_HELD : MTUN_LEASE_OVER);
+}
+
 /* A socket was closed: its number may be somebody else's from here on. */
 void mtun_device_listener_gone(const struct net *net, u32 port)
 {
@@ -99,8 +139,11 @@ void mtun_device_listener_gone(const struct net *net, u32 port)
 
 	mutex_lock(&mtun_devices_lock);
 	list_for_each_entry(mtun, &mtun_devices, everywhere)
-		if (READ_ONCE(mtun->listener) == port && net_eq(dev_net(mtun->dev), net))
+		if (READ_ONCE(mtun->listener) == port && net_eq(dev_net(mtun->dev), net)) {
 			WRITE_ONCE(mtun->listener, 0);
+			/* Nobody vouches any more. */
+			cmpxchg(&mtun->lease, MTUN_LEASE_HELD, MTUN_LEASE_OVER);
+		}
 	mutex_unlock(&mtun_devices_lock);
 }
 
@@ -182,6 +225,7 @@ static void mtun_device_uninit(struct net_device *dev)
 	mutex_lock(&mtun->lock);
 	mtun->alive = false;
 	WRITE_ONCE(mtun->listener, 0);
+	mtun_ingress_flush(mtun);
 	mtun_path_flush(mtun);
 	mutex_unlock(&mtun->lock);
 	/* From here on no packet finds the way in; the way out was closed before. */
@@ -201,6 +245,8 @@ static void mtun_device_free(struct net_device *dev)
 	gro_cells_destroy(&mtun->cells);
 	free_percpu(mtun->counters);
 	free_percpu(dev->tstats);
+	/* No packet is under way any more. */
+	kfree(rcu_dereference_protected(mtun->doors, true));
 	xa_destroy(&mtun->paths);
 	xa_destroy(&mtun->registrations);
 }
@@ -270,6 +316,7 @@ static void mtun_device_setup(struct net_device *dev)
 	xa_init(&mtun->paths);
 	xa_init(&mtun->registrations);
 	skb_queue_head_init(&mtun->misses);
+	INIT_LIST_HEAD(&mtun->ingresses);
 	INIT_WORK(&mtun->miss_work, mtun_miss_work);
 	INIT_DELAYED_WORK(&mtun->age_work, mtun_flow_age);
 

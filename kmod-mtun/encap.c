@@ -71,7 +71,7 @@ static void mtun_encap_too_big(struct sk_buff *skb, u32 mtu)
 /* Puts the headers on; the packet has the room. */
 static int mtun_encap_wrap(struct sk_buff *skb, const struct mtun_path_entry *entry,
 			   const struct mtun_inner *inner, int overhead,
-			   const struct net_device *link)
+			   const struct net_device *link, u32 label)
 {
 	struct mtun_outer outer = {
 		.local = entry->local.s6_addr,
@@ -95,7 +95,7 @@ static int mtun_encap_wrap(struct sk_buff *skb, const struct mtun_path_entry *en
 		return 0;
 	}
 	/* Keeps a flow on one way and spreads flows (RFC 6438); the hash is keyed. */
-	outer.flow_label = skb_get_hash(skb) & 0xfffff;
+	outer.flow_label = label ?: skb_get_hash(skb) & 0xfffff;
 	err = iptunnel_handle_offloads(skb, SKB_GSO_IPXIP6);
 	if (err)
 		return err;
@@ -131,7 +131,7 @@ static void mtun_encap_send(struct mtun_device *mtun, struct mtun_path *path,
 
 /* A superpacket whose pieces have to be fragmented outside: piece by piece. */
 static void mtun_encap_pieces(struct mtun_device *mtun, struct mtun_path *path,
-			      struct sk_buff *skb, const struct mtun_inner *inner)
+			      struct sk_buff *skb, const struct mtun_inner *inner, u32 label)
 {
 	struct sk_buff *pieces = __skb_gso_segment(skb, NETIF_F_SG | NETIF_F_HW_CSUM, false);
 	struct sk_buff *next;
@@ -145,7 +145,7 @@ static void mtun_encap_pieces(struct mtun_device *mtun, struct mtun_path *path,
 		enum mtun_reason reason;
 
 		skb_mark_not_on_list(skb);
-		reason = mtun_encap_output(mtun, path, skb, inner);
+		reason = mtun_encap_output(mtun, path, skb, inner, label);
 		/* The path was deleted in between. */
 		if (reason != MTUN_REASON_OUT_HIT)
 			mtun_encap_drop(mtun, skb, reason);
@@ -154,7 +154,7 @@ static void mtun_encap_pieces(struct mtun_device *mtun, struct mtun_path *path,
 
 /* Called under RCU with bottom halves off. */
 enum mtun_reason mtun_encap_output(struct mtun_device *mtun, struct mtun_path *path,
-				   struct sk_buff *skb, const struct mtun_inner *inner)
+				   struct sk_buff *skb, const struct mtun_inner *inner, u32 label)
 {
 	struct mtun_path_entry *entry = rcu_dereference(path->entry);
 	unsigned int octets = skb->len;
@@ -189,13 +189,13 @@ enum mtun_reason mtun_encap_output(struct mtun_device *mtun, struct mtun_path *p
 	}
 	if (!mtun_encap_fits(skb, outer_mtu - overhead)) {
 		if (skb_is_gso(skb)) {
-			mtun_encap_pieces(mtun, path, skb, inner);
+			mtun_encap_pieces(mtun, path, skb, inner, label);
 			goto release;
 		}
 		fragment = outer_mtu;
 	}
 	if (skb_cow_head(skb, LL_RESERVED_SPACE(dst->dev) + dst->header_len + overhead) ||
-	    mtun_encap_wrap(skb, entry, inner, overhead, dst->dev)) {
+	    mtun_encap_wrap(skb, entry, inner, overhead, dst->dev, label)) {
 		mtun_encap_drop(mtun, skb, MTUN_REASON_NO_MEMORY);
 		goto release;
 	}
@@ -216,11 +216,12 @@ release:
 	return MTUN_REASON_OUT_HIT;
 }
 
-static void mtun_encap_origin(struct sk_buff *skb, struct mtun_key *key)
+static void mtun_encap_origin(const struct mtun_device *mtun, struct sk_buff *skb,
+			      struct mtun_key *key)
 {
 	struct sock *sk = skb_to_full_sk(skb);
 
-	key->ingress = skb->skb_iif;
+	key->ingress = mtun_device_ingress(mtun, skb);
 	if (sk && sk_fullsock(sk)) {
 		key->uid = from_kuid_munged(sock_net(sk)->user_ns, sock_net_uid(sock_net(sk), sk));
 		key->present |= MTUN_PRESENT_UID;
@@ -234,7 +235,7 @@ netdev_tx_t mtun_encap_xmit(struct sk_buff *skb, struct net_device *dev)
 	struct mtun_inner inner;
 	struct mtun_flow *flow;
 	enum mtun_parse parse;
-	unsigned int octets = skb->len;
+	struct mtun_load load;
 	u32 path = 0;
 
 	rcu_read_lock();
@@ -247,7 +248,7 @@ netdev_tx_t mtun_encap_xmit(struct sk_buff *skb, struct net_device *dev)
 		reason = mtun_encap_parse_reason(parse);
 		goto up;
 	}
-	mtun_encap_origin(skb, &inner.key);
+	mtun_encap_origin(mtun, skb, &inner.key);
 	flow = mtun_flow_lookup(rcu_dereference(mtun->table), MTUN_DIRECTION_OUT, &inner.key,
 				NULL);
 	reason = mtun_flow_judge(flow);
@@ -255,10 +256,11 @@ netdev_tx_t mtun_encap_xmit(struct sk_buff *skb, struct net_device *dev)
 		path = flow->path->id;
 	if (reason != MTUN_REASON_OUT_HIT)
 		goto up;
-	reason = mtun_encap_output(mtun, flow->path, skb, &inner);
+	load = mtun_flow_load(skb, &inner);
+	reason = mtun_encap_output(mtun, flow->path, skb, &inner, flow->label);
 	if (reason != MTUN_REASON_OUT_HIT)
 		goto up;
-	mtun_flow_touch(flow, octets);
+	mtun_flow_touch(flow, load);
 	mtun_count(mtun, MTUN_REASON_OUT_HIT);
 	rcu_read_unlock();
 	return NETDEV_TX_OK;

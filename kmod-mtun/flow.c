@@ -11,6 +11,8 @@
 #include <linux/rculist.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
+#include <linux/tcp.h>
+#include <linux/udp.h>
 
 #include "mtun.h"
 
@@ -77,6 +79,18 @@ struct mtun_flow *mtun_flow_lookup(const struct mtun_flow_table *table, u32 dire
 	return mtun_flow_find(table, &masked, path);
 }
 
+static bool mtun_flow_is_leased(const struct mtun_device *mtun)
+{
+	switch (smp_load_acquire(&mtun->lease)) {
+	case MTUN_LEASE_NONE:
+		return true;
+	case MTUN_LEASE_HELD:
+		return !time_after32((u32)jiffies, READ_ONCE(mtun->lease_until));
+	default:
+		return false;
+	}
+}
+
 /* Whether what is remembered still holds: a hit, or why it went up. */
 enum mtun_reason mtun_flow_judge(const struct mtun_flow *flow)
 {
@@ -86,15 +100,44 @@ enum mtun_reason mtun_flow_judge(const struct mtun_flow *flow)
 		return MTUN_REASON_PATH_GONE;
 	if (flow->generation != READ_ONCE(flow->path->registration->generation))
 		return MTUN_REASON_STALE;
+	if (!mtun_flow_is_leased(flow->path->mtun))
+		return MTUN_REASON_LEASE;
+	if (flow->lasts && (u32)jiffies - READ_ONCE(flow->used) >
+	    flow->lasts * (HZ * MTUN_LASTS_UNIT / MSEC_PER_SEC))
+		return MTUN_REASON_SILENT;
 	return MTUN_REASON_OUT_HIT;
 }
 
-void mtun_flow_touch(struct mtun_flow *flow, unsigned int octets)
+struct mtun_load mtun_flow_load(const struct sk_buff *skb, const struct mtun_inner *inner)
+{
+	const struct skb_shared_info *shared = skb_shinfo(skb);
+	struct mtun_load load = { .packets = 1, .octets = skb->len };
+	u32 header = inner->upper_at + sizeof(struct udphdr);
+
+	if (!skb_is_gso(skb))
+		return load;
+	if (shared->gso_type & (SKB_GSO_TCPV4 | SKB_GSO_TCPV6)) {
+		struct tcphdr copy;
+		const struct tcphdr *tcp = skb_header_pointer(skb, inner->upper_at, sizeof(copy),
+							      &copy);
+
+		if (!tcp)
+			return load;
+		header = inner->upper_at + __tcp_hdrlen(tcp);
+	}
+	if (header >= skb->len)
+		return load;
+	load.packets = shared->gso_segs ?: DIV_ROUND_UP(skb->len - header, shared->gso_size);
+	load.octets += (load.packets - 1) * header;
+	return load;
+}
+
+void mtun_flow_touch(struct mtun_flow *flow, struct mtun_load load)
 {
 	u32 now = (u32)jiffies;
 
-	atomic_long_inc(&flow->packets);
-	atomic_long_add(octets, &flow->octets);
+	atomic_long_add(load.packets, &flow->packets);
+	atomic_long_add(load.octets, &flow->octets);
 	if (READ_ONCE(flow->used) != now)
 		WRITE_ONCE(flow->used, now);
 }
@@ -202,7 +245,7 @@ int mtun_flow_table_replace(struct mtun_device *mtun, u32 limit, const struct mt
 }
 
 int mtun_flow_add(struct mtun_device *mtun, u32 direction, const struct mtun_key *key,
-		  struct mtun_path *path, u64 generation, u32 rule, bool exclusive)
+		  struct mtun_path *path, u64 generation, u32 lasts, u32 label, bool exclusive)
 {
 	struct mtun_flow_table *table = mtun_flow_table(mtun);
 	struct mtun_flow *flow, *old;
@@ -225,7 +268,9 @@ int mtun_flow_add(struct mtun_device *mtun, u32 direction, const struct mtun_key
 	flow->key = masked;
 	flow->path = path;
 	flow->generation = generation;
-	flow->rule = rule;
+	flow->label = label;
+	/* Asked anew rather too early than too late, but not without end. */
+	flow->lasts = lasts ? max_t(u32, lasts / MTUN_LASTS_UNIT, 1) : 0;
 	flow->used = (u32)jiffies;
 	refcount_inc(&path->refs);
 	path->flows++;
@@ -246,20 +291,34 @@ int mtun_flow_add(struct mtun_device *mtun, u32 direction, const struct mtun_key
 	return 0;
 }
 
-int mtun_flow_delete(struct mtun_device *mtun, u32 direction, const struct mtun_key *key,
-		     const struct mtun_path *path)
+struct mtun_flow *mtun_flow_delete(struct mtun_device *mtun, u32 direction,
+				   const struct mtun_key *key, const struct mtun_path *path)
 {
 	struct mtun_flow *flow = mtun_flow_lookup(mtun_flow_table(mtun), direction, key, path);
 
-	if (!flow)
-		return -ENOENT;
-	mtun_flow_forget(mtun, flow);
-	return 0;
+	if (flow)
+		mtun_flow_forget(mtun, flow);
+	return flow;
 }
 
 /* One slice in each run: the whole table comes round in MTUN_AGE_SLICES runs. */
 #define MTUN_AGE_SLICES 8
 #define MTUN_AGE_INTERVAL (HZ / 2)
+/* What no longer holds is kept for a while: whoever ended it wants to know what it carried. */
+#define MTUN_AGE_GRACE (4 * HZ)
+
+static bool mtun_flow_is_over(const struct mtun_flow *flow, u32 idle, u32 grace)
+{
+	u32 silent = (u32)jiffies - READ_ONCE(flow->used);
+
+	switch (mtun_flow_judge(flow)) {
+	case MTUN_REASON_OUT_HIT:
+	case MTUN_REASON_SILENT:
+		return silent > idle;
+	default:
+		return silent > grace;
+	}
+}
 
 void mtun_flow_age(struct work_struct *work)
 {
@@ -267,7 +326,7 @@ void mtun_flow_age(struct work_struct *work)
 	struct mtun_flow_table *table;
 	struct mtun_flow *flow;
 	struct hlist_node *next;
-	u32 buckets, slice, idle;
+	u32 buckets, slice, idle, grace = MTUN_AGE_GRACE;
 
 	mutex_lock(&mtun->lock);
 	if (!mtun->alive)
@@ -275,13 +334,17 @@ void mtun_flow_age(struct work_struct *work)
 	table = mtun_flow_table(mtun);
 	buckets = 1u << table->bits;
 	idle = mtun->flow_idle * HZ;
+	/* Far from now, the clock of a lease that is over would come round again. */
+	if (!mtun_flow_is_leased(mtun))
+		cmpxchg(&mtun->lease, MTUN_LEASE_HELD, MTUN_LEASE_OVER);
 	/* Nearly full: who has been silent for a quarter of the time makes room. */
-	if (mtun->flows > table->limit - table->limit / 8)
+	if (mtun->flows > table->limit - table->limit / 8) {
 		idle /= 4;
+		grace = 0;
+	}
 	for (slice = 0; slice < buckets / MTUN_AGE_SLICES && mtun->flows; slice++) {
 		hlist_for_each_entry_safe(flow, next, &table->buckets[mtun->age_bucket], node)
-			if (mtun_flow_judge(flow) != MTUN_REASON_OUT_HIT ||
-			    (u32)jiffies - READ_ONCE(flow->used) > idle)
+			if (mtun_flow_is_over(flow, idle, grace))
 				mtun_flow_forget(mtun, flow);
 		mtun->age_bucket = (mtun->age_bucket + 1) & (buckets - 1);
 		if (!(slice & 0xff))

@@ -67,8 +67,12 @@ static int mtun_device_event(struct notifier_block *block, unsigned long event, 
 	/* Also when it moves to another namespace, whose sockets have other numbers. */
 	if (dev->rtnl_link_ops == &mtun_link_ops)
 		WRITE_ONCE(((struct mtun_device *)netdev_priv(dev))->listener, 0);
-	list_for_each_entry(mtun, &mtun_net(dev_net(dev))->devices, list)
+	list_for_each_entry(mtun, &mtun_net(dev_net(dev))->devices, list) {
 		mtun_path_link_gone(mtun, dev);
+		mutex_lock(&mtun->lock);
+		mtun_ingress_detach(mtun, dev->ifindex);
+		mutex_unlock(&mtun->lock);
+	}
 	return NOTIFY_DONE;
 }
 

@@ -37,9 +37,10 @@ void mtun_miss_enqueue(struct mtun_device *mtun, struct sk_buff *skb, u32 direct
 		.direction = direction,
 		.reason = reason,
 		.path = path,
-		.ingress = skb->skb_iif,
 	};
 
+	miss.ingress = direction == MTUN_DIRECTION_OUT ? mtun_device_ingress(mtun, skb) :
+							 skb->skb_iif;
 	mtun_count(mtun, reason);
 	if (sk && sk_fullsock(sk)) {
 		miss.uid = from_kuid_munged(sock_net(sk)->user_ns,

@@ -37,6 +37,10 @@
 #define MTUN_PATH_LIMIT 65536u
 #define MTUN_HOP_LIMIT 64
 #define MTUN_OUTER_BITS 12
+#define MTUN_DOOR_LIMIT 255u
+#define MTUN_LEASE_MAX 3600000u		/* milliseconds */
+#define MTUN_LASTS_UNIT 20u		/* milliseconds */
+#define MTUN_LASTS_MAX (0xfffu * MTUN_LASTS_UNIT)
 
 /* Which generation of decisions holds for one registration. Lives as long as a path of it. */
 struct mtun_registration {
@@ -90,7 +94,8 @@ struct mtun_flow {
 	atomic_long_t packets;
 	atomic_long_t octets;
 	u32 used;			/* jiffies of the last packet */
-	u32 rule;
+	u32 label : 20;			/* of the outer header; 0: made from the packet */
+	u32 lasts : 12;			/* MTUN_LASTS_UNITs; 0: for ever */
 };
 
 /* Masks and flows change together, so a reader never mixes two masks. */
@@ -100,6 +105,20 @@ struct mtun_flow_table {
 	u32 bits;
 	u32 limit;
 	struct hlist_head buckets[];
+};
+
+/* Which interfaces the key tells apart. */
+struct mtun_doors {
+	struct rcu_head rcu;
+	u32 count;
+	struct mtun_door at[];
+};
+
+/* Whether somebody has to vouch for what is remembered. */
+enum mtun_lease {
+	MTUN_LEASE_NONE,
+	MTUN_LEASE_HELD,
+	MTUN_LEASE_OVER,
 };
 
 struct mtun_counters {
@@ -126,6 +145,10 @@ struct mtun_device {
 	u32 changes;			/* sequence for dumps */
 	u32 age_bucket;
 	struct delayed_work age_work;
+	u32 lease;			/* enum mtun_lease */
+	u32 lease_until;		/* jiffies, while it is held */
+	struct mtun_doors __rcu *doors;
+	struct list_head ingresses;	/* links that packets are taken from as they enter */
 
 	struct sk_buff_head misses;
 	struct work_struct miss_work;
@@ -172,6 +195,9 @@ extern struct rtnl_link_ops mtun_link_ops;
 struct mtun_device *mtun_device_lock(struct net *net, u32 ifindex);
 void mtun_device_unlock(struct mtun_device *mtun);
 void mtun_device_counters(struct mtun_device *mtun, u64 sum[__MTUN_REASON_COUNT]);
+u32 mtun_device_ingress(const struct mtun_device *mtun, const struct sk_buff *skb);
+int mtun_device_doors(struct mtun_device *mtun, const struct mtun_door *doors, u32 count);
+void mtun_device_lease(struct mtun_device *mtun, u32 milliseconds);
 void mtun_device_listener_gone(const struct net *net, u32 port);
 
 /* flow.c: lookups under RCU, changes under mtun->lock */
@@ -180,15 +206,22 @@ u32 mtun_flow_direction(const struct mtun_flow *flow);
 struct mtun_flow *mtun_flow_lookup(const struct mtun_flow_table *table, u32 direction,
 				   const struct mtun_key *key, const struct mtun_path *path);
 enum mtun_reason mtun_flow_judge(const struct mtun_flow *flow);
-void mtun_flow_touch(struct mtun_flow *flow, unsigned int octets);
+/* What a packet counts for: of a superpacket, the packets that it stands for. */
+struct mtun_load {
+	u32 packets, octets;
+};
+
+struct mtun_load mtun_flow_load(const struct sk_buff *skb, const struct mtun_inner *inner);
+void mtun_flow_touch(struct mtun_flow *flow, struct mtun_load load);
 struct mtun_flow_table *mtun_flow_table_new(u32 limit);
 void mtun_flow_table_free(struct mtun_device *mtun);
 int mtun_flow_table_replace(struct mtun_device *mtun, u32 limit, const struct mtun_key *out,
 			    const struct mtun_key *in);
 int mtun_flow_add(struct mtun_device *mtun, u32 direction, const struct mtun_key *key,
-		  struct mtun_path *path, u64 generation, u32 rule, bool exclusive);
-int mtun_flow_delete(struct mtun_device *mtun, u32 direction, const struct mtun_key *key,
-		     const struct mtun_path *path);
+		  struct mtun_path *path, u64 generation, u32 lasts, u32 label, bool exclusive);
+/* The flow is given back: good until the end of the RCU period. */
+struct mtun_flow *mtun_flow_delete(struct mtun_device *mtun, u32 direction,
+				   const struct mtun_key *key, const struct mtun_path *path);
 
 /* Which flows to flush: those that everything given describes. */
 struct mtun_flow_filter {
@@ -228,7 +261,7 @@ struct mtun_path_entry *mtun_path_by_local(struct mtun_net *mn, const struct in6
 netdev_tx_t mtun_encap_xmit(struct sk_buff *skb, struct net_device *dev);
 /* Consumes the packet unless it answers a reason to take it up. 0 (OUT_HIT): consumed. */
 enum mtun_reason mtun_encap_output(struct mtun_device *mtun, struct mtun_path *path,
-				   struct sk_buff *skb, const struct mtun_inner *inner);
+				   struct sk_buff *skb, const struct mtun_inner *inner, u32 label);
 enum mtun_parse mtun_encap_parse(struct sk_buff *skb, struct mtun_inner *inner);
 enum mtun_reason mtun_encap_parse_reason(enum mtun_parse parse);
 
@@ -248,9 +281,18 @@ struct mtun_decap_answer {
 void mtun_decap_ask(struct mtun_net *mn, const struct in6_addr *local,
 		    const struct in6_addr *remote, u8 encapsulation, const struct mtun_key *key,
 		    struct mtun_decap_answer *answer);
-void mtun_decap_admitted(const struct mtun_decap_answer *answer, unsigned int octets);
+void mtun_decap_admitted(const struct mtun_decap_answer *answer, struct mtun_load load);
+/* Strips an admitted packet, whose outer header is left of skb->data, and receives it. */
+void mtun_decap_take(const struct mtun_decap_answer *answer, struct sk_buff *skb,
+		     const struct mtun_inner *inner);
 void mtun_decap_up(struct mtun_path *path, struct sk_buff *skb, enum mtun_reason reason);
 void mtun_decap_drop(struct mtun_device *mtun, struct sk_buff *skb, enum mtun_reason reason);
+
+/* ingress.c: changes under mtun->lock */
+struct netlink_ext_ack;
+int mtun_ingress_attach(struct mtun_device *mtun, u32 link, struct netlink_ext_ack *extack);
+int mtun_ingress_detach(struct mtun_device *mtun, u32 link);
+void mtun_ingress_flush(struct mtun_device *mtun);
 
 /* optimized.c: per namespace of uplinks */
 int mtun_optimized_register(struct net *net);
@@ -269,6 +311,8 @@ int mtun_netlink_register(void);
 void mtun_netlink_unregister(void);
 struct mtun_device *mtun_netlink_device(struct genl_info *info);
 struct mtun_path *mtun_netlink_path(struct mtun_device *mtun, struct genl_info *info);
+int mtun_netlink_may_use_links(struct sk_buff *skb, const struct mtun_device *mtun,
+			       struct genl_info *info);
 int mtun_netlink_path_add(struct sk_buff *skb, struct genl_info *info);
 int mtun_netlink_path_update(struct sk_buff *skb, struct genl_info *info);
 int mtun_netlink_path_delete(struct sk_buff *skb, struct genl_info *info);

@@ -6,6 +6,9 @@
  * All commands need CAP_NET_ADMIN over the namespace, reading too: flows tell who talks to whom.
  */
 #include <linux/module.h>
+#include <linux/rtnetlink.h>
+#include <linux/virtio_byteorder.h>
+#include <linux/virtio_net.h>
 #include <net/genetlink.h>
 #include <net/ipv6.h>
 
@@ -22,6 +25,18 @@ static struct netlink_range_validation mtun_netlink_flow_idle = {
 
 static struct netlink_range_validation mtun_netlink_miss_limit = {
 	.min = 1, .max = MTUN_MISS_LIMIT_MAX,
+};
+
+static struct netlink_range_validation mtun_netlink_lasts = {
+	.min = 0, .max = MTUN_LASTS_MAX,
+};
+
+static struct netlink_range_validation mtun_netlink_label = {
+	.min = 0, .max = 0xfffff,
+};
+
+static struct netlink_range_validation mtun_netlink_lease = {
+	.min = 0, .max = MTUN_LEASE_MAX,
 };
 
 static struct netlink_range_validation mtun_netlink_mtu = {
@@ -55,7 +70,10 @@ MTUN_POLICY(device, MTUN_P_IFINDEX,
 	    [MTUN_A_MASK_IN] = MTUN_P_KEY,
 	    [MTUN_A_FLOW_LIMIT] = NLA_POLICY_FULL_RANGE(NLA_U32, &mtun_netlink_flow_limit),
 	    [MTUN_A_FLOW_IDLE] = NLA_POLICY_FULL_RANGE(NLA_U32, &mtun_netlink_flow_idle),
-	    [MTUN_A_MISS_LIMIT] = NLA_POLICY_FULL_RANGE(NLA_U32, &mtun_netlink_miss_limit));
+	    [MTUN_A_MISS_LIMIT] = NLA_POLICY_FULL_RANGE(NLA_U32, &mtun_netlink_miss_limit),
+	    [MTUN_A_LEASE] = NLA_POLICY_FULL_RANGE(NLA_U32, &mtun_netlink_lease),
+	    [MTUN_A_DOORS] = { .type = NLA_BINARY,
+			       .len = MTUN_DOOR_LIMIT * sizeof(struct mtun_door) });
 MTUN_POLICY(path_new, MTUN_P_IFINDEX, MTUN_P_PATH, MTUN_P_REGISTRATION, MTUN_P_GENERATION,
 	    MTUN_P_WHERE);
 MTUN_POLICY(path_change, MTUN_P_IFINDEX, MTUN_P_PATH, MTUN_P_WHERE);
@@ -63,14 +81,17 @@ MTUN_POLICY(path, MTUN_P_IFINDEX, MTUN_P_PATH);
 MTUN_POLICY(generation, MTUN_P_IFINDEX, MTUN_P_REGISTRATION, MTUN_P_GENERATION);
 MTUN_POLICY(flow, MTUN_P_IFINDEX, MTUN_P_DIRECTION, MTUN_P_PATH, MTUN_P_GENERATION,
 	    [MTUN_A_KEY] = MTUN_P_KEY,
-	    [MTUN_A_RULE] = { .type = NLA_U32 });
+	    [MTUN_A_LASTS] = NLA_POLICY_FULL_RANGE(NLA_U32, &mtun_netlink_lasts),
+	    [MTUN_A_LABEL] = NLA_POLICY_FULL_RANGE(NLA_U32, &mtun_netlink_label));
 MTUN_POLICY(flow_key, MTUN_P_IFINDEX, MTUN_P_DIRECTION, MTUN_P_PATH,
 	    [MTUN_A_KEY] = MTUN_P_KEY);
 MTUN_POLICY(filter, MTUN_P_IFINDEX, MTUN_P_DIRECTION, MTUN_P_PATH, MTUN_P_REGISTRATION,
 	    [MTUN_A_KEY] = MTUN_P_KEY,
 	    [MTUN_A_MASK] = MTUN_P_KEY);
 MTUN_POLICY(execute, MTUN_P_IFINDEX, MTUN_P_DIRECTION, MTUN_P_PATH,
-	    [MTUN_A_PACKET] = NLA_POLICY_MIN_LEN(MTUN_IPV6_HEADER));
+	    [MTUN_A_PACKET] = NLA_POLICY_MIN_LEN(MTUN_IPV6_HEADER),
+	    [MTUN_A_VNET] = NLA_POLICY_EXACT_LEN(sizeof(struct virtio_net_hdr)));
+MTUN_POLICY(link, MTUN_P_IFINDEX, [MTUN_A_LINK] = NLA_POLICY_MIN(NLA_U32, 1));
 
 /* The device a message is about, locked. */
 struct mtun_device *mtun_netlink_device(struct genl_info *info)
@@ -91,6 +112,17 @@ struct mtun_device *mtun_netlink_device(struct genl_info *info)
 	return mtun;
 }
 
+static int mtun_netlink_doors(struct mtun_device *mtun, struct genl_info *info)
+{
+	const struct nlattr *doors = info->attrs[MTUN_A_DOORS];
+
+	if (nla_len(doors) % sizeof(struct mtun_door)) {
+		NL_SET_ERR_MSG_ATTR(info->extack, doors, "doors: half a door");
+		return -EINVAL;
+	}
+	return mtun_device_doors(mtun, nla_data(doors), nla_len(doors) / sizeof(struct mtun_door));
+}
+
 static int mtun_netlink_device_set(struct sk_buff *skb, struct genl_info *info)
 {
 	struct nlattr **attrs = info->attrs;
@@ -106,6 +138,10 @@ static int mtun_netlink_device_set(struct sk_buff *skb, struct genl_info *info)
 			attrs[MTUN_A_MASK_IN] ? nla_data(attrs[MTUN_A_MASK_IN]) : NULL);
 	if (!err && attrs[MTUN_A_FLOW_IDLE])
 		mtun->flow_idle = nla_get_u32(attrs[MTUN_A_FLOW_IDLE]);
+	if (!err && attrs[MTUN_A_DOORS])
+		err = mtun_netlink_doors(mtun, info);
+	if (!err && attrs[MTUN_A_LEASE])
+		mtun_device_lease(mtun, nla_get_u32(attrs[MTUN_A_LEASE]));
 	if (!err && attrs[MTUN_A_MISS_LIMIT])
 		WRITE_ONCE(mtun->miss_limit, nla_get_u32(attrs[MTUN_A_MISS_LIMIT]));
 	mtun_device_unlock(mtun);
@@ -224,7 +260,7 @@ static int mtun_netlink_execute_out(struct mtun_device *mtun, struct mtun_path *
 	skb_set_transport_header(skb, inner->upper_at);
 	local_bh_disable();
 	rcu_read_lock();
-	reason = mtun_encap_output(mtun, path, skb, inner);
+	reason = mtun_encap_output(mtun, path, skb, inner, 0);
 	if (reason == MTUN_REASON_OUT_HIT)
 		mtun_count(mtun, MTUN_REASON_OUT_EXECUTED);
 	rcu_read_unlock();
@@ -233,6 +269,21 @@ static int mtun_netlink_execute_out(struct mtun_device *mtun, struct mtun_path *
 		return 0;
 	mtun_count(mtun, reason);
 	kfree_skb(skb);
+	return -EINVAL;
+}
+
+/* What the one who read the packet was told of it beside its octets. */
+static int mtun_netlink_vnet(struct sk_buff *skb, struct genl_info *info)
+{
+	struct virtio_net_hdr header;
+
+	if (!info->attrs[MTUN_A_VNET])
+		return 0;
+	nla_memcpy(&header, info->attrs[MTUN_A_VNET], sizeof(header));
+	if (!virtio_net_hdr_to_skb(skb, &header, virtio_legacy_is_little_endian()))
+		return 0;
+	NL_SET_ERR_MSG_ATTR(info->extack, info->attrs[MTUN_A_VNET],
+			    "vnet: does not describe this packet");
 	return -EINVAL;
 }
 
@@ -281,6 +332,11 @@ static int mtun_netlink_execute(struct sk_buff *request, struct genl_info *info)
 			err = mtun_netlink_execute_out(mtun, path, skb, &inner);
 			break;
 		}
+		err = mtun_netlink_vnet(skb, info);
+		if (err) {
+			kfree_skb(skb);
+			break;
+		}
 		local_bh_disable();
 		mtun_count(mtun, MTUN_REASON_IN_EXECUTED);
 		mtun_decap_deliver(mtun, skb);
@@ -288,6 +344,35 @@ static int mtun_netlink_execute(struct sk_buff *request, struct genl_info *info)
 	}
 unlock:
 	mtun_device_unlock(mtun);
+	return err;
+}
+
+static int mtun_netlink_link(struct sk_buff *skb, struct genl_info *info)
+{
+	struct mtun_device *mtun;
+	u32 link;
+	int err;
+
+	if (GENL_REQ_ATTR_CHECK(info, MTUN_A_LINK)) {
+		NL_SET_ERR_MSG(info->extack, "link is missing");
+		return -EINVAL;
+	}
+	link = nla_get_u32(info->attrs[MTUN_A_LINK]);
+	/* Links go with notice, so that nobody attaches to one that is going. */
+	rtnl_lock();
+	mtun = mtun_netlink_device(info);
+	if (IS_ERR(mtun)) {
+		err = PTR_ERR(mtun);
+		goto unlock;
+	}
+	err = mtun_netlink_may_use_links(skb, mtun, info);
+	if (!err)
+		err = info->genlhdr->cmd == MTUN_CMD_LINK_ATTACH ?
+			mtun_ingress_attach(mtun, link, info->extack) :
+			mtun_ingress_detach(mtun, link);
+	mtun_device_unlock(mtun);
+unlock:
+	rtnl_unlock();
 	return err;
 }
 
@@ -314,6 +399,8 @@ static const struct genl_ops mtun_netlink_ops[] = {
 	MTUN_OP(MTUN_CMD_COUNTERS_GET, mtun_netlink_counters_get, only_device),
 	MTUN_OP(MTUN_CMD_LISTEN, mtun_netlink_listen, only_device),
 	MTUN_OP(MTUN_CMD_EXECUTE, mtun_netlink_execute, execute),
+	MTUN_OP(MTUN_CMD_LINK_ATTACH, mtun_netlink_link, link),
+	MTUN_OP(MTUN_CMD_LINK_DETACH, mtun_netlink_link, link),
 };
 
 struct genl_family mtun_netlink_family __ro_after_init = {

@@ -24,7 +24,7 @@ static int mtun_netlink_flow_key(struct genl_info *info, u32 *direction,
 
 int mtun_netlink_flow_add(struct sk_buff *skb, struct genl_info *info)
 {
-	struct nlattr *rule = info->attrs[MTUN_A_RULE];
+	struct nlattr *lasts = info->attrs[MTUN_A_LASTS], *label = info->attrs[MTUN_A_LABEL];
 	const struct mtun_key *key;
 	struct mtun_device *mtun;
 	struct mtun_path *path;
@@ -46,7 +46,8 @@ int mtun_netlink_flow_add(struct sk_buff *skb, struct genl_info *info)
 	if (!err)
 		err = mtun_flow_add(mtun, direction, key, path,
 				    nla_get_u64(info->attrs[MTUN_A_GENERATION]),
-				    rule ? nla_get_u32(rule) : 0,
+				    lasts ? nla_get_u32(lasts) : 0,
+				    label ? nla_get_u32(label) : 0,
 				    info->nlhdr->nlmsg_flags & NLM_F_EXCL);
 	if (err == -ESTALE)
 		NL_SET_ERR_MSG_ATTR(info->extack, info->attrs[MTUN_A_GENERATION],
@@ -57,27 +58,80 @@ int mtun_netlink_flow_add(struct sk_buff *skb, struct genl_info *info)
 	return err;
 }
 
+static int mtun_netlink_flow_fill(struct sk_buff *msg, const struct mtun_flow *flow)
+{
+	struct mtun_key key = flow->key;
+
+	key.present &= MTUN_PRESENT_ALL;
+	if (nla_put_u8(msg, MTUN_A_DIRECTION, mtun_flow_direction(flow)) ||
+	    nla_put(msg, MTUN_A_KEY, sizeof(key), &key) ||
+	    nla_put_u32(msg, MTUN_A_PATH, flow->path->id) ||
+	    nla_put_u32(msg, MTUN_A_LASTS, flow->lasts * MTUN_LASTS_UNIT) ||
+	    nla_put_u32(msg, MTUN_A_LABEL, flow->label) ||
+	    nla_put_u64_64bit(msg, MTUN_A_GENERATION, flow->generation, MTUN_A_PAD) ||
+	    nla_put_u64_64bit(msg, MTUN_A_PACKETS, atomic_long_read(&flow->packets),
+			      MTUN_A_PAD) ||
+	    nla_put_u64_64bit(msg, MTUN_A_OCTETS, atomic_long_read(&flow->octets), MTUN_A_PAD) ||
+	    nla_put_u32(msg, MTUN_A_IDLE,
+			jiffies_to_msecs((u32)jiffies - READ_ONCE(flow->used))))
+		return -EMSGSIZE;
+	return 0;
+}
+
+/* Forgets a flow, with what it carried written into `msg`, if there is one. */
+static int mtun_netlink_flow_take(struct mtun_device *mtun, u32 direction,
+				  const struct mtun_key *key, const struct mtun_path *path,
+				  struct sk_buff *msg)
+{
+	struct mtun_flow *flow;
+	int err = 0;
+
+	rcu_read_lock();
+	flow = mtun_flow_delete(mtun, direction, key, path);
+	if (!flow)
+		err = -ENOENT;
+	else if (msg)
+		err = mtun_netlink_flow_fill(msg, flow);
+	rcu_read_unlock();
+	return err;
+}
+
 int mtun_netlink_flow_delete(struct sk_buff *skb, struct genl_info *info)
 {
 	struct mtun_path *path = NULL;
 	const struct mtun_key *key;
 	struct mtun_device *mtun;
+	struct sk_buff *msg = NULL;
+	void *head = NULL;
 	u32 direction;
 	int err;
 
 	err = mtun_netlink_flow_key(info, &direction, &key);
 	if (err)
 		return err;
+	if (info->nlhdr->nlmsg_flags & NLM_F_ECHO) {
+		msg = genlmsg_new(GENLMSG_DEFAULT_SIZE, GFP_KERNEL);
+		if (!msg)
+			return -ENOMEM;
+		head = genlmsg_put_reply(msg, info, &mtun_netlink_family, 0, MTUN_CMD_FLOW_GET);
+	}
 	mtun = mtun_netlink_device(info);
-	if (IS_ERR(mtun))
+	if (IS_ERR(mtun)) {
+		nlmsg_free(msg);
 		return PTR_ERR(mtun);
+	}
 	if (direction == MTUN_DIRECTION_IN || info->attrs[MTUN_A_PATH])
 		path = mtun_netlink_path(mtun, info);
 	err = PTR_ERR_OR_ZERO(path);
 	if (!err)
-		err = mtun_flow_delete(mtun, direction, key, path);
+		err = mtun_netlink_flow_take(mtun, direction, key, path, msg);
 	mtun_device_unlock(mtun);
-	return err;
+	if (err || !msg) {
+		nlmsg_free(msg);
+		return err;
+	}
+	genlmsg_end(msg, head);
+	return genlmsg_reply(msg, info);
 }
 
 static int mtun_netlink_flushed(struct genl_info *info, u32 ifindex, u32 flows)
@@ -136,25 +190,6 @@ int mtun_netlink_flow_flush(struct sk_buff *skb, struct genl_info *info)
 	ifindex = mtun->dev->ifindex;
 	mtun_device_unlock(mtun);
 	return mtun_netlink_flushed(info, ifindex, flushed);
-}
-
-static int mtun_netlink_flow_fill(struct sk_buff *msg, const struct mtun_flow *flow)
-{
-	struct mtun_key key = flow->key;
-
-	key.present &= MTUN_PRESENT_ALL;
-	if (nla_put_u8(msg, MTUN_A_DIRECTION, mtun_flow_direction(flow)) ||
-	    nla_put(msg, MTUN_A_KEY, sizeof(key), &key) ||
-	    nla_put_u32(msg, MTUN_A_PATH, flow->path->id) ||
-	    nla_put_u32(msg, MTUN_A_RULE, flow->rule) ||
-	    nla_put_u64_64bit(msg, MTUN_A_GENERATION, flow->generation, MTUN_A_PAD) ||
-	    nla_put_u64_64bit(msg, MTUN_A_PACKETS, atomic_long_read(&flow->packets),
-			      MTUN_A_PAD) ||
-	    nla_put_u64_64bit(msg, MTUN_A_OCTETS, atomic_long_read(&flow->octets), MTUN_A_PAD) ||
-	    nla_put_u32(msg, MTUN_A_IDLE,
-			jiffies_to_msecs((u32)jiffies - READ_ONCE(flow->used))))
-		return -EMSGSIZE;
-	return 0;
 }
 
 /* The flows of one bucket from the `skip`th on; how many were done, and whether all. */

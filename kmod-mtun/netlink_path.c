@@ -24,8 +24,8 @@ struct mtun_path *mtun_netlink_path(struct mtun_device *mtun, struct genl_info *
 }
 
 /* The uplinks may belong to somebody else than the namespace the device was moved to. */
-static int mtun_netlink_may_use_links(struct sk_buff *skb, const struct mtun_device *mtun,
-				      struct genl_info *info)
+int mtun_netlink_may_use_links(struct sk_buff *skb, const struct mtun_device *mtun,
+			       struct genl_info *info)
 {
 	if (netlink_ns_capable(skb, mtun->net->user_ns, CAP_NET_ADMIN))
 		return 0;

@@ -96,7 +96,7 @@ static unsigned int mtun_optimized_input(void *priv, struct sk_buff *skb,
 		mtun_decap_drop(mtun, skb, MTUN_REASON_NO_MEMORY);
 		return NF_STOLEN;
 	}
-	mtun_decap_admitted(&answer, skb->len);
+	mtun_decap_admitted(&answer, mtun_flow_load(skb, &inner));
 	mtun_decap_deliver(mtun, skb);
 	return NF_STOLEN;
 }

@@ -3,14 +3,16 @@
  * mtunctl: the module's netlink family by hand, for tests and for looking.
  *
  *   mtunctl device DEV [mask-out FIELDS] [mask-in FIELDS] [flow-limit N] [flow-idle N]
- *                      [miss-limit N]
+ *                      [miss-limit N] [lease MS] [doors DEV=N,...]
  *   mtunctl path add|set DEV path N [registration N] [generation N] [local A] [remote A]
  *                      [link DEV] [next-hop A] [mtu N] [hop-limit N] [mark N]
  *                      [encapsulation N]
  *   mtunctl path delete DEV path N | path list DEV
  *   mtunctl generation DEV registration N generation N
- *   mtunctl flow add|delete|flush DEV [out|in] [path N] [registration N] [generation N]
- *                      [rule N] [src A] [dst A] [proto N] [sport N] [dport N] [mask FIELDS]
+ *   mtunctl attach|detach DEV link DEV
+ *   mtunctl flow add|delete|take|flush DEV [out|in] [path N] [registration N] [generation N]
+ *                      [lasts MS] [label N] [src A] [dst A] [proto N] [sport N] [dport N]
+ *                      [ingress N] [mask FIELDS]
  *   mtunctl flow list DEV
  *   mtunctl counters DEV
  *   mtunctl fill DEV path N generation N count N     adds that many flows, tells the rate
@@ -33,7 +35,7 @@
 
 static const char *const reasons[__MTUN_REASON_COUNT] = {
 	"out-hit", "in-hit", "out-executed", "in-executed", "up-miss", "up-stale", "up-path-gone",
-	"up-fragment", "up-version", "up-length", "up-headers", "up-hop-limit",
+	"up-lease", "up-silent", "up-fragment", "up-version", "up-length", "up-headers", "up-hop-limit",
 	"up-encapsulation-limit", "up-encapsulation", "up-outer", "drop-no-daemon",
 	"drop-queue-full", "drop-no-route", "drop-too-big", "drop-congestion", "drop-no-memory",
 	"drop-not-sent",
@@ -41,7 +43,7 @@ static const char *const reasons[__MTUN_REASON_COUNT] = {
 
 /* What the words on the command line said. */
 struct words {
-	uint32_t path, generation, count, seed, rule;
+	uint32_t path, generation, count, seed, lasts, label;
 	struct mtun_key key, mask;
 	int direction;			/* -1: not said */
 	bool keyed, masked, by_path, by_registration;
@@ -119,13 +121,32 @@ static struct mtun_key fields(const char *list)
 	return mask;
 }
 
+/* A comma list of DEV=N; nothing for an empty one. */
+static void put_doors(struct genl *genl, const char *list)
+{
+	struct mtun_door doors[16];
+	char *copy = strdup(list), *save = NULL, *word, *equals;
+	size_t count = 0;
+
+	for (word = strtok_r(copy, ",", &save); word && count < 16;
+	     word = strtok_r(NULL, ",", &save)) {
+		equals = strchr(word, '=');
+		if (!equals)
+			fail("no number", word);
+		*equals = 0;
+		doors[count++] = (struct mtun_door) { device(word), number(equals + 1) };
+	}
+	free(copy);
+	genl_put(genl, MTUN_A_DOORS, doors, count * sizeof(*doors));
+}
+
 /* Words that become attributes as they are. */
 static bool attribute(struct genl *genl, const char *word, const char *value)
 {
 	static const struct { const char *word; uint16_t type; } numbers[] = {
 		{ "mtu", MTUN_A_MTU }, { "mark", MTUN_A_MARK },
 		{ "flow-limit", MTUN_A_FLOW_LIMIT }, { "flow-idle", MTUN_A_FLOW_IDLE },
-		{ "miss-limit", MTUN_A_MISS_LIMIT },
+		{ "miss-limit", MTUN_A_MISS_LIMIT }, { "lease", MTUN_A_LEASE },
 	}, addresses[] = {
 		{ "local", MTUN_A_LOCAL }, { "remote", MTUN_A_REMOTE },
 		{ "next-hop", MTUN_A_NEXT_HOP },
@@ -154,6 +175,8 @@ static bool attribute(struct genl *genl, const char *word, const char *value)
 			mask = fields(value);
 			return genl_put(genl, masks[i].type, &mask, sizeof(mask)), true;
 		}
+	if (!strcmp(word, "doors"))
+		return put_doors(genl, value), true;
 	if (strcmp(word, "link"))
 		return false;
 	genl_put_u32(genl, MTUN_A_LINK, device(value));
@@ -175,8 +198,10 @@ static bool known(struct words *words, const char *word, const char *value)
 		words->count = number(value);
 	} else if (!strcmp(word, "seed")) {
 		words->seed = number(value);
-	} else if (!strcmp(word, "rule")) {
-		words->rule = number(value);
+	} else if (!strcmp(word, "lasts")) {
+		words->lasts = number(value);
+	} else if (!strcmp(word, "label")) {
+		words->label = number(value);
 	} else if (!strcmp(word, "mask")) {
 		words->mask = fields(value);
 		words->masked = true;
@@ -192,6 +217,8 @@ static bool known(struct words *words, const char *word, const char *value)
 			words->key.source_port = htons((uint16_t)number(value));
 		else if (!strcmp(word, "dport"))
 			words->key.destination_port = htons((uint16_t)number(value));
+		else if (!strcmp(word, "ingress"))
+			words->key.ingress = number(value);
 		else
 			return false;
 	}
@@ -257,13 +284,13 @@ static int print_flow(const struct genl_attributes *a, void *context)
 	const struct mtun_key *key = genl_data(a->at[MTUN_A_KEY]);
 
 	(void)context;
-	printf("%s %s > %s proto %u ports %u %u path %u rule %u generation %" PRIu64
-	       " packets %" PRIu64 " idle %u%s\n",
+	printf("%s %s > %s proto %u ports %u %u path %u ingress %u lasts %u generation %" PRIu64
+	       " packets %" PRIu64 " octets %" PRIu64 " idle %u%s\n",
 	       *(const uint8_t *)genl_data(a->at[MTUN_A_DIRECTION]) ? "in" : "out",
 	       text(key->source), text(key->destination), key->protocol, ntohs(key->source_port),
 	       ntohs(key->destination_port), genl_u32(a->at[MTUN_A_PATH]),
-	       genl_u32(a->at[MTUN_A_RULE]), genl_u64(a->at[MTUN_A_GENERATION]),
-	       genl_u64(a->at[MTUN_A_PACKETS]), genl_u32(a->at[MTUN_A_IDLE]),
+	       key->ingress, genl_u32(a->at[MTUN_A_LASTS]), genl_u64(a->at[MTUN_A_GENERATION]),
+	       genl_u64(a->at[MTUN_A_PACKETS]), genl_u64(a->at[MTUN_A_OCTETS]), genl_u32(a->at[MTUN_A_IDLE]),
 	       a->interrupted ? " interrupted" : "");
 	return 0;
 }
@@ -303,7 +330,8 @@ static void put_flow(struct genl *genl, uint32_t ifindex, uint8_t command, uint1
 		genl_put_u32(genl, MTUN_A_PATH, words->path);
 	if (command == MTUN_CMD_FLOW_ADD) {
 		genl_put_u64(genl, MTUN_A_GENERATION, words->generation);
-		genl_put_u32(genl, MTUN_A_RULE, words->rule);
+		genl_put_u32(genl, MTUN_A_LASTS, words->lasts);
+		genl_put_u32(genl, MTUN_A_LABEL, words->label);
 	}
 	if (command == MTUN_CMD_FLOW_FLUSH && words->masked)
 		genl_put(genl, MTUN_A_MASK, &words->mask, sizeof(words->mask));
@@ -482,8 +510,10 @@ static int flow_command(struct genl *genl, const char *verb, uint32_t ifindex, c
 	words = read_words(genl, argv);
 	put_flow(genl, ifindex,
 		 !strcmp(verb, "add") ? MTUN_CMD_FLOW_ADD :
-		 !strcmp(verb, "flush") ? MTUN_CMD_FLOW_FLUSH : MTUN_CMD_FLOW_DELETE, NLM_F_ACK,
-		 &words);
+		 !strcmp(verb, "flush") ? MTUN_CMD_FLOW_FLUSH : MTUN_CMD_FLOW_DELETE,
+		 !strcmp(verb, "take") ? NLM_F_ACK | NLM_F_ECHO : NLM_F_ACK, &words);
+	if (!strcmp(verb, "take"))
+		return genl_talk(genl, print_flow, NULL);
 	return genl_talk(genl, print_flushed, NULL);
 }
 
@@ -501,6 +531,13 @@ static int device_command(struct genl *genl, const char *noun, uint32_t ifindex,
 		genl_put_u32(genl, MTUN_A_IFINDEX, ifindex);
 		read_words(genl, argv);
 		return genl_talk(genl, print_device, NULL);
+	}
+	if (!strcmp(noun, "attach") || !strcmp(noun, "detach")) {
+		genl_begin(genl, !strcmp(noun, "attach") ? MTUN_CMD_LINK_ATTACH :
+							   MTUN_CMD_LINK_DETACH, NLM_F_ACK);
+		genl_put_u32(genl, MTUN_A_IFINDEX, ifindex);
+		read_words(genl, argv);
+		return genl_talk(genl, NULL, NULL);
 	}
 	words = read_words(genl, argv);
 	if (!strcmp(noun, "generation")) {

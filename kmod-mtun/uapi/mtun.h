@@ -25,7 +25,8 @@ struct mtun_key {
 	__be32	flow_label;		/* 20 bits */
 	__be32	spi;			/* of ESP and AH */
 	__u32	uid;			/* of the local socket that sent it */
-	__u32	ingress;		/* interface it was forwarded from; 0: a local socket */
+	__u32	ingress;		/* interface it was forwarded from, or the number that
+					 * MTUN_A_DOORS gives it; 0: a local socket */
 	__be16	source_port;		/* TCP, UDP, DCCP, SCTP, UDP-Lite */
 	__be16	destination_port;
 	__u8	protocol;		/* upper layer, extension headers skipped */
@@ -39,6 +40,12 @@ struct mtun_key {
 #define MTUN_PRESENT_ICMP_TYPE	0x04
 #define MTUN_PRESENT_UID	0x08
 #define MTUN_PRESENT_ALL	0x0f
+
+/* An interface that packets are forwarded from, and what the key calls it. */
+struct mtun_door {
+	__u32	link;
+	__u32	ingress;
+};
 
 /* Which way a packet goes: out into the tunnel, or in from an uplink. */
 enum mtun_direction {
@@ -64,6 +71,8 @@ enum mtun_reason {
 	MTUN_REASON_MISS,		/* nothing is remembered of this flow */
 	MTUN_REASON_STALE,		/* remembered under another generation */
 	MTUN_REASON_PATH_GONE,		/* remembered, but its path was deleted */
+	MTUN_REASON_LEASE,		/* remembered, but nobody vouches for it any more */
+	MTUN_REASON_SILENT,		/* remembered, but silent for longer than it lasts */
 	MTUN_REASON_FRAGMENT,		/* the inner packet is a fragment */
 	MTUN_REASON_VERSION,		/* the inner packet is not IPv6 */
 	MTUN_REASON_LENGTH,		/* its length field is not its length */
@@ -86,8 +95,9 @@ enum mtun_reason {
 enum mtun_command {
 	MTUN_CMD_UNSPEC,
 	/*
-	 * DEVICE_SET: IFINDEX, [MASK_OUT, MASK_IN, FLOW_LIMIT, FLOW_IDLE, MISS_LIMIT]. A new mask or
-	 * flow limit forgets all flows. DEVICE_GET: IFINDEX -> those, FLOWS, PATHS.
+	 * DEVICE_SET: IFINDEX, [MASK_OUT, MASK_IN, FLOW_LIMIT, FLOW_IDLE, MISS_LIMIT, LEASE, DOORS].
+	 * A new mask or flow limit forgets all flows. DEVICE_GET: IFINDEX -> those up to MISS_LIMIT,
+	 * FLOWS, PATHS.
 	 */
 	MTUN_CMD_DEVICE_SET,
 	MTUN_CMD_DEVICE_GET,
@@ -105,10 +115,11 @@ enum mtun_command {
 	/* IFINDEX, REGISTRATION, GENERATION: decisions of other generations are stale at once. */
 	MTUN_CMD_GENERATION_SET,
 	/*
-	 * FLOW_ADD: IFINDEX, DIRECTION, KEY, PATH, GENERATION, [RULE]. Refused with ESTALE when
-	 *   GENERATION is not the registration's; replaces what was remembered of the key unless
+	 * FLOW_ADD: IFINDEX, DIRECTION, KEY, PATH, GENERATION, [LASTS, LABEL]. Refused with ESTALE
+	 *   when GENERATION is not the registration's; replaces what was remembered of the key unless
 	 *   NLM_F_EXCL. An entry of direction IN admits what arrives by that path.
-	 * FLOW_DELETE: IFINDEX, DIRECTION, KEY, [PATH for IN].
+	 * FLOW_DELETE: IFINDEX, DIRECTION, KEY, [PATH for IN]; with NLM_F_ECHO the flow as it was
+	 *   comes back, as in FLOW_GET.
 	 * FLOW_FLUSH: IFINDEX, [DIRECTION, PATH, REGISTRATION, KEY and MASK] -> FLOWS deleted: every
 	 *   flow that all given attributes describe.
 	 * FLOW_GET: dump: IFINDEX.
@@ -125,9 +136,16 @@ enum mtun_command {
 	MTUN_CMD_MISS,
 	/*
 	 * OUT: IFINDEX, DIRECTION, PATH, PACKET (inner): encapsulate and send.
-	 * IN: IFINDEX, DIRECTION, PACKET (inner): receive as if it had come out of the tunnel.
+	 * IN: IFINDEX, DIRECTION, PACKET (inner), [VNET]: receive as if it had come out of the tunnel.
 	 */
 	MTUN_CMD_EXECUTE,
+	/*
+	 * IFINDEX, LINK: packets are taken where they enter by this link, before anybody else sees
+	 * them, if a remembered decision admits them; all others go on as they came. Without it, they
+	 * are taken where the stack delivers tunnel packets.
+	 */
+	MTUN_CMD_LINK_ATTACH,
+	MTUN_CMD_LINK_DETACH,
 	__MTUN_CMD_COUNT,
 };
 
@@ -151,7 +169,8 @@ enum mtun_attribute {
 	MTUN_A_MASK,		/* struct mtun_key */
 	MTUN_A_MASK_OUT,	/* struct mtun_key */
 	MTUN_A_MASK_IN,		/* struct mtun_key */
-	MTUN_A_RULE,		/* u32, kept for user space */
+	MTUN_A_LASTS,		/* u32, milliseconds, up to 81900; silent for longer, a flow is asked
+				 * anew. 0: it never is */
 	MTUN_A_PACKETS,		/* u64 */
 	MTUN_A_OCTETS,		/* u64 */
 	MTUN_A_IDLE,		/* u32, milliseconds since the last packet */
@@ -167,6 +186,13 @@ enum mtun_attribute {
 	MTUN_A_UID,		/* u32, as in the key */
 	MTUN_A_IN_PACKETS,	/* u64, received by a path */
 	MTUN_A_IN_OCTETS,	/* u64 */
+	MTUN_A_LABEL,		/* u32, flow label of the outer header; 0: made from the packet */
+	MTUN_A_LEASE,		/* u32, milliseconds for which flows hold from here on; 0: they do not.
+				 * Once said it has to be said again and again, and it ends with
+				 * the socket that listens; never said, they hold for ever */
+	MTUN_A_DOORS,		/* struct mtun_door[]; from here on an interface that is not among
+				 * them is ingress 1 */
+	MTUN_A_VNET,		/* struct virtio_net_hdr in host order, 10 octets */
 	__MTUN_A_COUNT,
 };
 

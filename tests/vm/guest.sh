@@ -428,6 +428,97 @@ at ha mtunctl generation mtun0 registration 7 generation "$generation"
 check "decided once more" flows "$generation"
 check "and packets still flow" pings 3
 
+# What a flow carried comes back with it, once.
+carried() { at mr mtunctl flow take mtun0 out src $A dst $B; }
+pings 3
+taken=$(carried)
+case "$taken" in
+*" packets "[3-9]*) ok "a flow is taken out with what it carried" ;;
+*) bad "taken: $taken" ;;
+esac
+refused "and not twice" "No such file" carried
+
+# A flow that lasts so long, and not longer.
+lasting() { # lasting MILLISECONDS
+    at mr mtunctl flow add mtun0 out path 1 generation "$generation" src $A dst $B lasts "$1"
+}
+idle_for() { # idle_for MILLISECONDS
+    local idle
+    idle=$(at mr mtunctl flow list mtun0 | sed -n "s/^out $A > $B .* idle //p")
+    [ "$idle" -ge "$1" ]
+}
+check "a flow that lasts" lasting 60000
+check "while it lasts" pings 2
+check "a flow that does not last long" lasting 100
+eventually 30 idle_for 300
+silent=$(counter mr up-silent)
+at a ping -6 -n -q -c 1 -W 1 $B >/dev/null 2>&1
+rose "it is asked anew after a silence" mr up-silent "$silent" 1
+refused "longer than can be said" "" lasting 90000
+
+# From which interface a packet came.
+check "interfaces have numbers" at mr mtunctl device mtun0 mask-out src,dst,ingress doors lan=5
+check "flows again" flows "$generation"
+named() { # named NUMBER
+    at mr mtunctl flow flush mtun0 out &&
+        at mr mtunctl flow add mtun0 out path 1 generation "$generation" src $A dst $B ingress "$1"
+}
+named 5
+check "a named interface" pings 2
+at mr mtunctl device mtun0 doors ''
+if pings 1 -W 1; then bad "another number"; else ok "another number is another flow"; fi
+named 1
+check "others are one" pings 2
+at mr mtunctl device mtun0 mask-out src,dst
+flows "$generation"
+
+# Taken where they enter: the stack does not see them.
+entered() { at ha sed -n 's/^Ip6InReceives[^0-9]*//p' /proc/net/dev_snmp6/up2; }
+check "attach to a link" at ha mtunctl attach mtun0 link up2
+refused "not twice" "File exists" at ha mtunctl attach mtun0 link up2
+before=$(entered) admitted=$(counter ha in-hit)
+check "ping to an attached link" pings 20
+rose "admitted" ha in-hit "$admitted" 20
+if [ $(($(entered) - before)) -lt 10 ]; then ok "ahead of the stack"; else bad "behind the stack"; fi
+check "TCP to an attached link" carries
+at ha mtunctl flow flush mtun0 in
+admitted=$(counter ha in-hit)
+at a ping -6 -n -q -c 2 -i 0.05 -W 1 $B >/dev/null 2>&1
+if [ "$(counter ha in-hit)" = "$admitted" ]; then
+    ok "what is not admitted goes on"
+else
+    bad "admitted without a decision"
+fi
+flows "$generation"
+check "detach" at ha mtunctl detach mtun0 link up2
+refused "nor that" "No such file" at ha mtunctl detach mtun0 link up2
+before=$(entered)
+check "ping after that" pings 20
+if [ $(($(entered) - before)) -ge 20 ]; then ok "by the stack again"; else bad "past the stack"; fi
+ip link add gone netns mr type dummy
+at mr ip link set gone up
+check "attach to a link that goes" at mr mtunctl attach mtun0 link gone
+check "it goes" at mr timeout 10 ip link del gone
+ip link add gone netns mr type dummy
+check "attach to one that stays when the device goes" at mr mtunctl attach mtun0 link gone
+
+# A lease: what nobody vouches for holds no longer.
+check "a lease" at mr mtunctl device mtun0 lease 600000
+check "while it is held" pings 3
+over=$(counter mr up-lease)
+check "a lease given up" at mr mtunctl device mtun0 lease 0
+if pings 1 -W 1; then bad "used without a lease"; else ok "nothing is used without a lease"; fi
+rose "it goes up, counted" mr up-lease "$over" 1
+flows "$generation"
+at mr mtunctl device mtun0 lease 600000
+check "held again" pings 3
+ip netns exec mr mtunctl answer mtun0 path 1 generation "$generation" >/tmp/answer.mr 2>&1 &
+listener_mr=$!
+eventually 60 grep -q listening /tmp/answer.mr
+kill $listener_mr
+wait $listener_mr 2>/dev/null
+if pings 1 -W 1; then bad "used without its daemon"; else ok "it ends with the socket that listens"; fi
+
 # The device in one namespace, its uplinks in another.
 check "moving the device away from its uplinks" at ha ip link set mtun0 netns b
 check "it goes with the namespace of its uplinks or by hand" at b ip link del mtun0

@@ -18,7 +18,8 @@ for applet in awk cat cut date dd dmesg env grep head kill ls mkdir mount powero
 done
 program() { # program PATH: with the libraries it needs
     cp -L "$1" "$tree/bin/$(basename "$1")"
-    { ldd "$1" || true; } | grep -o '/[^ ]*' | while read -r library; do
+    # A static one needs none, and says so by failing.
+    { ldd "$1" 2>/dev/null || true; } | { grep -o '/[^ ]*' || true; } | while read -r library; do
         mkdir -p "$tree/$(dirname "$library")"
         cp -Ln "$library" "$tree/$library"
     done
