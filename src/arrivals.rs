@@ -30,6 +30,8 @@ use mtun_signaling::shares::Shares;
 use mtun_signaling::turns::{Bounds, Queued, Turns};
 use tokio::sync::Notify;
 
+use crate::daemon::ProbeAnswer;
+
 /// Updates of one mobile that may wait: a retransmission and a movement, twice.
 const OF_A_MOBILE: usize = 4;
 /// Of all mobiles together, beyond the first of each.
@@ -71,6 +73,8 @@ pub enum Arrived {
         /// The message.
         message: Vec<u8>,
     },
+    /// A probe of ours was answered.
+    Probed(ProbeAnswer),
     /// An ICMPv6 error says that a Mobility Header of ours did not arrive.
     Failed {
         /// Where ours came from.
@@ -87,11 +91,14 @@ pub enum Arrived {
 impl Arrived {
     /// The network that has to wait if there is too much of it.
     fn network(&self) -> u64 {
-        network(match self {
+        let address = match self {
+            // A room for each link, which nobody's signaling can fill.
+            Self::Probed(answer) => return u64::from(answer.bid.get()),
             Self::Message { envelope, .. } | Self::Discovery { envelope, .. } => envelope.source,
             Self::UnknownBinding { source, .. } => *source,
             Self::Failed { destination, .. } => *destination,
-        })
+        };
+        network(address)
     }
 }
 

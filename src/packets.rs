@@ -34,6 +34,7 @@ use mtun_signaling::machine::Envelope;
 use tokio::sync::Notify;
 
 use crate::arrivals::{Arrivals, Arrived};
+use crate::daemon::ProbeAnswer;
 use crate::edge::clock::Clock;
 
 /// Packets that one wake-up of a thread handles before it looks for others: a batch keeps the
@@ -56,6 +57,8 @@ pub const TOLD: FieldSet = FieldSet::ALL;
 pub struct Octets {
     sent: AtomicU64,
     received: AtomicU64,
+    /// Of probes, in either direction; part of the two above.
+    probes: AtomicU64,
     /// Whether somebody wants to know of every further [`Octets::STEP`].
     watched: AtomicBool,
 }
@@ -67,6 +70,12 @@ impl Octets {
     /// Sent and received up to now.
     pub fn read(&self) -> (u64, u64) {
         (self.sent.load(Ordering::Relaxed), self.received.load(Ordering::Relaxed))
+    }
+
+    /// Sent and received up to now, without probes.
+    pub fn without_probes(&self) -> u64 {
+        let (sent, received) = self.read();
+        (sent + received).wrapping_sub(self.probes.load(Ordering::Relaxed))
     }
 
     /// Whether [`Paths::carried`] is told of every further [`Octets::STEP`].
@@ -151,6 +160,22 @@ impl Paths {
             way.octets.count(&way.octets.sent, packet.len() as u64, &self.carried);
         }
         Some(sent)
+    }
+
+    /// Sends a probe; `None` if the path is not open.
+    pub fn send_probe(&self, path: PathId, packet: &[u8]) -> Option<Result<(), SendError>> {
+        let sent = self.send(path, packet)?;
+        if sent.is_ok() {
+            self.probed(path, packet);
+        }
+        Some(sent)
+    }
+
+    /// Counts a packet as a probe that was counted as sent or received.
+    fn probed(&self, path: PathId, packet: &[u8]) {
+        if let Some(way) = self.ways.load().get(&path) {
+            way.octets.probes.fetch_add(packet.len() as u64, Ordering::Relaxed);
+        }
     }
 
     fn received(&self, octets: &Octets, packet: &[u8]) {
@@ -486,6 +511,9 @@ fn arrive(
             }
             _ => {}
         }
+        if matches!(verdict, Verdict::Probed { .. }) {
+            shared.paths.probed(path, packet);
+        }
         if let Some(envelope) = straight(&verdict)
             && let Some(octet) = mtun_signaling::wire::problem(&envelope, out)
         {
@@ -622,6 +650,10 @@ fn carry(
                 },
                 message: out.to_vec(),
             });
+        }
+        Verdict::Probed { home_address, bid, sequence, by } => {
+            let at = shared.clock.monotonic();
+            arrived(Arrived::Probed(ProbeAnswer { home_address, bid, sequence, by, at }));
         }
         Verdict::Ignore(_) | Verdict::Drop(_) => {}
     }

@@ -132,6 +132,8 @@ pub struct CounterSnapshot {
     pub signalling: u64,
     /// ICMPv6 errors and TCP resets written.
     pub answers: u64,
+    /// Probes of mobiles answered.
+    pub probes_answered: u64,
 }
 
 impl CounterSnapshot {
@@ -178,6 +180,7 @@ pub struct Counters {
     early_fragments: AtomicU64,
     signalling: AtomicU64,
     answers: AtomicU64,
+    probes_answered: AtomicU64,
 }
 
 impl Default for Counters {
@@ -195,6 +198,7 @@ impl Default for Counters {
             early_fragments: AtomicU64::new(0),
             signalling: AtomicU64::new(0),
             answers: AtomicU64::new(0),
+            probes_answered: AtomicU64::new(0),
         }
     }
 }
@@ -218,6 +222,10 @@ impl Counters {
 
     pub(crate) fn answer(&self) {
         self.answers.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn probe_answered(&self) {
+        self.probes_answered.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn moved(&self, from: Option<Bid>, to: Option<Bid>, reason: MoveReason) {
@@ -336,6 +344,7 @@ impl Counters {
             traffic,
             signalling: read(&self.signalling),
             answers: read(&self.answers),
+            probes_answered: read(&self.probes_answered),
         }
     }
 }

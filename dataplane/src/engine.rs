@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mtun_policy::{FlowKey, Ingress};
+use mtun_policy::{Bid, FlowKey, HomeAddress, Ingress};
 
 use crate::answer::{Answerer, Refusal};
 use crate::copies::{Limits as OrderLimits, Numbers, Order};
@@ -144,6 +144,17 @@ pub enum Verdict {
         home_address: Option<Ipv6Addr>,
         /// From the type 2 routing header; one of our home addresses.
         routing_header: Option<Ipv6Addr>,
+    },
+    /// A probe of ours was answered, by somebody who saw it.
+    Probed {
+        /// Whose home agent answered.
+        home_address: HomeAddress,
+        /// The binding that was asked about.
+        bid: Bid,
+        /// Its number.
+        sequence: u64,
+        /// The binding by which the answer came.
+        by: Option<Bid>,
     },
     /// A received packet was dropped for this reason, and `out` holds the ICMPv6 error for its
     /// source, to be sent as it is by the path on which the packet came. It comes from the address

@@ -53,6 +53,7 @@ mod own;
 mod packet;
 mod pairs;
 mod prefix_owners;
+mod probe;
 mod problem;
 mod publication;
 mod reason;

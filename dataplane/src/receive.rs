@@ -155,6 +155,9 @@ impl Engine {
             destination: IpAddr::V6(outer.destination),
         };
         let admitted = admit(snapshot, &ends, &inner.key)?;
+        if let Some(verdict) = self.probed(&admitted, outer, &inner, packet, out) {
+            return Ok(verdict);
+        }
         let home = admitted.registration.home_address.0;
         let to_home = admitted.side == Side::Near && inner.header.destination == home;
         // req TN-13: a type 2 routing header to our home leads to our home or nowhere. One to a node

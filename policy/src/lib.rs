@@ -28,6 +28,8 @@
 //! - **One walk.** [`Effective::choose`] is the only judgement over rules in the system. The data
 //!   plane's `decide` calls it for packets, the file's own tests ([`run_tests`]) and
 //!   [`explain`](explain()) for people.
+//! - **Probing** ([`probing`]) says when links are asked whether they live, and makes facts of the
+//!   answers and of the silence.
 //!
 //! ```
 //! use mtun_policy::{NoFiles, explain_offline, parse, parse_question};
@@ -83,6 +85,7 @@ mod measure;
 mod mobility;
 mod policy;
 mod prefix_table;
+pub mod probing;
 mod read;
 mod reader;
 mod schema;

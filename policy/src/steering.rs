@@ -232,6 +232,9 @@ impl Steering {
             {
                 meter.restore(*saved);
             }
+            if let Some(admin) = ledger.admin.get(&link.interface.name) {
+                link.admin = *admin;
+            }
         }
         for cap in &mut self.caps {
             if let Some(saved) = ledger.copies.get(&cap.name) {
@@ -248,7 +251,9 @@ impl Steering {
             .iter()
             .filter_map(|link| Some((link.interface.name.clone(), link.meter.as_ref()?.state)));
         let copies = self.caps.iter().map(|cap| (cap.name.clone(), cap.meter.state));
-        Ledger { links: links.collect(), copies: copies.collect() }
+        let admin = self.links.iter().filter(|link| link.admin != Admin::Open);
+        let admin = admin.map(|link| (link.interface.name.clone(), link.admin));
+        Ledger { links: links.collect(), copies: copies.collect(), admin: admin.collect() }
     }
 
     /// Takes a fact.
@@ -343,6 +348,11 @@ impl Steering {
     /// The next notice.
     pub fn poll(&mut self) -> Option<Notice> {
         self.notices.pop_front()
+    }
+
+    /// Whether [`Self::poll`] has something.
+    pub fn has_notices(&self) -> bool {
+        !self.notices.is_empty()
     }
 
     /// Lets time pass up to `now`, which is no later than the next deadline.

@@ -15,6 +15,7 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
         "STATE",
         "FOR",
         "ROUND TRIP",
+        "JITTER",
         "LOSS",
         "SIGNAL",
         "LOAD",
@@ -46,7 +47,8 @@ fn row(link: &LinkDocument) -> Vec<Cell> {
         Cell::new(&link.interface),
         Cell::toned(link.state, tone(link.state)),
         Cell::or(link.since_seconds.map(seconds), "not known"),
-        Cell::or(link.rtt_ms.map(|ms| format!("{ms:.1} ms")), "not measured yet"),
+        Cell::or(link.rtt_ms.map(|ms| round_trip(ms, link.rtt_p95_ms)), "not measured yet"),
+        Cell::or(link.jitter_ms.map(|ms| format!("{ms:.1} ms")), "not measured"),
         Cell::or(link.loss_ratio.map(|loss| format!("{:.1} %", loss * 100.0)), "not measured"),
         Cell::or(link.signal_dbm.map(|dbm| format!("{dbm} dBm")), "nobody tells"),
         Cell::or(link.load.map(|load| format!("{} %", load / 100)), "no rate is given"),
@@ -57,6 +59,14 @@ fn row(link: &LinkDocument) -> Vec<Cell> {
         },
         Cell::or(link.reason.as_ref(), "nothing speaks against it"),
     ]
+}
+
+/// The smoothed round trip, and what nearly all are within.
+fn round_trip(smoothed: f64, nearly_all: Option<f64>) -> String {
+    match nearly_all {
+        Some(nearly_all) => format!("{smoothed:.1} ms (95 %: {nearly_all:.1} ms)"),
+        None => format!("{smoothed:.1} ms"),
+    }
 }
 
 /// How good a state is.

@@ -18,6 +18,7 @@ mod flows;
 mod import;
 mod init;
 mod key;
+mod link;
 mod links;
 mod monitor;
 mod pages;
@@ -170,6 +171,9 @@ enum Command {
     Explain(explain::Command),
     /// Send flows by a link for a time, before all rules
     Steer(steer::Command),
+    /// Drain, hold or release a link
+    #[command(subcommand)]
+    Link(link::Command),
     /// Check, format, test, compare, apply, take back or show policies
     #[command(subcommand)]
     Policy(policy::Command),
@@ -219,6 +223,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Flows(command)) => flows::run(&command, &daemon, screen),
         Some(Command::Explain(command)) => explain::run(&command, &daemon, screen),
         Some(Command::Steer(command)) => steer::run(&command, &daemon, screen),
+        Some(Command::Link(command)) => link::run(&command, &daemon, screen),
         Some(Command::Policy(command)) => policy::run(&command, &daemon, screen, json),
         Some(Command::Agent(command)) => agent::run(&command, &daemon, screen, json),
         Some(Command::Monitor(command)) => {

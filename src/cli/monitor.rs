@@ -204,6 +204,7 @@ fn event_line(document: &EventDocument, screen: Screen) -> String {
         | Event::MobileChanged { .. }
         | Event::CorrespondentChanged { .. }
         | Event::Published { .. }
+        | Event::LinkAdministered { .. }
         | Event::Steered { .. }
         | Event::SteerEnded { .. }
         | Event::PolicyApplied { .. }

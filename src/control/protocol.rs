@@ -16,16 +16,17 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
+use mtun_policy::steering::Admin;
 use mtun_policy::{Bid, Diagnostic, Faults, HomeAddress};
 use mtun_signaling::mobility_socket::{self, Filter, FromClient, MobilityMessage};
 use serde::{Deserialize, Serialize};
 
 use super::documents::{
     AgentAddition, AgentChangedDocument, AgentListDocument, AgentSwitchedDocument,
-    BindingsDocument, ExplainDocument, FaultDocument, FlowsDocument, MobilesDocument,
-    PolicyAppliedDocument, PolicyConfirmedDocument, PolicyDiffDocument, PolicyDocument,
-    PolicyHistoryDocument, PolicyRolledBackDocument, SentDocument, StatusDocument, SteerDocument,
-    SteerListDocument, SteerUndoDocument,
+    BindingsDocument, ExplainDocument, FaultDocument, FlowsDocument, LinkAdminDocument,
+    MobilesDocument, PolicyAppliedDocument, PolicyConfirmedDocument, PolicyDiffDocument,
+    PolicyDocument, PolicyHistoryDocument, PolicyRolledBackDocument, SentDocument, StatusDocument,
+    SteerDocument, SteerListDocument, SteerUndoDocument,
 };
 use super::peer::Class;
 use crate::metrics::MetricsInput;
@@ -96,6 +97,13 @@ pub enum Request {
         seconds: u64,
         /// Why.
         reason: Option<String>,
+    },
+    /// Drains, holds or releases a link, until somebody says otherwise: [`Response::Link`].
+    Link {
+        /// The link.
+        link: String,
+        /// `drained`, `held` or `open`.
+        admin: Admin,
     },
     /// The overrides in force: [`Response::SteerList`].
     SteerList {},
@@ -243,7 +251,7 @@ impl Request {
             | Self::Metrics {}
             | Self::Monitor {}
             | Self::Subscribe { .. } => Class::Reading,
-            Self::Steer { .. } | Self::SteerUndo { .. } => Class::Steering,
+            Self::Steer { .. } | Self::SteerUndo { .. } | Self::Link { .. } => Class::Steering,
             Self::Send { message } => match message.kind().from_client() {
                 FromClient::Done(class) => class,
                 // To be told why, it is enough to be here.
@@ -270,6 +278,7 @@ impl Request {
             Self::Flows { .. } => "flows",
             Self::Explain { .. } => "explain",
             Self::Steer { .. } => "steer",
+            Self::Link { .. } => "link",
             Self::SteerList {} => "steer-list",
             Self::SteerUndo { .. } => "steer-undo",
             Self::PolicyApply { .. } => "policy-apply",
@@ -310,6 +319,8 @@ pub enum Response {
     Explain(ExplainDocument),
     /// To [`Request::Steer`].
     Steer(SteerDocument),
+    /// To [`Request::Link`].
+    Link(LinkAdminDocument),
     /// To [`Request::SteerList`].
     SteerList(SteerListDocument),
     /// To [`Request::SteerUndo`].

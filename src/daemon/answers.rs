@@ -69,6 +69,7 @@ impl Owner {
             Request::SteerList {} => {
                 Ok(Response::SteerList(SteerListDocument { overrides: self.override_documents() }))
             }
+            Request::Link { link, admin } => self.administer(&link, admin, uid).map(Response::Link),
             Request::SteerUndo { id } => self.steer_undo(id).map(Response::SteerUndo),
             Request::PolicyApply { source, confirm_seconds, detached } => {
                 let confirm = confirm_seconds.map(Duration::from_secs);

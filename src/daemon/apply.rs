@@ -423,6 +423,7 @@ impl Owner {
                 home.home.agent = agent;
             }
             home.steering.adopt(&coming.policy, new, now);
+            home.prober.adopt(&coming.policy, new);
         }
         self.adopt_mobiles(&coming.policy, keys);
         self.policy = coming.policy.clone();

@@ -98,6 +98,13 @@ struct LinkCount {
     rate: f64,
 }
 
+impl Counted {
+    /// Something else of what is written down changed.
+    pub(super) fn changed(&mut self) {
+        self.dirty = true;
+    }
+}
+
 /// Whether a rule, or what it says otherwise, has a `cap`.
 fn has_cap(rule: &Rule) -> bool {
     let capped = |verb: &Verb| matches!(verb, Verb::Duplicate { cap: Some(_), .. });
@@ -232,6 +239,9 @@ impl Owner {
         self.counted.next = now + TICK;
         self.count_octets();
         self.state_time(now);
+        for home in 0..self.homes.len() {
+            self.look_for_traffic(home, now);
+        }
         self.publish_homes();
         if now.saturating_sub(self.counted.kept) >= KEEP_AFTER {
             self.keep_ledgers();
@@ -308,8 +318,10 @@ impl Owner {
                 self.tell(Event::Quota { link, level: level.into(), octets, limit });
             }
             Notice::CapReached { rule } => self.tell(Event::CapReached { home: name, rule }),
-            // Nobody probes yet.
-            Notice::BurstWanted { .. } => {}
+            Notice::BurstWanted { bid } => {
+                let now = self.now().monotonic;
+                self.homes[home].prober.burst(now, bid);
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use mtun_dataplane::{DropReason, Engine, Form, MoveReason};
+use mtun_policy::probing::ProbeCounts;
 use mtun_policy::{Bid, HomeName, RuleId, RuleName};
 
 use super::answers::rule_name;
@@ -12,7 +13,7 @@ use crate::control::documents::{FlowBindingDocument, FlowBindingState};
 use crate::metrics::{
     BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
-    LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures, RouteFigures,
+    LinkStateFigures, MetricsInput, ProbeFigures, QuotaFigures, RouteFailureFigures, RouteFigures,
     RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
 };
 use crate::store::StoreError;
@@ -225,11 +226,18 @@ impl Owner {
             let usable = usable || (interface.bid.is_none() && up);
             let report = interface.bid.and_then(|bid| {
                 let mut reports = self.homes.iter().flat_map(|home| home.steering.links());
-                reports.find(|report| report.bid == bid && report.measured.loss.is_some())
+                reports.find(|report| report.bid == bid && report.measured.rtt.is_some())
             });
-            let loss = report.and_then(|report| report.measured.loss);
-            let loss_ratio = loss.map(|loss| f64::from(loss.0) / 10_000.0);
-            input.links.push(LinkFigures { link: interface.name.clone(), up, usable, loss_ratio });
+            let measured = report.map(|report| report.measured).unwrap_or_default();
+            input.links.push(LinkFigures {
+                link: interface.name.clone(),
+                up,
+                usable,
+                loss_ratio: measured.loss.map(|loss| f64::from(loss.0) / 10_000.0),
+                rtt_seconds: measured.rtt.map(|it| it.as_secs_f64()),
+                rtt_p95_seconds: measured.rtt_p95.map(|it| it.as_secs_f64()),
+                jitter_seconds: measured.jitter.map(|it| it.as_secs_f64()),
+            });
         }
         let states = ["up", "degraded", "down", "recovering"];
         let mut changes: BTreeMap<_, u64> = BTreeMap::new();
@@ -243,11 +251,27 @@ impl Owner {
             let (state, reason) = (state.to_owned(), reason.to_owned());
             input.link_states.push(LinkStateFigures { link, state, reason, changes });
         }
+        if !self.homes.is_empty() {
+            self.probe_figures(input);
+        }
         for report in self.homes.first().into_iter().flat_map(|home| home.steering.links()) {
             if let Some(quota) = report.quota {
                 let (limit, used) = (quota.limit, quota.octets);
                 input.quotas.push(QuotaFigures { link: report.interface, limit, used });
             }
+        }
+    }
+
+    fn probe_figures(&self, input: &mut MetricsInput) {
+        for interface in &self.policy.interfaces {
+            let Some(bid) = interface.bid else { continue };
+            let ProbeCounts { sent, answered, lost, late } = self.probe_counts(bid);
+            let counts = [("sent", sent), ("answered", answered), ("lost", lost), ("late", late)];
+            input.probes.extend(counts.map(|(result, probes)| ProbeFigures {
+                link: interface.name.clone(),
+                result: result.to_owned(),
+                probes,
+            }));
         }
     }
 

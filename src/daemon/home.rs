@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mtun_policy::probing::Prober;
 use mtun_policy::steering::Steering;
 use mtun_policy::{Bid, CareOfAddress, Effective, Home};
 use mtun_signaling::machine::Machine;
@@ -16,6 +17,7 @@ use super::downlink::Downlink;
 use super::facts::Told;
 use super::homecoming::Homecoming;
 use super::optimization::Optimization;
+use super::probing::Looked;
 use super::tunnel::Tunnel;
 
 /// What the last acknowledgement granted, for people.
@@ -42,6 +44,10 @@ pub struct MobileHome {
     pub steering: Steering,
     /// What that was told last.
     pub(super) told: Told,
+    /// When its links are asked whether they live.
+    pub prober: Prober,
+    /// What they had carried when they were looked at last.
+    pub(super) looked: Looked,
     /// What its agent is told of the rules.
     pub(super) downlink: Downlink,
     /// Its rules as they were published.
@@ -69,7 +75,7 @@ impl MobileHome {
         tunnel: Tunnel,
         config: MobileConfig,
         optimization: Option<Optimization>,
-        steering: Steering,
+        (steering, prober): (Steering, Prober),
         now: Timestamp,
     ) -> anyhow::Result<Self> {
         let search = AgentSearch::of(&home, &config)?;
@@ -84,6 +90,8 @@ impl MobileHome {
             effective: steering.effective(),
             steering,
             told: Told::default(),
+            prober,
+            looked: Looked::default(),
             downlink: Downlink::default(),
             reevaluate: None,
             granted: BTreeMap::new(),
@@ -110,13 +118,14 @@ impl MobileHome {
         }
     }
 
-    /// When something is due: for the machines, for steering, for flows without packets or on the
+    /// When something is due: for the machines, for steering, for probes, for flows without packets or on the
     /// home link.
     pub fn deadline(&self) -> Option<Duration> {
         let due = [
             self.node.deadline(),
             self.optimization.as_ref().and_then(Optimization::deadline),
             self.steering.deadline(),
+            self.prober.deadline(),
             self.reevaluate,
             self.homecoming.deadline(),
             self.search.as_ref().and_then(AgentSearch::deadline),

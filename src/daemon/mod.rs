@@ -11,6 +11,7 @@
 //! packet; the threads of [`crate::packets`] do, reading what it published. On the death of an
 //! uplink it publishes first and tidies rules and routes afterwards.
 
+mod administration;
 mod agent_search;
 mod answers;
 mod apply;
@@ -35,6 +36,7 @@ mod mobility;
 mod optimization;
 mod owner;
 mod preview;
+mod probing;
 mod report;
 mod roles;
 mod round_trips;
@@ -54,6 +56,7 @@ use std::time::Duration;
 
 pub(crate) use downlink::preview as preview_downlink;
 pub use owner::Owner;
+pub use probing::Answer as ProbeAnswer;
 pub use roles::NotBuilt;
 pub use start::StartError;
 

@@ -337,6 +337,7 @@ impl Owner {
         let own = self.own_addresses();
         let now = self.now().monotonic;
         self.tell_steering(home, now);
+        self.tell_prober(home, now);
         let it = &self.homes[home];
         let path = |bid: Bid| self.path_facts(&self.policy, &it.steering, bid);
         let effective = it.steering.effective();

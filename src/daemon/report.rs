@@ -171,6 +171,8 @@ impl Owner {
                 quota: report.and_then(|report| report.quota.as_ref()).map(quota_document),
                 load: report.and_then(|report| report.load).map(|load| load.0),
                 rtt_ms: measured.and_then(|it| it.rtt).or(answered).map(milliseconds),
+                rtt_p95_ms: measured.and_then(|it| it.rtt_p95).map(milliseconds),
+                jitter_ms: measured.and_then(|it| it.jitter).map(milliseconds),
                 loss_ratio: measured.and_then(|it| it.loss).map(|it| f64::from(it.0) / 10_000.0),
                 signal_dbm: report.and_then(|report| report.signal),
             }

@@ -63,6 +63,7 @@ impl Owner {
             Arrived::UnknownBinding { source, destination, home_address } => {
                 self.unknown_binding(source, destination, home_address);
             }
+            Arrived::Probed(answer) => self.probe_answered(answer),
             Arrived::Failed { source, destination, kind, code } => {
                 self.message_refused(destination, kind, code);
                 let bid = self.bid_of(source);
@@ -96,6 +97,7 @@ impl Owner {
             }
             self.home_link_due(home);
             self.search_due(home, now);
+            self.probes_due(home, now.monotonic);
             let it = &mut self.homes[home];
             if it.steering.deadline().is_some_and(|at| at <= now.monotonic) {
                 self.publish_home(home);

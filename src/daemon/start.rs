@@ -9,6 +9,7 @@ use anyhow::Context;
 use ipnet::Ipv6Net;
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
+use mtun_policy::probing::Prober;
 use mtun_policy::steering::Steering;
 use mtun_policy::{
     AllowedMobile, CorrespondentPlan, Fallback, Faults, FieldSet, Home, InterfaceName,
@@ -444,7 +445,8 @@ async fn open_home(
         Some(plan) => Some(Optimization::new(home, plan, random::seed()?)),
         None => None,
     };
-    MobileHome::new(home.clone(), tunnel, config, optimization, steering, now)
+    let prober = Prober::new(ground.policy, home);
+    MobileHome::new(home.clone(), tunnel, config, optimization, (steering, prober), now)
 }
 
 async fn open_responder(

@@ -16,10 +16,10 @@ use mtun_signaling::correspondent::{
     CorrespondentEvent, CorrespondentNotice, CorrespondentOutput, Pair,
 };
 use mtun_signaling::machine::{Envelope, Transmit};
-use mtun_signaling::mobile::MobileEvent;
 use mtun_signaling::mobile::route_optimization::{
     Route, RouteOptimizationEvent, RouteOptimizationNotice, RouteOptimizationOutput,
 };
+use mtun_signaling::mobile::{MobileEvent, MobileOutput};
 use mtun_signaling::mobility_socket::{BeCause, BeHint};
 use mtun_signaling::wire::iana::mh;
 
@@ -74,7 +74,12 @@ impl Owner {
         if let Some(home) = self.homes.iter().position(from_agent) {
             let event = MobileEvent::Received { envelope, message };
             let outputs = self.homes[home].handle(now, event);
+            let acknowledged =
+                outputs.iter().any(|output| matches!(output, MobileOutput::Bound { .. }));
             self.mobile_outputs(home, outputs);
+            if acknowledged {
+                self.heard_by(home, envelope.destination);
+            }
         } else if of_route && !self.homes.is_empty() {
             self.route_message(tunneled, envelope, message);
         } else if let Some(agent) = agent {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use metrics::{Key, Label, Level, Metadata, Recorder};
 
-use super::input::MetricsInput;
+use super::input::{LinkFigures, MetricsInput};
 
 /// Nobody filters by level or module; the exporter ignores it.
 pub(super) static METADATA: Metadata<'static> =
@@ -54,6 +54,21 @@ static LINK_STATE_CHANGES: Family = family(
     "mtun_link_state_changes_total",
     Kind::Counter,
     "How often the link came into the state, by reason",
+);
+static LINK_PROBE_RTT: Family = family(
+    "mtun_link_probe_rtt_seconds",
+    Kind::Gauge,
+    "Round trip of probes to the home agent, of those links that are measured: smoothed and p95",
+);
+static LINK_JITTER: Family = family(
+    "mtun_link_jitter_seconds",
+    Kind::Gauge,
+    "Smoothed deviation of the round trips of probes, of those links that are measured",
+);
+static LINK_PROBES: Family = family(
+    "mtun_link_probes_total",
+    Kind::Counter,
+    "Probes of the link to home agents, by what became of them",
 );
 static LINK_QUOTA: Family = family(
     "mtun_link_quota_bytes",
@@ -195,11 +210,14 @@ static STORE_FAILING: Family = family(
 );
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 34] = [
+pub(super) static ALL: [&Family; 37] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_LOSS,
     &LINK_STATE_CHANGES,
+    &LINK_PROBE_RTT,
+    &LINK_JITTER,
+    &LINK_PROBES,
     &LINK_QUOTA,
     &LINK_USED,
     &TUNNEL_BYTES,
@@ -295,7 +313,13 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
     vec![
         rows(&LINK_UP, &input.links, |l| (vec![("link", text(&l.link))], flag(l.up))),
         rows(&LINK_USABLE, &input.links, |l| (vec![("link", text(&l.link))], flag(l.usable))),
-        (&LINK_LOSS, losses(input)),
+        (&LINK_LOSS, measured(input, &[], |link| link.loss_ratio)),
+        (&LINK_PROBE_RTT, {
+            let smoothed = measured(input, &[("statistic", "smoothed")], |link| link.rtt_seconds);
+            let p95 = measured(input, &[("statistic", "p95")], |link| link.rtt_p95_seconds);
+            smoothed.into_iter().chain(p95).collect()
+        }),
+        (&LINK_JITTER, measured(input, &[], |link| link.jitter_seconds)),
         rows(&LINK_STATE_CHANGES, &input.link_states, |s| {
             let labels = vec![
                 ("link", text(&s.link)),
@@ -303,6 +327,9 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
                 ("reason", s.reason.clone()),
             ];
             (labels, s.changes as f64)
+        }),
+        rows(&LINK_PROBES, &input.probes, |p| {
+            (vec![("link", text(&p.link)), ("result", p.result.clone())], p.probes as f64)
         }),
         rows(&LINK_QUOTA, &input.quotas, |q| (vec![("link", text(&q.link))], q.limit as f64)),
         rows(&LINK_USED, &input.quotas, |q| (vec![("link", text(&q.link))], q.used as f64)),
@@ -388,12 +415,17 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
 
 /// Of the links that are measured: a zero for the others would be a good figure that nobody has
 /// seen.
-fn losses(input: &MetricsInput) -> Vec<(Labels, f64)> {
-    let measured = input
-        .links
-        .iter()
-        .filter_map(|link| Some((vec![("link", link.link.to_string())], link.loss_ratio?)));
-    measured.collect()
+fn measured(
+    input: &MetricsInput,
+    further: &[(&'static str, &str)],
+    figure: impl Fn(&LinkFigures) -> Option<f64>,
+) -> Vec<(Labels, f64)> {
+    let row = |link: &LinkFigures| {
+        let mut labels = vec![("link", link.link.to_string())];
+        labels.extend(further.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        Some((labels, figure(link)?))
+    };
+    input.links.iter().filter_map(row).collect()
 }
 
 fn tunnel_labels(figures: &super::TunnelFigures) -> Labels {
@@ -431,7 +463,15 @@ mod tests {
 
     #[test]
     fn a_link_that_is_gone_is_not_up() {
-        let link = LinkFigures { link: "wlan0".into(), up: true, usable: true, loss_ratio: None };
+        let link = LinkFigures {
+            link: "wlan0".into(),
+            up: true,
+            usable: true,
+            loss_ratio: None,
+            rtt_seconds: None,
+            rtt_p95_seconds: None,
+            jitter_seconds: None,
+        };
         let with = MetricsInput { links: vec![link], ..MetricsInput::default() };
         let metrics = Metrics::new(&with);
         assert!(metrics.render().contains("mtun_link_up{link=\"wlan0\"} 1\n"));

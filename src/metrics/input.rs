@@ -14,6 +14,9 @@ pub struct MetricsInput {
     pub links: Vec<LinkFigures>,
     /// Every (link, state, reason) that occurred, and those that are to exist from the start.
     pub link_states: Vec<LinkStateFigures>,
+    /// Every (link, result) of probes.
+    #[serde(default)]
+    pub probes: Vec<ProbeFigures>,
     /// Every link with a quota.
     #[serde(default)]
     pub quotas: Vec<QuotaFigures>,
@@ -117,6 +120,15 @@ pub struct LinkFigures {
     /// The share of probes that was lost, 0 to 1; `None` while nothing measures it.
     #[serde(default)]
     pub loss_ratio: Option<f64>,
+    /// The smoothed round trip of its probes in seconds; `None` while nothing measures it.
+    #[serde(default)]
+    pub rtt_seconds: Option<f64>,
+    /// What 95 of 100 of them were not longer than.
+    #[serde(default)]
+    pub rtt_p95_seconds: Option<f64>,
+    /// Their smoothed deviation.
+    #[serde(default)]
+    pub jitter_seconds: Option<f64>,
 }
 
 /// How often a link came into a state for a reason.
@@ -130,6 +142,17 @@ pub struct LinkStateFigures {
     pub reason: String,
     /// Changes.
     pub changes: u64,
+}
+
+/// What became of the probes of a link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeFigures {
+    /// The link.
+    pub link: InterfaceName,
+    /// `sent`, `answered`, `lost`, or `late` for an answer to one that had been given up.
+    pub result: String,
+    /// Probes.
+    pub probes: u64,
 }
 
 /// The quota of a link.

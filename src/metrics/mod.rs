@@ -24,7 +24,7 @@ pub use http::Scrapes;
 pub use input::{
     BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
-    LinkStateFigures, MetricsInput, QuotaFigures, RouteFailureFigures, RouteFigures,
+    LinkStateFigures, MetricsInput, ProbeFigures, QuotaFigures, RouteFailureFigures, RouteFigures,
     RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
 };
 

@@ -39,6 +39,7 @@ mod scripted;
 mod security;
 mod service;
 mod several;
+mod silent;
 mod sockets;
 mod storm;
 mod strangers;

@@ -12,6 +12,7 @@ use mtun::control::{
     Access, BindError, Client, ClientError, ErrorCode, Event, Limits, Request, Response, Server,
     Settings,
 };
+use mtun_policy::steering::Admin;
 use serde_json::Value;
 
 use super::documents;
@@ -282,6 +283,7 @@ fn the_classes_of_three_users_and_root() {
         seconds: 60,
         reason: None,
     };
+    let hold = || Request::Link { link: "wwan0".to_owned(), admin: Admin::Held };
     let dotted = policies.join("../").join(policies.0.file_name().unwrap()).join("../passwd");
     let link = policies.join("link.kdl");
     symlink(example("figure-11.kdl"), &link).unwrap();
@@ -300,6 +302,7 @@ fn the_classes_of_three_users_and_root() {
         (Request::Monitor {}, None, None, None),
         (steer(), forbidden, None, None),
         (Request::SteerUndo { id: 61440 }, forbidden, None, None),
+        (hold(), forbidden, None, None),
         (apply(&inside), forbidden, None, None),
         (apply(&example("figure-11.kdl")), forbidden, forbidden, None),
         (apply(&link), forbidden, forbidden, None),

@@ -6,8 +6,8 @@ use mtun::control::documents::*;
 use mtun::metrics::{
     BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, LinkFigures, LinkStateFigures,
-    MetricsInput, RouteFailureFigures, RouteFigures, RouteMessageFigures, RuleFigures,
-    StoreFigures, TunnelFigures,
+    MetricsInput, ProbeFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures,
+    RuleFigures, StoreFigures, TunnelFigures,
 };
 use mtun_policy::{
     Bid, CareOfAddress, FlowId, FlowPriority, HomeAddress, HomeAgentAddress, MobileNetworkPrefix,
@@ -75,6 +75,8 @@ pub fn links() -> Vec<LinkDocument> {
             quota: None,
             load: None,
             rtt_ms: None,
+            rtt_p95_ms: None,
+            jitter_ms: None,
             loss_ratio: None,
             signal_dbm: None,
         },
@@ -94,6 +96,8 @@ pub fn links() -> Vec<LinkDocument> {
             quota: None,
             load: None,
             rtt_ms: None,
+            rtt_p95_ms: None,
+            jitter_ms: None,
             loss_ratio: None,
             signal_dbm: None,
         },
@@ -643,7 +647,14 @@ pub fn first_figures() -> MetricsInput {
             up: false,
             usable: false,
             loss_ratio: Some(0.0),
+            rtt_seconds: Some(0.0),
+            rtt_p95_seconds: Some(0.0),
+            jitter_seconds: Some(0.0),
         });
+        for result in ["sent", "answered", "lost", "late"] {
+            let (link, result) = (link.into(), result.to_owned());
+            input.probes.push(ProbeFigures { link, result, probes: 0 });
+        }
         for (state, reason) in [("up", "configured"), ("down", "carrier-lost")] {
             let (state, reason) = (state.to_owned(), reason.to_owned());
             input.link_states.push(LinkStateFigures {

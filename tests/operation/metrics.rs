@@ -16,7 +16,7 @@ use super::documents::{first_figures, status};
 use super::owner;
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 33] = [
+const FAMILIES: [(&str, &str); 36] = [
     ("mtun_binding_expires_timestamp_seconds", "gauge"),
     ("mtun_binding_updates_total", "counter"),
     ("mtun_copies_total", "counter"),
@@ -28,7 +28,10 @@ const FAMILIES: [(&str, &str); 33] = [
     ("mtun_flows", "gauge"),
     ("mtun_ha_bindings", "gauge"),
     ("mtun_handover_duration_seconds", "histogram"),
+    ("mtun_link_jitter_seconds", "gauge"),
     ("mtun_link_loss_ratio", "gauge"),
+    ("mtun_link_probe_rtt_seconds", "gauge"),
+    ("mtun_link_probes_total", "counter"),
     ("mtun_link_rtt_seconds", "histogram"),
     ("mtun_link_state_changes_total", "counter"),
     ("mtun_link_up", "gauge"),

@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use mtun::control::documents::{
-    AgentChange, AgentSwitchedDocument, BindingsDocument, FlowsDocument, MobilesDocument,
-    PolicyAppliedDocument, PolicyConfirmedDocument, PolicyRolledBackDocument, SentDocument,
-    StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
+    AgentChange, AgentSwitchedDocument, BindingsDocument, FlowsDocument, LinkAdminDocument,
+    MobilesDocument, PolicyAppliedDocument, PolicyConfirmedDocument, PolicyRolledBackDocument,
+    SentDocument, StatusDocument, SteerDocument, SteerListDocument, SteerUndoDocument,
 };
 use mtun::control::protocol::PolicySource;
 use mtun::control::{
@@ -18,6 +18,7 @@ use mtun::control::{
     Settings,
 };
 use mtun_policy::NoFiles;
+use mtun_policy::steering::Admin;
 use mtun_signaling::mobility_socket::{Facts, MdCommand, MobilityMessage};
 use tokio::sync::{mpsc, oneshot};
 
@@ -199,6 +200,14 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
         }
         Request::SteerList {} => {
             Response::SteerList(SteerListDocument { overrides: vec![documents::steered()] })
+        }
+        Request::Link { link, admin } if link == "wwan0" => {
+            let (link, before) = (link.as_str().into(), Admin::Open);
+            Response::Link(LinkAdminDocument { link, admin: *admin, before, generation: 8 })
+        }
+        Request::Link { link, .. } => {
+            let message = format!("there is no link {link}");
+            return Err(ControlError::new(ErrorCode::NotFound, message).help("links: wlan0, wwan0"));
         }
         Request::SteerUndo { id: 61440 } => {
             let undone = documents::steered();

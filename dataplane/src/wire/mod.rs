@@ -8,6 +8,7 @@ pub mod copy_sequence;
 pub mod home_address;
 pub mod icmpv6;
 pub mod ipv6;
+pub mod probe;
 pub mod signalling;
 pub mod tcp;
 pub mod tunnel_limit;

@@ -223,7 +223,10 @@ fn sound(verdict: Verdict, out: &[u8], given: &[u8], ends: (Ipv6Addr, Ipv6Addr))
         | Verdict::Discovery { .. } => {
             assert!(out.len() <= given.len());
         }
-        Verdict::Ignore(_) | Verdict::Drop(_) | Verdict::UnknownBinding { .. } => {
+        Verdict::Ignore(_)
+        | Verdict::Drop(_)
+        | Verdict::UnknownBinding { .. }
+        | Verdict::Probed { .. } => {
             assert!(out.is_empty());
         }
         Verdict::Replicate(_) | Verdict::Breakout { .. } => panic!("no rule here says {verdict:?}"),

@@ -158,3 +158,20 @@ pub enum Admin {
     /// Do not use it at all, not even as the last link. It stays registered.
     Held,
 }
+
+impl Admin {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Drained => "drained",
+            Self::Held => "held",
+        }
+    }
+}
+
+impl std::fmt::Display for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.word())
+    }
+}

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::calendar::Day;
+use super::facts::Admin;
 use crate::link::{AtLimit, Period, Quota};
 use crate::terms::{InterfaceName, RuleName};
 
@@ -57,6 +58,9 @@ pub struct Ledger {
     pub links: BTreeMap<InterfaceName, QuotaState>,
     /// Copies on metered links, by rule.
     pub copies: BTreeMap<RuleName, QuotaState>,
+    /// What operators want of links, where it is not that they are used as the rules say.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub admin: BTreeMap<InterfaceName, Admin>,
 }
 
 /// How near its end a quota is.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use mtun_policy::steering::Admin;
 use mtun_policy::{
     Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, MobileNetworkPrefix, Role, RuleName,
 };
@@ -232,6 +233,15 @@ pub enum Event {
         /// Its generation.
         generation: u64,
     },
+    /// An operator drained, held or released a link.
+    LinkAdministered {
+        /// The link.
+        link: InterfaceName,
+        /// What is wanted of it: `drained`, `held` or `open`.
+        admin: Admin,
+        /// User id of who asked.
+        uid: Option<u32>,
+    },
     /// An override was put in force.
     Steered {
         /// Its number.
@@ -305,9 +315,10 @@ impl Event {
         let mobile = Some(Role::MobileNode);
         let scope = Scope::default();
         match self {
-            Self::LinkUp { link, .. } | Self::LinkDown { link, .. } | Self::Quota { link, .. } => {
-                Scope { role: mobile, link: Some(link), ..scope }
-            }
+            Self::LinkUp { link, .. }
+            | Self::LinkDown { link, .. }
+            | Self::LinkAdministered { link, .. }
+            | Self::Quota { link, .. } => Scope { role: mobile, link: Some(link), ..scope },
             Self::Steered { via: link, .. } => Scope { role: mobile, link: Some(link), ..scope },
             Self::LinkState { home, link, .. } => {
                 Scope { role: mobile, home: Some(home), link: Some(link), ..scope }
@@ -445,6 +456,10 @@ impl fmt::Display for Event {
             Self::Published { home, generation } => {
                 write!(f, "home {home} decides by generation {generation}")
             }
+            Self::LinkAdministered { link, admin: Admin::Open, .. } => {
+                write!(f, "{link} is released: the rules decide again")
+            }
+            Self::LinkAdministered { link, admin, .. } => write!(f, "{link} is {admin} by hand"),
             Self::Steered { id, filter, via, seconds, reason } => {
                 write!(f, "override {id}: '{filter}' via {via} for {seconds} s")?;
                 reason.as_ref().map_or(Ok(()), |reason| write!(f, " ({reason})"))

@@ -14,6 +14,7 @@ mod explain;
 mod flows;
 mod health;
 mod history;
+mod link;
 mod mobility;
 mod policy;
 mod routes;
@@ -40,6 +41,7 @@ pub use history::{
     PolicyCause, PolicyConfirmedDocument, PolicyEntryState, PolicyHistoryDocument,
     PolicyHistoryEntry, PolicyRolledBackDocument,
 };
+pub use link::LinkAdminDocument;
 pub use mobility::{SentDocument, SubscriptionBody, SubscriptionLine};
 pub use policy::{
     FaultDocument, PolicyAdditionsDocument, PolicyAppliedDocument, PolicyDocument,

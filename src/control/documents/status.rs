@@ -221,6 +221,14 @@ pub struct LinkDocument {
     /// of the last Binding Update that was answered at the first try; `null` if not known.
     #[serde(default)]
     pub rtt_ms: Option<f64>,
+    /// What 95 of 100 round trips of probes were not longer than, in milliseconds; `null` without
+    /// answered probes.
+    #[serde(default)]
+    pub rtt_p95_ms: Option<f64>,
+    /// Jitter: the smoothed deviation of the round trips of probes, in milliseconds; `null` without
+    /// answered probes.
+    #[serde(default)]
+    pub jitter_ms: Option<f64>,
     /// The share of probes that was lost, 0 to 1; `null` if nothing measures it.
     #[serde(default)]
     pub loss_ratio: Option<f64>,

@@ -1,0 +1,396 @@
+//! A prober and a steering over links that delay, lose and die, under a virtual clock.
+
+use std::time::Duration;
+
+use super::*;
+use crate::files::NoFiles;
+use crate::load::parse;
+use crate::steering::{LinkReason, LinkState, Notice, Steering};
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn bid(number: u16) -> Bid {
+    Bid::new(number).expect("not zero")
+}
+
+/// A link as the world makes it.
+#[derive(Clone, Copy, Debug)]
+struct Line {
+    trip: Duration,
+    up: bool,
+    down: bool,
+    /// Losses of either direction, of 10,000.
+    loss: u64,
+    /// The link by which answers come; itself at an agent of our kind.
+    by: u16,
+    flows: bool,
+}
+
+impl Line {
+    const GOOD: Self = Self {
+        trip: Duration::from_millis(20),
+        up: true,
+        down: true,
+        loss: 0,
+        by: 0,
+        flows: false,
+    };
+}
+
+struct World {
+    now: Duration,
+    lines: Vec<Line>,
+    agent: bool,
+    prober: Prober,
+    steering: Steering,
+    flying: Vec<(Duration, Bid, u64, Bid)>,
+    notices: Vec<(Duration, Bid, LinkState, LinkReason)>,
+    sent: Vec<(Duration, Bid)>,
+    random: u64,
+}
+
+const TEXT: &str = r#"
+    role "mobile-node"
+    interface wlan0 { bid 1; }
+    interface wwan0 { bid 2; metered #true; }
+    interface wwan1 { bid 3; }
+    home acme {
+        tunnel mtun0
+        agent "2001:db8:100::1"
+        address "2001:db8:100::42/64"
+        security none
+    }
+    rules { default { prefer wlan0 wwan0 wwan1; otherwise any; } }
+"#;
+
+impl World {
+    /// This many links, all up and bound for a while.
+    fn new(lines: usize) -> Self {
+        let policy = parse("laptop.kdl", TEXT, &NoFiles).expect("the file is right");
+        let home = &policy.homes[0];
+        let mut world = Self {
+            now: Duration::from_secs(100),
+            lines: vec![Line::GOOD; lines],
+            agent: true,
+            prober: Prober::new(&policy, home),
+            steering: Steering::new(&policy, home, Duration::from_secs(100)),
+            flying: Vec::new(),
+            notices: Vec::new(),
+            sent: Vec::new(),
+            random: 7,
+        };
+        for at in 0..lines {
+            world.bind(at);
+        }
+        world.pass(Duration::from_secs(30));
+        world.notices.clear();
+        world.sent.clear();
+        world
+    }
+
+    fn bind(&mut self, at: usize) {
+        let bid = bid(at as u16 + 1);
+        let care_of = format!("2001:db8:{}::7", at + 1).parse().map(CareOfAddress);
+        self.steering.handle(self.now, Fact::Attached { bid, attached: true });
+        self.steering.handle(self.now, Fact::Registered { bid, registered: true });
+        self.prober.bound(self.now, bid, care_of.ok());
+    }
+
+    fn lost(&mut self, share: u64) -> bool {
+        self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.random >> 33) % 10_000 < share
+    }
+
+    /// Lets time pass, from event to event.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.follow();
+            let arrival = self.flying.iter().map(|it| it.0).min();
+            let due = [self.prober.deadline(), self.steering.deadline(), arrival];
+            let next = due.into_iter().flatten().min().unwrap_or(end).max(self.now);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+            let arrived: Vec<_> = self.flying.extract_if(.., |it| it.0 <= next).collect();
+            for (_, bid, sequence, by) in arrived {
+                self.prober.answered(self.now, bid, sequence, Some(by));
+            }
+            for at in 0..self.lines.len() {
+                if self.lines[at].flows {
+                    self.prober.flowed(self.now, bid(at as u16 + 1));
+                }
+            }
+            self.prober.handle_deadline(self.now);
+            self.steering.handle_deadline(self.now);
+        }
+    }
+
+    /// Does what the machines want.
+    fn follow(&mut self) {
+        while let Some(order) = self.prober.poll() {
+            match order {
+                Order::Tell(fact) => self.steering.handle(self.now, fact),
+                Order::Send { bid, sequence } => self.send(bid, sequence),
+            }
+            while let Some(notice) = self.steering.poll() {
+                match notice {
+                    Notice::BurstWanted { bid } => self.prober.burst(self.now, bid),
+                    Notice::LinkState { bid, to, reason, .. } => {
+                        self.notices.push((self.now, bid, to, reason));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, asked: Bid, sequence: u64) {
+        self.sent.push((self.now, asked));
+        let line = self.lines[usize::from(asked.get()) - 1];
+        let by = if line.by == 0 { asked } else { bid(line.by) };
+        let back = self.lines[usize::from(by.get()) - 1];
+        let lost = self.lost(line.loss) || self.lost(back.loss);
+        if line.up && back.down && self.agent && !lost {
+            self.flying.push((self.now + line.trip / 2 + back.trip / 2, asked, sequence, by));
+        }
+    }
+
+    fn state(&self, number: u16) -> (LinkState, LinkReason) {
+        let report = self.steering.links().into_iter().find(|it| it.bid == bid(number));
+        let report = report.expect("it is in the file");
+        (report.state, report.reason)
+    }
+
+    fn words(&self) -> Vec<(u16, &'static str)> {
+        self.notices.iter().map(|(_, bid, state, _)| (bid.get(), state.word())).collect()
+    }
+
+    fn pauses(&self, of: u16) -> Vec<u64> {
+        let times: Vec<_> = self.sent.iter().filter(|it| it.1 == bid(of)).map(|it| it.0).collect();
+        times.windows(2).map(|pair| (pair[1] - pair[0]).as_millis() as u64).collect()
+    }
+}
+
+#[test]
+fn links_are_probed_as_often_as_they_are_needed() {
+    let mut world = World::new(3);
+    world.lines[2].flows = true;
+    world.pass(Duration::from_secs(40));
+    assert!(world.pauses(1).iter().all(|pause| *pause == 1000), "it stands by");
+    assert_eq!(world.pauses(2), [10_000, 10_000, 10_000], "it stands by and is metered");
+    let pauses = world.pauses(3);
+    assert!(pauses[1..].iter().all(|pause| *pause == 200), "it carries traffic: {pauses:?}");
+    let measured = world.steering.links()[0].measured;
+    assert_eq!(measured.rtt, Some(ms(20)));
+    assert_eq!(measured.loss, Some(crate::Ratio(0)));
+    assert!(measured.jitter < Some(ms(1)) && measured.rtt_p95 == Some(ms(20)));
+    assert!(world.notices.is_empty(), "{:?}", world.notices);
+}
+
+#[test]
+fn probes_take_a_thousandth_of_a_rate_that_is_known() {
+    let slow = TEXT.replace("bid 1;", "bid 1; rate \"64kbit/s\";");
+    let Ok(policy) = parse("laptop.kdl", &slow, &NoFiles) else { panic!("rate") };
+    let mut prober = Prober::new(&policy, &policy.homes[0]);
+    let care_of = "2001:db8:1::7".parse().map(CareOfAddress).ok();
+    prober.bound(ms(0), bid(1), care_of);
+    let mut sent = 0_u64;
+    let hour = Duration::from_secs(3600);
+    while let Some(now) = prober.deadline().filter(|at| *at < hour) {
+        prober.flowed(now, bid(1));
+        prober.handle_deadline(now);
+        let mut sequences = Vec::new();
+        while let Some(order) = prober.poll() {
+            if let Order::Send { sequence, .. } = order {
+                sequences.push(sequence);
+            }
+        }
+        for sequence in sequences {
+            sent += 1;
+            prober.answered(now + ms(30), bid(1), sequence, Some(bid(1)));
+        }
+    }
+    let share = sent * u64::from(PROBE_OCTETS) * 8 * 1000 / (64_000 * 3600);
+    assert!(sent > 200 && share <= 1, "{sent} probes are {share} thousandths");
+}
+
+#[test]
+fn a_link_that_dies_silently_is_known_within_the_time_that_was_promised() {
+    for (up, down, what) in
+        [(false, false, "both ways"), (false, true, "up"), (true, false, "down")]
+    {
+        for phase in 0..40 {
+            let mut world = World::new(3);
+            world.lines[0].flows = true;
+            world.lines[0].trip = ms(40);
+            world.pass(Duration::from_secs(5) + ms(phase * 5));
+            (world.lines[0].up, world.lines[0].down) = (up, down);
+            let died = world.now;
+            world.pass(ms(700));
+            let [(at, of, LinkState::Down, LinkReason::Bad(cause))] = &world.notices[..] else {
+                panic!("{what}, {phase}: {:?}", world.notices);
+            };
+            assert_eq!((*of, *cause), (bid(1), crate::steering::Cause::ProbesLost));
+            assert!(*at - died <= ms(700), "{what}, {phase}: {:?}", *at - died);
+            assert!(!world.steering.usable(bid(1)) && world.steering.usable(bid(2)));
+        }
+    }
+}
+
+#[test]
+fn it_is_used_again_after_its_hold_and_its_losses_are_forgotten() {
+    let mut world = World::new(3);
+    world.lines[0].up = false;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.words(), [(1, "down")]);
+    world.lines[0].up = true;
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.state(1).0.word(), "recovering");
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.words(), [(1, "down"), (1, "recovering"), (1, "up")]);
+    assert_eq!(world.steering.links()[0].measured.loss, Some(crate::Ratio(0)));
+}
+
+#[test]
+fn the_last_link_is_degraded_and_stays() {
+    let mut world = World::new(1);
+    world.lines[0].down = false;
+    world.pass(Duration::from_secs(5));
+    let (state, reason) = world.state(1);
+    let cause = crate::steering::Cause::ProbesLost;
+    assert_eq!((state, reason), (LinkState::Degraded, LinkReason::LastLink(cause)));
+    assert!(world.steering.usable(bid(1)), "packets still try");
+    world.lines[0].down = true;
+    world.pass(Duration::from_secs(40));
+    assert_eq!(world.state(1).0, LinkState::Up);
+}
+
+#[test]
+fn one_after_the_other_dies_and_the_last_one_is_kept() {
+    let mut world = World::new(2);
+    world.lines[0].up = false;
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.words(), [(1, "down")]);
+    world.lines[1].up = false;
+    world.pass(Duration::from_secs(60));
+    assert_eq!(world.words()[1..], [(2, "degraded")]);
+    assert!(world.steering.usable(bid(2)) && !world.steering.usable(bid(1)));
+}
+
+#[test]
+fn an_agent_that_is_away_is_no_fault_of_the_links() {
+    let mut world = World::new(3);
+    world.lines[0].flows = true;
+    world.agent = false;
+    world.pass(Duration::from_secs(120));
+    assert!(world.notices.is_empty(), "{:?}", world.notices);
+    world.agent = true;
+    world.pass(Duration::from_secs(20));
+    assert!(world.notices.is_empty(), "and nothing has to recover: {:?}", world.notices);
+    // Whoever stays silent when the agent is back is dead.
+    world.agent = false;
+    world.pass(Duration::from_secs(20));
+    world.agent = true;
+    world.lines[0].up = false;
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.words(), [(1, "down")]);
+}
+
+#[test]
+fn who_never_answers_probes_is_not_dead() {
+    let mut world = World::new(2);
+    world.lines[1].up = false;
+    // Another binding, by which nobody ever answered.
+    let care_of = "2001:db8:9::7".parse().map(CareOfAddress).ok();
+    world.prober.bound(world.now, bid(2), care_of);
+    world.pass(Duration::from_secs(300));
+    assert!(world.notices.is_empty(), "{:?}", world.notices);
+    assert!(world.prober.counts(bid(2)).lost > 10);
+}
+
+#[test]
+fn random_losses_are_no_death() {
+    let mut world = World::new(2);
+    world.lines[0].flows = true;
+    for line in &mut world.lines {
+        line.loss = 500;
+    }
+    world.pass(Duration::from_secs(4 * 3600));
+    assert!(world.notices.is_empty(), "{:?}", world.notices);
+    let counts = world.prober.counts(bid(1));
+    assert!(counts.lost > 6_000 && counts.answered > 60_000, "{counts:?}");
+    let loss = world.steering.links()[0].measured.loss.expect("it is measured");
+    assert!((100..=2_500).contains(&loss.0), "about 9.75 % both ways: {loss}");
+}
+
+#[test]
+fn an_answer_that_is_late_is_an_answer() {
+    let mut world = World::new(2);
+    world.lines[0].flows = true;
+    world.pass(Duration::from_secs(5));
+    // A queue fills up: the round trip grows twentyfold at once.
+    world.lines[0].trip = ms(400);
+    world.pass(Duration::from_secs(60));
+    assert!(world.notices.is_empty(), "{:?}", world.notices);
+    assert!(world.prober.counts(bid(1)).late > 0);
+    let rtt = world.steering.links()[0].measured.rtt;
+    assert!(rtt > Some(ms(390)), "{rtt:?}");
+}
+
+/// The node was suspended, or had no time for its machines.
+#[test]
+fn who_was_late_himself_accuses_nobody() {
+    let mut world = World::new(2);
+    world.lines[0].flows = true;
+    world.pass(Duration::from_secs(5));
+    for sleep in [ms(700), ms(5_000), Duration::from_secs(3600)] {
+        world.now += sleep;
+        // What came meanwhile is heard after what is due.
+        world.prober.handle_deadline(world.now);
+        world.pass(Duration::from_secs(5));
+        assert!(world.notices.is_empty(), "{sleep:?}: {:?}", world.notices);
+    }
+}
+
+#[test]
+fn an_agent_with_one_way_down_for_all() {
+    // Answers to all come by the first link.
+    let build = || {
+        let mut world = World::new(3);
+        world.lines[0].flows = true;
+        world.lines.iter_mut().for_each(|line| line.by = 1);
+        world.pass(Duration::from_secs(30));
+        world
+    };
+    // That link's way down dies, and all are silent: it is that link.
+    let mut world = build();
+    world.lines[0].down = false;
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.words(), [(1, "down")]);
+    // Another's way up dies: it is that one.
+    let mut world = build();
+    world.lines[2].up = false;
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.words(), [(3, "down")]);
+}
+
+#[test]
+fn another_care_of_address_is_another_path() {
+    let mut world = World::new(2);
+    world.pass(Duration::from_secs(5));
+    let care_of = "2001:db8:9::7".parse().map(CareOfAddress).ok();
+    world.prober.bound(world.now, bid(1), care_of);
+    assert_eq!(world.prober.deadline(), Some(world.now), "asked at once");
+    world.sent.clear();
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.pauses(1)[..2], [200, 200], "and three times, so that there are figures");
+    world.prober.bound(world.now, bid(1), None);
+    world.sent.clear();
+    world.pass(Duration::from_secs(5));
+    assert!(world.sent.iter().all(|it| it.1 == bid(2)), "nothing is sent by what is not bound");
+}
