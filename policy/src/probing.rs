@@ -20,8 +20,8 @@
 //! burst lost in whole is told of a link only if something shows that it is the link:
 //!
 //! - It has answered before. Who never answers probes is not dead for that.
-//! - Another link of the home was answered meanwhile, and one of its own probes that left no
-//!   earlier than that was lost. When all fall silent at once it is the agent,
+//! - Another link of the home was answered meanwhile, and two of its own probes that left no
+//!   earlier than that were lost. When all fall silent at once it is the agent,
 //!   or what all have in common, and no link is better than another. The others are asked at once.
 //! - Or there is no other link that could answer: the last link rule shows it as `degraded`.
 //! - Or the answers to others come by this link: their agent chooses one way down for all.

@@ -324,14 +324,15 @@ fn state_of(report: &LinkReport) -> (LinkState, Option<String>) {
         (Admin::Open, steering::LinkState::Up) => LinkState::Up,
         (Admin::Open, steering::LinkState::Degraded) => LinkState::Degraded,
     };
-    let quota = match report.bar {
+    let barred = match report.bar {
         Some(Bar::OverQuota) => Some("its quota is used up: a last resort".to_owned()),
         Some(Bar::Stopped) => Some("its quota is used up".to_owned()),
-        Some(Bar::Drained | Bar::Held) | None => None,
+        Some(by_hand @ (Bar::Drained | Bar::Held)) => Some(by_hand.to_string()),
+        None => None,
     };
     let state = if report.bar == Some(Bar::Stopped) { LinkState::Down } else { state };
     let reason = (report.reason != LinkReason::Good).then(|| report.reason.to_string());
-    (state, quota.or(reason))
+    (state, barred.or(reason))
 }
 
 fn quota_document(quota: &steering::QuotaReport) -> QuotaDocument {

@@ -3,6 +3,7 @@
 //! Each test builds a world of its own (the topology is drawn in `mtun::lab::world`), so tests
 //! run side by side. Without root they are skipped, loudly.
 
+mod administration;
 mod agent_mobiles;
 mod beyond;
 mod breakout;

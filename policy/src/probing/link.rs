@@ -80,8 +80,8 @@ pub(super) struct Probed {
     by: Option<Bid>,
     /// When the last of the probes left that were answered.
     answered: Option<Duration>,
-    /// When the first of the probes left that were lost in a row, and the last.
-    silent: Option<(Duration, Duration)>,
+    /// When the first of the probes left that were lost in a row.
+    silent: Option<Duration>,
     /// When the first probe of another link left that was answered while this one is silent.
     witnessed: Option<Duration>,
     burst_lost: u8,
@@ -189,7 +189,7 @@ impl Probed {
 
     /// Notes that another link answered a probe that left at `sent`.
     pub fn note_witness(&mut self, sent: Duration) {
-        if self.silent.is_some_and(|(since, _)| since <= sent) {
+        if self.silent.is_some_and(|since| since <= sent) {
             self.witnessed = Some(self.witnessed.map_or(sent, |known| known.min(sent)));
         }
     }
@@ -199,10 +199,11 @@ impl Probed {
         self.answered
     }
 
-    /// Whether it lost a probe that left when another link's was answered, or after that.
+    /// Whether it lost two probes that left when another link's was answered, or after that. One
+    /// may be overtaken: an agent that was away answers all that waited for it, one after the other.
     pub fn is_witnessed(&self) -> bool {
-        let lost = self.silent.map(|(_, last)| last);
-        self.witnessed.is_some() && self.witnessed <= lost
+        let lost_since = |sent| self.under_way.iter().filter(|it| it.lost && it.sent >= sent).count();
+        self.witnessed.is_some_and(|sent| lost_since(sent) >= 2)
     }
 
     pub fn answered_by(&self) -> Option<Bid> {
@@ -210,7 +211,7 @@ impl Probed {
     }
 
     pub fn silent_since(&self) -> Option<Duration> {
-        self.silent.map(|(since, _)| since)
+        self.silent
     }
 
     /// Takes an answer; false if nothing waited for it.
@@ -226,7 +227,10 @@ impl Probed {
         }
         self.figures.answered(sequence, now.saturating_sub(probe.sent));
         self.answers += 1;
-        self.answered = self.answered.max(Some(probe.sent));
+        // What was late may have waited somewhere, and says nothing of when the way was open.
+        if !probe.lost {
+            self.answered = self.answered.max(Some(probe.sent));
+        }
         self.by = by;
         true
     }
@@ -275,8 +279,7 @@ impl Probed {
             // Nobody has ever answered here.
             return Some(Lost::Counted);
         }
-        let (since, last) = self.silent.unwrap_or((sent, sent));
-        self.silent = Some((since.min(sent), last.max(sent)));
+        self.silent = Some(self.silent.map_or(sent, |since| since.min(sent)));
         if in_burst {
             self.burst_lost += 1;
             if self.burst_lost == BURST && self.silence == Silence::No {
