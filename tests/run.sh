@@ -28,6 +28,8 @@ need tcpdump tcpdump
 need ping iputils-ping
 need cc gcc
 need ssh openssh-client
+# A bus of the tests' own, for the stand-in of a modem.
+need dbus-daemon dbus-daemon
 need valgrind valgrind
 need chromium chromium
 need tmux tmux

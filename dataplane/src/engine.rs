@@ -355,6 +355,17 @@ impl Engine {
         self.moves.records()
     }
 
+    /// What routers on an outer path said that it takes, in octets, while that is believed, and for
+    /// how long it will be.
+    pub fn learned_mtu(
+        &self,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        now: Duration,
+    ) -> Option<(u16, Duration)> {
+        self.path_mtus.learned(source, destination, now)
+    }
+
     fn answer(
         &self,
         refusal: &Refusal,

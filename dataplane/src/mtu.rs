@@ -103,6 +103,21 @@ impl PathMtus {
         }
     }
 
+    /// What was told of a path and is believed, and for how long it will be.
+    pub fn learned(
+        &self,
+        source: Ipv6Addr,
+        destination: Ipv6Addr,
+        now: Duration,
+    ) -> Option<(u16, Duration)> {
+        if self.len.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
+        let path = learned.get(&(source, destination)).filter(|path| path.is_believed(now))?;
+        Some((path.mtu, (path.at + BELIEVED).saturating_sub(now)))
+    }
+
     /// Believes a Packet Too Big: paths only shrink until the news is old, and never below 1280.
     pub fn learn(&self, source: Ipv6Addr, destination: Ipv6Addr, mtu: u32, now: Duration) {
         let mtu = u16::try_from(mtu).unwrap_or(u16::MAX).max(MIN_MTU);

@@ -41,6 +41,7 @@ pub(crate) fn check(document: &Document, sources: &Sources, sink: &mut Sink) {
     if let Some(role) = &document.role {
         if !matches!(role.value, Role::MobileNode | Role::MobileRouter) {
             check.nothing_registers(role.value);
+            check.nothing_steers(role.value);
         }
         check.correspondent(role.value, role.span);
     }

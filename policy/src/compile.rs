@@ -67,6 +67,7 @@ pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -
         role,
         text_digest: sources.digest(),
         interfaces,
+        vehicle: document.vehicle.as_ref().map(|vehicle| vehicle.value.clone()),
         securities: document.securities.iter().filter_map(security).collect(),
         slas: document.slas.iter().map(|node| node.sla.clone()).collect(),
         homes,
@@ -101,6 +102,7 @@ fn interfaces(document: &Document, is_mobile: bool) -> Vec<Interface> {
             quota: link.quota.as_ref().map(|quota| quota.value),
             rate: link.rate.as_ref().map(|rate| rate.value),
             usable: link.usable,
+            radio: link.radio.as_ref().map(|radio| radio.value.clone()),
         }
     });
     links.collect()

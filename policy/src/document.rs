@@ -16,6 +16,7 @@ use crate::downlink::Unmatched;
 use crate::link::{Cost, Quota, Sla, UsableWhen};
 use crate::mobility::{ReturningHome, RouteOptimizationStart, StrangerAnswer};
 use crate::policy::{Algorithm, Extensions, KeySource, Probe};
+use crate::radio::FactSource;
 use crate::source::{Span, Spanned};
 use crate::terms::{PrefixMode, Role};
 
@@ -44,6 +45,8 @@ pub struct Document {
     pub role_is_wrong: bool,
     /// Access links.
     pub interfaces: Vec<InterfaceNode>,
+    /// Who tells of the vehicle.
+    pub vehicle: Option<Spanned<FactSource>>,
     /// Groups.
     pub groups: Vec<GroupNode>,
     /// Sets.
@@ -85,6 +88,8 @@ pub struct InterfaceNode {
     pub rate: Option<Spanned<u64>>,
     /// `usable { … }`.
     pub usable: UsableWhen,
+    /// `radio …`.
+    pub radio: Option<Spanned<FactSource>>,
 }
 
 /// `group "name" { … }`.

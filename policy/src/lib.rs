@@ -86,8 +86,10 @@ mod mobility;
 mod policy;
 mod prefix_table;
 pub mod probing;
+pub mod radio;
 mod read;
 mod reader;
+pub mod reading;
 mod schema;
 mod selector;
 mod sets;
@@ -136,6 +138,10 @@ pub use policy::{
     MobileNetwork, Policy, Probe, Register, Rule, RuleSet, Security, ServedHome, Tunnel,
 };
 pub use prefix_table::{HostBits, PrefixTable};
+pub use radio::{
+    FactOrigin, FactSource, GpsdPlace, Position, Radio, RadioRegistration, Technologies, Technology,
+};
+pub use reading::{Reading, ReadingFault, ReadingOf};
 pub use schema::{DiagnosticSchema, Meaning, NodeSchema, Schema, schema};
 pub use selector::{Field, TrafficSelector};
 pub use source::{Sources, Span, Spanned};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::radio::Technologies;
+
 /// A share of a whole in hundredths of a percent, 0 to 10,000.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
@@ -57,6 +59,10 @@ pub struct UsableWhen {
     pub jitter: Option<Band<Duration>>,
     /// Loss; less is better.
     pub loss: Option<Band<Ratio>>,
+    /// Whether it may be used while its modem is with another's network.
+    pub roaming: bool,
+    /// The technologies by which it is good enough; `None` for all.
+    pub technologies: Option<Technologies>,
     /// The recover hold: how long a link that was down has to be good before it is used again.
     pub hold_up: Duration,
     /// How long a limit has to be exceeded before the link counts as down. Events (carrier,
@@ -76,6 +82,8 @@ impl Default for UsableWhen {
             rtt: None,
             jitter: None,
             loss: None,
+            roaming: true,
+            technologies: None,
             hold_up: Self::RECOVER_HOLD,
             hold_down: Duration::ZERO,
         }
@@ -87,6 +95,8 @@ impl Default for UsableWhen {
 pub struct Cost {
     /// Millionths of the currency for 10^9 octets.
     pub micros_per_gigabyte: u64,
+    /// The same while its modem is with another's network; `None` for no other price there.
+    pub roaming_micros_per_gigabyte: Option<u64>,
     /// The currency, `EUR`.
     pub currency: String,
 }

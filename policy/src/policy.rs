@@ -20,6 +20,7 @@ use crate::link::{Cost, Quota, Sla, UsableWhen};
 use crate::mobility::{
     CorrespondentPlan, Optimize, ReturningHome, RouteOptimizationPlan, StrangerAnswer,
 };
+use crate::radio::FactSource;
 use crate::suite::TestCase;
 use crate::terms::{
     Bid, HomeAddress, HomeAgentAddress, HomeName, InterfaceName, MobileNetworkPrefix, PrefixMode,
@@ -38,6 +39,8 @@ pub struct Policy {
     pub text_digest: String,
     /// The access links in the order of the file.
     pub interfaces: Vec<Interface>,
+    /// Who tells of the vehicle.
+    pub vehicle: Option<FactSource>,
     /// The security associations that homes and allowed mobiles name.
     pub securities: Vec<Security>,
     /// The service levels that rules name.
@@ -130,6 +133,23 @@ pub struct Interface {
     pub rate: Option<u64>,
     /// What makes it good enough.
     pub usable: UsableWhen,
+    /// Who tells of its radio.
+    pub radio: Option<FactSource>,
+}
+
+impl Interface {
+    /// Orders links by what their octets cost, at home or roaming.
+    pub fn price(&self, roams: bool) -> u64 {
+        match &self.cost {
+            Some(cost) if roams => {
+                cost.roaming_micros_per_gigabyte.unwrap_or(cost.micros_per_gigabyte)
+            }
+            Some(cost) => cost.micros_per_gigabyte,
+            // Metered at an unknown price: dearer than any that is known.
+            None if self.metered => u64::MAX,
+            None => 0,
+        }
+    }
 }
 
 /// How a security association authenticates.

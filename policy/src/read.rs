@@ -1,5 +1,6 @@
 //! From nodes to a [`Document`]: every value gets its type, every fault its place.
 
+mod facts;
 mod lines;
 mod link;
 mod mobility;
@@ -49,6 +50,9 @@ pub(crate) fn document(
                 document.role_is_wrong = document.role.is_none();
             }
             "interface" => document.interfaces.extend(reader.interface(node)),
+            "vehicle" if document.vehicle.is_none() => {
+                document.vehicle = reader.vehicle(node);
+            }
             "group" => document.groups.extend(reader.group(node)),
             "set" => document.sets.extend(reader.set(node, lists)),
             "sla" => document.slas.extend(reader.sla(node)),

@@ -283,6 +283,7 @@ impl Steering {
             | Fact::Probed { bid, .. }
             | Fact::Heard { bid }
             | Fact::Signal { bid, .. }
+            | Fact::Radio { bid, .. }
             | Fact::Load { bid, .. }
             | Fact::Carried { bid, .. }
             | Fact::Admin { bid, .. } => {

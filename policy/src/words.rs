@@ -74,18 +74,24 @@ words! {
     BID = "bid" One("a number");
     PRIORITY = "priority" One("a number");
     METERED = "metered" Perhaps("#true or #false");
-    COST = "cost" One("a price"), properties: &["currency", "per"];
+    COST = "cost" One("a price"), properties: &["currency", "per", "roaming"];
     QUOTA = "quota" One("an amount of data"), properties: &["per", "starts", "warn", "at-limit"];
     RATE = "rate" One("a rate");
     SIGNAL = "signal" Nothing, properties: BAND;
     RTT = "rtt" Nothing, properties: BAND;
     JITTER = "jitter" Nothing, properties: BAND;
     LOSS = "loss" Nothing, properties: BAND;
+    ROAMING = "roaming" One("#true or #false");
+    TECHNOLOGY = "technology" AtLeastOne("a technology");
     HOLD = "hold" Nothing, properties: &["up", "down"];
-    USABLE = "usable" Nothing, children: &[&SIGNAL, &RTT, &JITTER, &LOSS, &HOLD];
+    USABLE = "usable" Nothing,
+        children: &[&SIGNAL, &RTT, &JITTER, &LOSS, &ROAMING, &TECHNOLOGY, &HOLD];
+    RADIO = "radio" Nothing, properties: &["modem", "exec", "file", "every", "lost-after"];
     INTERFACE = "interface" One("a name"), many: true,
-        children: &[&CLASS, &BID, &PRIORITY, &METERED, &COST, &QUOTA, &RATE, &USABLE],
+        children: &[&CLASS, &BID, &PRIORITY, &METERED, &COST, &QUOTA, &RATE, &USABLE, &RADIO],
         later_children: &["probe", "linger"];
+
+    VEHICLE = "vehicle" Nothing, properties: &["gpsd", "exec", "file", "every", "lost-after"];
 
     GROUP_INTERFACE = "interface" AtLeastOne("a name"), many: true;
     GROUP_PORT = "port" AtLeastOne("a port or a range"), many: true;
@@ -181,7 +187,7 @@ words! {
 
     FILE = "the file" Nothing,
         children: &[
-            &POLICY, &INCLUDE, &ROLE, &INTERFACE, &GROUP, &SET, &HOME, &CORRESPONDENT, &SECURITY, &SLA,
+            &POLICY, &INCLUDE, &ROLE, &INTERFACE, &VEHICLE, &GROUP, &SET, &HOME, &CORRESPONDENT, &SECURITY, &SLA,
             &RULES, &TEST, &FLOW_BUDGET,
         ];
 }

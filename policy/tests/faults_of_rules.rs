@@ -159,6 +159,38 @@ fn words_of_links() {
 }
 
 #[test]
+fn who_tells_of_radios_and_of_the_vehicle() {
+    let (radio, vehicle) = ("    bid 2\n", "sla \"voice\"");
+    let radio_of = |says: &str| (radio, format!("    bid 2\n    radio {says}\n"));
+    let vehicle_of = |says: &str| (vehicle, format!("vehicle {says}\nsla \"voice\""));
+    let usable = |says: &str| ("usable { rtt", format!("usable {{ {says}; rtt"));
+    let changes = [
+        radio_of(""),
+        radio_of("modem=auto exec=x"),
+        radio_of("modem=\"no such\""),
+        radio_of("exec=\"/bin/sh\""),
+        radio_of("file=\"../key\""),
+        radio_of("file=\".key\""),
+        radio_of("modem=auto every=5"),
+        radio_of("modem=auto every=\"100ms\""),
+        radio_of("modem=auto every=\"20s\" lost-after=\"30s\""),
+        radio_of("gpsd=\"[::1]:2947\""),
+        radio_of("modem=auto signal=\"-70dBm\""),
+        vehicle_of(""),
+        vehicle_of("gpsd=localhost"),
+        vehicle_of("gpsd=\"[::1]:2947\" every=\"5s\""),
+        vehicle_of("gpsd=\"/run/gpsd.sock\"\nvehicle file=x"),
+        usable("roaming no"),
+        usable("technology 4"),
+        usable("technology \"5g\""),
+        usable("technology ltee"),
+        ("per=\"1GB\"", "per=\"1GB\" roaming=\"much\"".to_owned()),
+    ];
+    let changes: Vec<_> = changes.iter().map(|(from, to)| (*from, to.as_str())).collect();
+    insta::assert_snapshot!(seen(BUS, &changes));
+}
+
+#[test]
 fn what_verbs_need_of_their_links() {
     insta::assert_snapshot!(seen(
         BUS,

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mtun_policy::{
-    Algorithm, AtLimit, Band, Bid, BlockReply, Cost, Days, Failback, FailbackMode, Fallback, Field,
-    KeySource, Origin, Period, Policy, Probe, Quota, Ratio, Scope, Sla, SpeedBound, Sticky,
-    TimeSpan, UsableWhen, Verb, When, parse,
+    Algorithm, AtLimit, Band, Bid, BlockReply, Cost, Days, FactOrigin, FactSource, Failback,
+    FailbackMode, Fallback, Field, GpsdPlace, KeySource, Origin, Period, Policy, Probe, Quota,
+    Ratio, Scope, Sla, SpeedBound, Sticky, Technologies, Technology, TimeSpan, UsableWhen, Verb,
+    When, parse,
 };
 
 /// A policy with every word.
@@ -31,11 +32,15 @@ interface "wwan0" {
     bid 2
     priority 10
     metered #true
-    cost 4.50 currency=EUR per="1GB"
+    cost 4.50 currency=EUR per="1GB" roaming=18.00
     quota "20GB" per=month starts=1 warn="80%" at-limit=last-resort
-    usable { rtt enter="150ms" leave="400ms"; jitter enter="5ms" leave="20ms"; hold up="10s" down="2s" }
+    usable { rtt enter="150ms" leave="400ms"; jitter enter="5ms" leave="20ms"; hold up="10s" down="2s"; roaming #false; technology lte nr }
+    radio modem=auto
 }
 interface "wwan1" { class cellular; bid 3; priority 11; metered #true; cost 3 currency=EUR per="500MB"; quota "1.5GiB" per=week starts=7 at-limit=stop }
+interface "wwan2" { bid 4; radio modem=867962041234567 every="10s"; }
+interface "wwan3" { bid 5; radio exec="wwan3.sh" lost-after="1m"; }
+vehicle gpsd="[::1]:2947"
 group "cellular" { interface wwan0 wwan1 }
 group "any-link" { interface wlan0 wwan0 wwan1 }
 group "web"      { port 80 443 "8000-8099" }
@@ -131,18 +136,24 @@ fn bids<const N: usize>(numbers: [u16; N]) -> Vec<Bid> {
 #[test]
 fn links() {
     let policy = everything();
-    let [wlan, first, second] = policy.interfaces.as_slice() else { panic!() };
+    let [wlan, first, second, third, fourth] = policy.interfaces.as_slice() else { panic!() };
     let usable = UsableWhen {
         signal: Some(Band { enter: -70, leave: -78 }),
         loss: Some(Band { enter: Ratio::percent(1), leave: Ratio::percent(8) }),
         rtt: None,
         jitter: None,
+        roaming: true,
+        technologies: None,
         hold_up: Duration::from_secs(5),
         hold_down: Duration::from_secs(1),
     };
     assert_eq!((wlan.rate, wlan.metered, &wlan.usable), (Some(50_000_000), false, &usable));
     assert_eq!((&wlan.cost, wlan.quota), (&None, None));
-    let cost = Cost { micros_per_gigabyte: 4_500_000, currency: "EUR".to_owned() };
+    let cost = Cost {
+        micros_per_gigabyte: 4_500_000,
+        roaming_micros_per_gigabyte: Some(18_000_000),
+        currency: "EUR".to_owned(),
+    };
     assert_eq!((first.metered, &first.cost), (true, &Some(cost)));
     let quota = Quota {
         octets: 20_000_000_000,
@@ -155,7 +166,11 @@ fn links() {
     let ms = Duration::from_millis;
     assert_eq!(first.usable.rtt, Some(Band { enter: ms(150), leave: ms(400) }));
     assert_eq!(first.usable.jitter, Some(Band { enter: ms(5), leave: ms(20) }));
-    let cost = Cost { micros_per_gigabyte: 6_000_000, currency: "EUR".to_owned() };
+    let cost = Cost {
+        micros_per_gigabyte: 6_000_000,
+        roaming_micros_per_gigabyte: None,
+        currency: "EUR".to_owned(),
+    };
     assert_eq!(second.cost, Some(cost));
     let quota = Quota {
         octets: 1_610_612_736,
@@ -166,6 +181,22 @@ fn links() {
     };
     assert_eq!(second.quota, Some(quota));
     assert_eq!(second.usable, UsableWhen::default());
+
+    let good: Technologies = [Technology::Nr, Technology::Lte].into_iter().collect();
+    assert_eq!((first.usable.roaming, first.usable.technologies), (false, Some(good)));
+    assert_eq!((first.price(false), first.price(true)), (4_500_000, 18_000_000));
+    assert_eq!(second.price(true), 6_000_000);
+    let s = Duration::from_secs;
+    let source = |from, every, lost_after| {
+        Some(FactSource { from, every: s(every), lost_after: s(lost_after) })
+    };
+    assert_eq!(wlan.radio, None);
+    assert_eq!(first.radio, source(FactOrigin::Modem(None), 5, 30));
+    let equipment = Some("867962041234567".to_owned());
+    assert_eq!(third.radio, source(FactOrigin::Modem(equipment), 10, 60));
+    assert_eq!(fourth.radio, source(FactOrigin::Exec("wwan3.sh".to_owned()), 5, 60));
+    let gpsd = GpsdPlace::Tcp("[::1]:2947".parse().unwrap());
+    assert_eq!(policy.vehicle, source(FactOrigin::Gpsd(gpsd), 5, 10));
 }
 
 /// A BID belongs to an interface by what is written, at every reading: the same text gives the

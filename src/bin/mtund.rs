@@ -56,6 +56,12 @@ struct Arguments {
     /// Added to the time of day that signaling sees, in seconds; to try a wrong clock
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_negative_numbers = true)]
     clock_offset: i64,
+    /// Where programs and files are that tell facts about radios and the vehicle
+    #[arg(long, value_name = "DIR", default_value = "/etc/mtun/facts")]
+    facts: PathBuf,
+    /// The D-Bus on which ModemManager is, instead of the system's
+    #[arg(long, value_name = "ADDRESS")]
+    bus: Option<String>,
     /// Whether flows that were decided may be carried by the kernel itself, where it can
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = FastPath::Auto)]
     fast_path: FastPath,
@@ -146,6 +152,8 @@ fn options(arguments: Arguments) -> Result<Options, String> {
         stop_deadline,
         salvage_bindings: arguments.salvage_bindings,
         clock_offset: arguments.clock_offset,
+        facts: arguments.facts,
+        bus: arguments.bus,
         fast_path: arguments.fast_path == FastPath::Auto,
     })
 }

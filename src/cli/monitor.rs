@@ -199,6 +199,8 @@ fn event_line(document: &EventDocument, screen: Screen) -> String {
         | Event::FlowBindings { refused: 1.., .. }
         | Event::PolicyTakenBack { .. } => Tone::Warning,
         Event::LinkState { .. }
+        | Event::Radio { .. }
+        | Event::PathMtu { .. }
         | Event::LeftHome { .. }
         | Event::FlowBindings { refused: 0, .. }
         | Event::MobileChanged { .. }

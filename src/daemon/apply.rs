@@ -430,6 +430,7 @@ impl Owner {
         self.in_force = coming;
         self.find_ingresses().await;
         self.watch_octets();
+        self.want_facts();
         self.publish_homes();
         self.want_named();
         self.attached.extend(reordered);

@@ -242,6 +242,8 @@ impl Owner {
         for home in 0..self.homes.len() {
             self.look_for_traffic(home, now);
         }
+        self.age_facts(now);
+        self.path_mtus(now);
         self.publish_homes();
         if now.saturating_sub(self.counted.kept) >= KEEP_AFTER {
             self.keep_ledgers();

@@ -229,6 +229,10 @@ impl Owner {
                 reports.find(|report| report.bid == bid && report.measured.rtt.is_some())
             });
             let measured = report.map(|report| report.measured).unwrap_or_default();
+            let mut reports = self.homes.first().into_iter().flat_map(|it| it.steering.links());
+            let radio = reports.find(|it| Some(it.bid) == interface.bid).map(|it| it.radio);
+            let attached = self.links.get(&interface.name).and_then(|it| it.state.as_ref().ok());
+            let now = self.now().monotonic;
             input.links.push(LinkFigures {
                 link: interface.name.clone(),
                 up,
@@ -237,8 +241,11 @@ impl Owner {
                 rtt_seconds: measured.rtt.map(|it| it.as_secs_f64()),
                 rtt_p95_seconds: measured.rtt_p95.map(|it| it.as_secs_f64()),
                 jitter_seconds: measured.jitter.map(|it| it.as_secs_f64()),
+                signal_dbm: radio.and_then(|radio| radio.signal),
+                path_mtu: attached.map(|it| self.path_takes(it, now)),
             });
         }
+        (input.sources, input.source_faults) = self.facts.figures();
         let states = ["up", "degraded", "down", "recovering"];
         let mut changes: BTreeMap<_, u64> = BTreeMap::new();
         for interface in self.policy.interfaces.iter().filter(|it| it.bid.is_some()) {

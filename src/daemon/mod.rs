@@ -35,6 +35,7 @@ mod mobiles;
 mod mobility;
 mod optimization;
 mod owner;
+mod path_mtu;
 mod preview;
 mod probing;
 mod report;
@@ -45,6 +46,7 @@ mod sent;
 mod served;
 mod service;
 mod signaling;
+mod sources;
 mod start;
 mod straight;
 mod texts;
@@ -90,6 +92,10 @@ pub struct Options {
     /// Added to the time of day that signaling sees, in seconds: for tests of vehicles whose
     /// clock is wrong.
     pub clock_offset: i64,
+    /// Where programs and files are that tell facts.
+    pub facts: PathBuf,
+    /// The address of the D-Bus on which ModemManager is; the system's if there is none.
+    pub bus: Option<String>,
     /// Whether packets may take a fast path of the kernel.
     pub fast_path: bool,
 }

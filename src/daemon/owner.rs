@@ -34,10 +34,12 @@ use super::key_store::KeyStore;
 use super::ledger::LedgerKeeper;
 use super::mobiles::Added;
 use super::mobility::Changed;
+use super::path_mtu::PathMtusTold;
 use super::preview::Preview;
 use super::round_trips::RoundTrips;
 use super::served::AgentHome;
 use super::service::Service;
+use super::sources::Facts;
 use super::tunnel::Tunnel;
 use crate::arrivals::Door;
 use crate::control::documents::{Event, EventDocument, TakenBack};
@@ -174,6 +176,10 @@ pub struct Owner {
     pub(super) counts: SignalingCounts,
     /// How long home agents take to answer.
     pub(super) round_trips: RoundTrips,
+    /// What is known of radios and of the vehicle.
+    pub(super) facts: Facts,
+    /// What people know of the paths of links.
+    pub(super) path_mtus_told: PathMtusTold,
     /// What links carried, and who knows of it.
     pub(super) counted: Counted,
     /// Writes down what was counted of quotas.
@@ -248,6 +254,7 @@ impl Owner {
                 },
                 () = self.shared.arrivals.ready(), if !others_first => self.hear(),
                 Some(heard) = self.neighbours_heard.1.recv() => self.heard(&heard),
+                told = self.facts.told() => self.source_told(told),
                 Some(request) = self.requests.recv() => self.answer(request).await,
                 Some(prepared) = self.ready.recv() => self.prepared(prepared).await,
                 Some(preview) = self.previews.recv() => self.previewed(preview),

@@ -45,6 +45,7 @@ impl Owner {
             uptime_seconds: now.saturating_sub(self.started).as_secs(),
             homes,
             links,
+            vehicle: self.facts.vehicle(now),
             bindings,
             overrides: self.override_documents(),
             mobiles: Vec::new(),
@@ -174,7 +175,10 @@ impl Owner {
                 rtt_p95_ms: measured.and_then(|it| it.rtt_p95).map(milliseconds),
                 jitter_ms: measured.and_then(|it| it.jitter).map(milliseconds),
                 loss_ratio: measured.and_then(|it| it.loss).map(|it| f64::from(it.0) / 10_000.0),
-                signal_dbm: report.and_then(|report| report.signal),
+                signal_dbm: report.and_then(|report| report.radio.signal),
+                radio: self.facts.radio(&interface.name, now),
+                mtu: attached.map(|it| it.mtu),
+                path_mtu: attached.and_then(|it| self.path_mtu(it, now)),
             }
         };
         self.policy.interfaces.iter().map(document).collect()
@@ -359,7 +363,9 @@ pub(super) fn reason_code(reason: &LinkReason) -> &'static str {
         LinkReason::Bad(Cause::Detached) => "detached",
         LinkReason::Bad(Cause::Refused) => "refused",
         LinkReason::Bad(Cause::NoBinding) => "no-binding",
+        LinkReason::Bad(Cause::Roaming) => "roaming",
         LinkReason::Bad(Cause::ProbesLost) => "probes-lost",
+        LinkReason::Bad(Cause::Technology) => "technology",
         LinkReason::Bad(Cause::Beyond(Figure::Signal)) => "beyond-signal",
         LinkReason::Bad(Cause::Beyond(Figure::Rtt)) => "beyond-rtt",
         LinkReason::Bad(Cause::Beyond(Figure::Jitter)) => "beyond-jitter",

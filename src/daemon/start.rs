@@ -36,6 +36,7 @@ use super::roles::{Built, NotBuilt};
 use super::round_trips::RoundTrips;
 use super::served::AgentHome;
 use super::service::Service;
+use super::sources::Facts;
 use super::tunnel::{Plan, Tunnel};
 use crate::arrivals::Arrivals;
 use crate::control::server::{self, EVENTS_WAITING, Limits, Server};
@@ -45,6 +46,7 @@ use crate::edge::netlink::Netlink;
 use crate::edge::nft::{Firewall, Guarded};
 use crate::edge::random;
 use crate::edge::routes::{Desired, MARK_OUTER};
+use crate::edge::sources::Sources;
 use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
 
@@ -239,6 +241,7 @@ impl Owner {
         let dashboard = open_dashboard(options.dashboard.as_ref()).await?;
         let (preparing, ready) = mpsc::channel(REQUESTS);
         let (previewing, previews) = mpsc::channel(REQUESTS);
+        let facts = Facts::new(Sources::new(options.facts.clone(), options.bus.clone()));
         let strangers = Strangers::new(policy.strangers);
         let mut owner = Self {
             options,
@@ -270,6 +273,8 @@ impl Owner {
             service: Service::new(now.monotonic),
             counts: SignalingCounts::default(),
             round_trips: RoundTrips::default(),
+            facts,
+            path_mtus_told: Default::default(),
             counted: Counted::default(),
             ledger,
             next_override: 1,
@@ -293,6 +298,7 @@ impl Owner {
         };
         owner.find_ingresses().await;
         owner.watch_octets();
+        owner.want_facts();
         owner.tick();
         if let Some(scrapes) = scrapes {
             let metrics = Arc::new(Metrics::new(&owner.metrics_input()));

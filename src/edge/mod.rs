@@ -5,7 +5,8 @@
 //! kernel, [`nft`] keeps packets away from a kernel that would answer them, [`sysctl`] changes
 //! settings and puts them back. [`neighbours`] speaks for addresses that the kernel does not have,
 //! [`home_link`] does so for mobiles that are away.
-//! [`watch`] runs the reports for the daemon. [`state_file`] writes what a restart needs.
+//! [`watch`] runs the reports for the daemon. [`sources`] asks who tells of radios
+//! and the vehicle. [`state_file`] writes what a restart needs.
 
 pub mod clock;
 pub mod home_link;
@@ -15,6 +16,7 @@ pub mod netlink;
 pub mod nft;
 pub mod random;
 pub mod routes;
+pub mod sources;
 pub mod state_file;
 pub mod sysctl;
 pub mod watch;

@@ -50,6 +50,26 @@ static LINK_LOSS: Family = family(
     Kind::Gauge,
     "The share of probes that the link lost, of those links that are measured",
 );
+static LINK_SIGNAL: Family = family(
+    "mtun_link_signal_dbm",
+    Kind::Gauge,
+    "Strength of the radio signal of links whose radio somebody is asked about; NaN if not known",
+);
+static LINK_PATH_MTU: Family = family(
+    "mtun_link_path_mtu_bytes",
+    Kind::Gauge,
+    "The largest outer packet that the link's path to its home agent takes, of attached links",
+);
+static SOURCE_TELLING: Family = family(
+    "mtun_source_telling",
+    Kind::Gauge,
+    "Whether what the source told of a link's radio or the vehicle is believed (1), or it has told nothing for too long (0)",
+);
+static SOURCE_FAULTS: Family = family(
+    "mtun_source_faults_total",
+    Kind::Counter,
+    "Complaints about a source of facts, by reason",
+);
 static LINK_STATE_CHANGES: Family = family(
     "mtun_link_state_changes_total",
     Kind::Counter,
@@ -210,10 +230,14 @@ static STORE_FAILING: Family = family(
 );
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 37] = [
+pub(super) static ALL: [&Family; 41] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_LOSS,
+    &LINK_SIGNAL,
+    &LINK_PATH_MTU,
+    &SOURCE_TELLING,
+    &SOURCE_FAULTS,
     &LINK_STATE_CHANGES,
     &LINK_PROBE_RTT,
     &LINK_JITTER,
@@ -320,6 +344,12 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
             smoothed.into_iter().chain(p95).collect()
         }),
         (&LINK_JITTER, measured(input, &[], |link| link.jitter_seconds)),
+        (&LINK_SIGNAL, measured(input, &[], |link| signal(input, link))),
+        (&LINK_PATH_MTU, measured(input, &[], |link| link.path_mtu.map(f64::from))),
+        rows(&SOURCE_TELLING, &input.sources, |s| (vec![("of", s.of.clone())], flag(s.telling))),
+        rows(&SOURCE_FAULTS, &input.source_faults, |s| {
+            (vec![("of", s.of.clone()), ("reason", s.reason.clone())], s.count as f64)
+        }),
         rows(&LINK_STATE_CHANGES, &input.link_states, |s| {
             let labels = vec![
                 ("link", text(&s.link)),
@@ -428,6 +458,13 @@ fn measured(
     input.links.iter().filter_map(row).collect()
 }
 
+/// Of a link whose radio somebody is asked about; 0 dBm would be the best signal there is, so what
+/// is not known is no number.
+fn signal(input: &MetricsInput, link: &LinkFigures) -> Option<f64> {
+    let asked = input.sources.iter().any(|source| source.of == link.link.as_str());
+    link.signal_dbm.map(f64::from).or(asked.then_some(f64::NAN))
+}
+
 fn tunnel_labels(figures: &super::TunnelFigures) -> Labels {
     vec![
         ("home", figures.home.to_string()),
@@ -471,6 +508,8 @@ mod tests {
             rtt_seconds: None,
             rtt_p95_seconds: None,
             jitter_seconds: None,
+            signal_dbm: None,
+            path_mtu: None,
         };
         let with = MetricsInput { links: vec![link], ..MetricsInput::default() };
         let metrics = Metrics::new(&with);

@@ -20,6 +20,12 @@ pub struct MetricsInput {
     /// Every link with a quota.
     #[serde(default)]
     pub quotas: Vec<QuotaFigures>,
+    /// Every source of facts.
+    #[serde(default)]
+    pub sources: Vec<SourceFigures>,
+    /// Every (source, reason) of complaints.
+    #[serde(default)]
+    pub source_faults: Vec<SourceFaultFigures>,
     /// Every home network.
     pub homes: Vec<HomeFigures>,
     /// Every (home, what) of agents with a real home link.
@@ -129,6 +135,32 @@ pub struct LinkFigures {
     /// Their smoothed deviation.
     #[serde(default)]
     pub jitter_seconds: Option<f64>,
+    /// Strength of its radio signal in dBm; `None` while it is not known.
+    #[serde(default)]
+    pub signal_dbm: Option<i16>,
+    /// The largest outer packet that its path takes, in octets; `None` while it is not attached.
+    #[serde(default)]
+    pub path_mtu: Option<u32>,
+}
+
+/// One source of facts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFigures {
+    /// The link whose radio it tells of, or `vehicle`.
+    pub of: String,
+    /// Whether what it told is believed.
+    pub telling: bool,
+}
+
+/// Complaints about a source of facts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFaultFigures {
+    /// The link whose radio it tells of, or `vehicle`.
+    pub of: String,
+    /// The reason, one word.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
 }
 
 /// How often a link came into a state for a reason.

@@ -25,7 +25,8 @@ pub use input::{
     BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
     LinkStateFigures, MetricsInput, ProbeFigures, QuotaFigures, RouteFailureFigures, RouteFigures,
-    RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
+    RouteMessageFigures, RuleFigures, SourceFaultFigures, SourceFigures, StoreFigures,
+    TunnelFigures,
 };
 
 use self::family::{Families, Kind, METADATA};

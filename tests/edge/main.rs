@@ -18,6 +18,9 @@ mod neighbours;
 mod routing;
 #[path = "../support/skip.rs"]
 mod skip;
+mod sources;
+#[path = "../support/stand_ins.rs"]
+mod stand_ins;
 mod steering;
 mod translation;
 mod world;

@@ -14,6 +14,7 @@ mod demo;
 mod detector;
 mod downlink;
 mod errors;
+mod facts;
 mod failback;
 mod fast_path;
 mod figures;
@@ -53,6 +54,8 @@ mod world;
 mod prometheus;
 #[path = "../support/skip.rs"]
 mod skip;
+#[path = "../support/stand_ins.rs"]
+mod stand_ins;
 #[path = "../operation/users.rs"]
 mod users;
 

@@ -79,6 +79,9 @@ pub fn links() -> Vec<LinkDocument> {
             jitter_ms: None,
             loss_ratio: None,
             signal_dbm: None,
+            radio: None,
+            mtu: None,
+            path_mtu: None,
         },
         LinkDocument {
             interface: "wwan0".into(),
@@ -100,6 +103,9 @@ pub fn links() -> Vec<LinkDocument> {
             jitter_ms: None,
             loss_ratio: None,
             signal_dbm: None,
+            radio: None,
+            mtu: None,
+            path_mtu: None,
         },
     ]
 }
@@ -183,6 +189,7 @@ pub fn status() -> StatusDocument {
         uptime_seconds: 7384,
         homes,
         links,
+        vehicle: None,
         bindings,
         overrides: vec![steered()],
         mobiles: Vec::new(),
@@ -239,6 +246,7 @@ pub fn correspondent_status() -> StatusDocument {
         policy: "correspondent".to_owned(),
         homes: Vec::new(),
         links: Vec::new(),
+        vehicle: None,
         bindings: Vec::new(),
         overrides: Vec::new(),
         flow_bindings: Vec::new(),
@@ -315,6 +323,7 @@ pub fn agent_status() -> StatusDocument {
         role: Role::HomeAgent,
         homes,
         links: Vec::new(),
+        vehicle: None,
         bindings: Vec::new(),
         overrides: Vec::new(),
         mobiles: vec![bus, silent],
@@ -650,6 +659,8 @@ pub fn first_figures() -> MetricsInput {
             rtt_seconds: Some(0.0),
             rtt_p95_seconds: Some(0.0),
             jitter_seconds: Some(0.0),
+            signal_dbm: None,
+            path_mtu: None,
         });
         for result in ["sent", "answered", "lost", "late"] {
             let (link, result) = (link.into(), result.to_owned());

@@ -60,6 +60,19 @@ impl Check<'_> {
         }
     }
 
+    /// Names sources of facts that no rule here looks at.
+    pub(super) fn nothing_steers(&mut self, role: Role) {
+        let radios = self.document.interfaces.iter().filter_map(|link| link.radio.as_ref());
+        for source in radios.chain(&self.document.vehicle) {
+            self.sink.error(
+                source.span,
+                Code::Conflict,
+                format!("a {role} steers no flows by facts about radios and vehicles"),
+                "remove it; it belongs into the file of the mobile",
+            );
+        }
+    }
+
     /// Names a home that is lived in beside one that is served, or the other way round; once, for
     /// nothing else needs to be said of it. `role` says which of the two the file is about.
     pub(super) fn is_of_another_role(&mut self, home: &HomeNode, role: Role) -> bool {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Context;
 use crate::effective::{Outcome, Ruling, Usable};
 use crate::policy::Rule;
-use crate::steering::{Bar, LinkReason, LinkReport, LinkState};
+use crate::steering::{Bar, Cause, LinkReason, LinkReport, LinkState};
 use crate::terms::{Bid, InterfaceName};
 use crate::verb::{Fallback, Verb};
 
@@ -185,6 +185,9 @@ impl<U: Usable> Context<'_, U> {
         }
         if !usable {
             return match report.state {
+                _ if outside && report.reason == LinkReason::Bad(Cause::Roaming) => {
+                    Is::Down(reason())
+                }
                 _ if outside => Is::NotAttached,
                 LinkState::Down => Is::Down(reason()),
                 LinkState::Recovering { .. } => Is::Recovering(reason()),
@@ -215,8 +218,8 @@ impl<U: Usable> Context<'_, U> {
     fn dearer(&self, bid: Bid) -> bool {
         let price = |bid: Bid| {
             let link = self.policy.interface_of(bid)?;
-            let known = link.cost.as_ref().map(|cost| cost.micros_per_gigabyte);
-            Some(known.unwrap_or(if link.metered { u64::MAX } else { 0 }))
+            let roams = self.supposed.links.iter().any(|it| it.bid == bid && it.radio.roams());
+            Some(link.price(roams))
         };
         self.bids.iter().any(|chosen| price(bid) > price(*chosen))
     }

@@ -202,7 +202,8 @@ impl Probed {
     /// Whether it lost two probes that left when another link's was answered, or after that. One
     /// may be overtaken: an agent that was away answers all that waited for it, one after the other.
     pub fn is_witnessed(&self) -> bool {
-        let lost_since = |sent| self.under_way.iter().filter(|it| it.lost && it.sent >= sent).count();
+        let lost_since =
+            |sent| self.under_way.iter().filter(|it| it.lost && it.sent >= sent).count();
         self.witnessed.is_some_and(|sent| lost_since(sent) >= 2)
     }
 

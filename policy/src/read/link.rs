@@ -42,7 +42,11 @@ impl Reader<'_> {
             cost: node.child("cost").map(|cost| {
                 let span = cost.span();
                 // One that cannot be read is kept, so that what needs a cost is not named too.
-                let unread = Cost { micros_per_gigabyte: 0, currency: String::new() };
+                let unread = Cost {
+                    micros_per_gigabyte: 0,
+                    roaming_micros_per_gigabyte: None,
+                    currency: String::new(),
+                };
                 self.cost(cost).unwrap_or_else(|| Spanned::new(unread, span))
             }),
             quota: node.child("quota").and_then(|quota| self.quota(quota)),
@@ -53,6 +57,7 @@ impl Reader<'_> {
             usable: node
                 .child("usable")
                 .map_or_else(UsableWhen::default, |usable| self.usable(usable)),
+            radio: node.child("radio").and_then(|radio| self.radio(radio)),
         })
     }
 
@@ -77,14 +82,28 @@ impl Reader<'_> {
                 "add currency=EUR",
             );
         }
-        let argument = node.argument()?;
-        let place = argument.span;
+        let per = per.map_or(1_000_000_000, |per| per.value);
+        let roaming = match node.property("roaming") {
+            Some(value) => self.price(value, per).map(|price| price.value),
+            None => None,
+        };
+        let price = self.price(node.argument()?, per)?;
+        let currency = currency?.value;
+        Some(price.map(|micros_per_gigabyte| Cost {
+            micros_per_gigabyte,
+            roaming_micros_per_gigabyte: roaming,
+            currency,
+        }))
+    }
+
+    /// A price of `per` octets in millionths for 10^9.
+    fn price(&mut self, value: &Spanned<Value>, per: u64) -> Option<Spanned<u64>> {
+        let place = value.span;
         // As it was written, for a floating number has forgotten its decimals.
         let written = self.sources.text(place.source).get(place.start as usize..);
         let written = written.and_then(|rest| rest.get(..place.length as usize));
         let written = written.unwrap_or_default().to_owned();
-        let per = per.map_or(1_000_000_000, |per| per.value);
-        let price = self.argument(node, |value| match value {
+        self.value(value, |value| match value {
             Value::Integer(number) => measure::micros_per_gigabyte(&number.to_string(), per),
             Value::Float(_) => measure::micros_per_gigabyte(&written, per),
             _ => Err(Problem::new(
@@ -92,9 +111,7 @@ impl Reader<'_> {
                 "a price is due here",
                 "write cost 4.50 currency=EUR per=\"1GB\"",
             )),
-        })?;
-        let currency = currency?.value;
-        Some(price.map(|micros_per_gigabyte| Cost { micros_per_gigabyte, currency }))
+        })
     }
 
     fn quota(&mut self, node: &Node) -> Option<Spanned<Quota>> {
@@ -177,6 +194,11 @@ impl Reader<'_> {
             rtt: self.band(node, "rtt", time, |enter, leave| enter < leave),
             jitter: self.band(node, "jitter", time, |enter, leave| enter < leave),
             loss: self.band(node, "loss", share, |enter, leave| enter < leave),
+            roaming: node
+                .child("roaming")
+                .and_then(|roaming| self.argument(roaming, truth))
+                .is_none_or(|roaming| roaming.value),
+            technologies: node.child("technology").and_then(|it| self.technologies(it)),
             hold_up: hold("up", self).map_or(usual.hold_up, |up| up.value),
             hold_down: hold("down", self).map_or(usual.hold_down, |down| down.value),
         }

@@ -8,6 +8,7 @@ use super::calendar::LocalTime;
 use super::moves::PathFigures;
 use super::overrides::Override;
 use crate::link::Ratio;
+use crate::radio::Radio;
 use crate::terms::{Bid, RuleId};
 
 /// A fact. Facts about a BID that the policy does not have are ignored.
@@ -52,12 +53,20 @@ pub enum Fact {
         /// Which.
         bid: Bid,
     },
-    /// The radio's signal strength.
+    /// The radio's signal strength, the rest being as it was.
     Signal {
         /// Which.
         bid: Bid,
         /// In dBm.
         dbm: i16,
+    },
+    /// All that is known of the link's radio; what is not known speaks neither for it nor against
+    /// it.
+    Radio {
+        /// Which.
+        bid: Bid,
+        /// What is known.
+        radio: Radio,
     },
     /// How much of the link's rate is used, smoothed by whoever counts.
     Load {

@@ -22,6 +22,7 @@ use super::facts::{Measurement, ProbeResult};
 use super::hold::Hold;
 use super::link_state::{Cause, Figure};
 use crate::link::{Band, UsableWhen};
+use crate::radio::Radio;
 
 /// Something that speaks against a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub(super) struct Link {
     bad_since: Duration,
     /// Since when each figure has been beyond `leave` without a complaint so far.
     beyond_since: [Option<Duration>; 4],
-    signal: Option<i16>,
+    radio: Radio,
     measured: Measurement,
     probes_lost: u8,
     burst_lost: u8,
@@ -70,7 +71,7 @@ impl Link {
             complaints: Vec::new(),
             bad_since: Duration::ZERO,
             beyond_since: [None; 4],
-            signal: None,
+            radio: Radio::default(),
             measured: Measurement::default(),
             probes_lost: 0,
             burst_lost: 0,
@@ -89,6 +90,7 @@ impl Link {
             }
         }
         self.judge_figures(now);
+        self.judge_radio(now);
         self.advance(now);
     }
 
@@ -105,8 +107,13 @@ impl Link {
         &self.measured
     }
 
-    pub fn signal(&self) -> Option<i16> {
-        self.signal
+    pub fn radio(&self) -> &Radio {
+        &self.radio
+    }
+
+    /// Whether it is known to roam where that is forbidden.
+    pub fn roams_in_vain(&self) -> bool {
+        self.radio.roams() && !self.usable.roaming
     }
 
     pub fn hold(&self) -> Duration {
@@ -212,9 +219,32 @@ impl Link {
         self.judge_figures(now);
     }
 
-    pub fn signalled(&mut self, now: Duration, dbm: i16) {
-        self.signal = Some(dbm);
+    /// Takes what is known of its radio at present. What is not known any more speaks no longer
+    /// against it: the recover hold begins.
+    pub fn heard_of_radio(&mut self, now: Duration, radio: Radio) {
+        self.radio = radio;
+        if radio.signal.is_none() {
+            self.beyond_since[Figure::Signal as usize] = None;
+            self.clear(now, Cause::Beyond(Figure::Signal));
+        }
         self.judge_figures(now);
+        self.judge_radio(now);
+        self.advance(now);
+    }
+
+    /// Registration and technology are words and not figures: they count at once.
+    fn judge_radio(&mut self, now: Duration) {
+        let unfit = match (self.usable.technologies, self.radio.technology) {
+            (Some(good), Some(found)) => !good.contains(found),
+            _ => false,
+        };
+        for (cause, bad) in [(Cause::Roaming, self.roams_in_vain()), (Cause::Technology, unfit)] {
+            match bad {
+                true if !self.has(cause) => self.complain(now, cause),
+                true => {}
+                false => self.clear(now, cause),
+            }
+        }
     }
 
     /// Something authenticated came by this link.
@@ -270,7 +300,7 @@ impl Link {
 
     /// Where a figure is in its band; `None` without a band or a figure.
     fn judge(&self, figure: Figure) -> Option<Side> {
-        judge(&self.usable, figure, self.signal, &self.measured)
+        judge(&self.usable, figure, self.radio.signal, &self.measured)
     }
 
     fn complain(&mut self, now: Duration, cause: Cause) {

@@ -57,17 +57,21 @@ pub enum Cause {
     Refused,
     /// Its binding lapsed or was taken back.
     NoBinding,
+    /// Its modem is with another's network, which `usable` forbids.
+    Roaming,
     /// Two probes were lost, then all of a burst of five, and nothing was heard meanwhile.
     ProbesLost,
     /// A figure is beyond its `usable` limit.
     Beyond(Figure),
+    /// Its access technology is none that `usable` names.
+    Technology,
 }
 
 impl Cause {
-    /// Whether nothing can be sent by a link of which this is true: no rule about the last link
+    /// Whether nothing is sent by a link of which this is true: no rule about the last link
     /// helps.
     pub(super) fn is_event(self) -> bool {
-        matches!(self, Self::Detached | Self::Refused | Self::NoBinding)
+        matches!(self, Self::Detached | Self::Refused | Self::NoBinding | Self::Roaming)
     }
 }
 
@@ -77,8 +81,12 @@ impl fmt::Display for Cause {
             Self::Detached => f.write_str("no carrier or no care-of address"),
             Self::Refused => f.write_str("the agent refused its binding"),
             Self::NoBinding => f.write_str("its binding is gone"),
+            Self::Roaming => f.write_str("it roams, which its policy forbids"),
             Self::ProbesLost => f.write_str("two probes and a burst of five were lost"),
             Self::Beyond(figure) => write!(f, "{figure} is beyond its limit"),
+            Self::Technology => {
+                f.write_str("its access technology is none of those that are good enough")
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use super::overrides::Override;
 use super::quota::{QuotaLevel, QuotaReport};
 use super::standing::Bar;
 use crate::link::Ratio;
+use crate::radio::Radio;
 use crate::terms::{Bid, ClassName, InterfaceName, RuleName};
 
 /// Something happened that somebody may want to know or act on.
@@ -112,8 +113,8 @@ pub struct LinkReport {
     pub classes: Vec<ClassReport>,
     /// What was measured last.
     pub measured: Measurement,
-    /// Signal strength in dBm.
-    pub signal: Option<i16>,
+    /// What its radio tells.
+    pub radio: Radio,
     /// How much of its rate is used.
     pub load: Option<Ratio>,
     /// How long it has to be good after it was bad.

@@ -12,7 +12,7 @@ use super::contest::Terms;
 use super::overrides::Override;
 use super::standing::Use;
 use crate::effective::{Otherwise, Outcome, Says};
-use crate::policy::{Interface, Rule};
+use crate::policy::Rule;
 use crate::terms::{Bid, ClassName, RuleId};
 use crate::verb::{FailbackMode, Fallback, Verb};
 
@@ -38,16 +38,6 @@ pub(super) struct LinkView {
 }
 
 impl LinkView {
-    /// What a rule needs to know of a link besides its state.
-    pub fn price(interface: &Interface) -> u64 {
-        match &interface.cost {
-            Some(cost) => cost.micros_per_gigabyte,
-            // Metered at an unknown price: dearer than any that is known.
-            None if interface.metered => u64::MAX,
-            None => 0,
-        }
-    }
-
     fn is_ripe(&self, after: Duration) -> bool {
         self.tunnel == Use::Ordinary
             && !self.last_link

@@ -13,6 +13,7 @@ use super::situation::LinkView;
 use super::standing::{Bar, Candidate, Use, Verdict};
 use crate::link::{Ratio, Sla};
 use crate::policy::Interface;
+use crate::radio::Radio;
 use crate::terms::{Bid, ClassName};
 
 /// One link.
@@ -97,7 +98,11 @@ impl Tracked {
             }
             Fact::Probed { probe, .. } => return self.link.probed(now, *probe),
             Fact::Heard { .. } => self.link.heard(now),
-            Fact::Signal { dbm, .. } => self.link.signalled(now, *dbm),
+            Fact::Signal { dbm, .. } => {
+                let radio = Radio { signal: Some(*dbm), ..*self.link.radio() };
+                self.link.heard_of_radio(now, radio);
+            }
+            Fact::Radio { radio, .. } => self.link.heard_of_radio(now, *radio),
             Fact::Load { load, .. } => self.load = Some(*load),
             Fact::Carried { octets, .. } => {
                 if let Some(meter) = &mut self.meter {
@@ -138,7 +143,7 @@ impl Tracked {
             priority: self.interface.priority,
             standing: self.link.standing(),
             can_be_sent_by: self.link.can_be_sent_by(),
-            attached: self.link.is_attached(),
+            attached: self.link.is_attached() && !self.link.roams_in_vain(),
             bar: Bar::of(self.admin, used_up.map(|meter| meter.quota.at_limit)),
             misses: self.misses(),
             degraded: false,
@@ -195,7 +200,7 @@ impl Tracked {
             bid: self.bid,
             priority: self.interface.priority,
             metered: self.interface.metered,
-            price: LinkView::price(&self.interface),
+            price: self.interface.price(self.link.radio().roams()),
             tunnel: verdict.tunnel,
             breakout: verdict.breakout,
             degraded: matches!(verdict.state, LinkState::Degraded),
@@ -237,7 +242,7 @@ impl Tracked {
             quota: self.meter.as_ref().map(|meter| meter.report(today)),
             classes: self.services.iter().map(class).collect(),
             measured: *self.link.measured_last(),
-            signal: self.link.signal(),
+            radio: *self.link.radio(),
             load: self.load,
             hold: self.link.hold(),
         }

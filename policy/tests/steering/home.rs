@@ -54,7 +54,13 @@ pub fn policy() -> Policy {
         rules { default { prefer wlan0; otherwise any; } }
     "#;
     let mut policy = parse("test.kdl", text, &NoFiles).expect("a policy");
-    let cost = |micros| Some(Cost { micros_per_gigabyte: micros, currency: "EUR".to_owned() });
+    let cost = |micros| {
+        Some(Cost {
+            micros_per_gigabyte: micros,
+            roaming_micros_per_gigabyte: None,
+            currency: "EUR".to_owned(),
+        })
+    };
     let quota = |per, at_limit| {
         Some(Quota { octets: 1000, per, starts: 1, warn: Ratio::percent(80), at_limit })
     };

@@ -3,7 +3,9 @@
 use mtun_policy::steering::{
     Admin, Cause, Fact, Figure, LinkReason, LinkState, Measurement, Notice, ProbeResult,
 };
-use mtun_policy::{Band, Bid, Ratio, Steering};
+use mtun_policy::{
+    Band, Bid, Cost, Fallback, Radio, RadioRegistration, Ratio, Steering, Technology, Verb,
+};
 
 use crate::home::*;
 
@@ -159,6 +161,103 @@ fn figures_have_room_between_their_limits() {
     let causes: Vec<_> = notices(&mut steering).iter().filter_map(beyond).collect();
     let (loss, signal) = (Cause::Beyond(Figure::Loss), Cause::Beyond(Figure::Signal));
     assert_eq!(causes, [loss, loss, signal]);
+}
+
+/// What a radio tells counts at once where it is a word, and what is not known any more speaks
+/// against nobody.
+#[test]
+fn a_radio_speaks_against_its_link_and_falls_silent() {
+    use RadioRegistration::{Home, Roaming, Searching};
+    let mut policy = policy();
+    let usable = &mut policy.interfaces[0].usable;
+    usable.signal = Some(Band { enter: -70, leave: -78 });
+    usable.roaming = false;
+    usable.technologies = Some([Technology::Lte, Technology::Nr].into_iter().collect());
+    usable.hold_up = s(5);
+    let mut steering = registered(&policy);
+    let radio = |signal, registration, technology| {
+        let radio = Radio { signal, registration, technology };
+        Fact::Radio { bid: WLAN0, radio }
+    };
+    let (lte, umts) = (Some(Technology::Lte), Some(Technology::Umts));
+    let until = |second| LinkState::Recovering { until: s(second) };
+    let (down, up) = (LinkState::Down, LinkState::Up);
+    // second, fact, state after it
+    let steps: &[(u64, Fact, LinkState)] = &[
+        (10, radio(Some(-60), Some(Home), lte), up),
+        (11, radio(Some(-60), Some(Roaming), lte), down),
+        (12, radio(Some(-60), Some(Home), lte), until(17)),
+        (17, radio(Some(-60), Some(Searching), lte), up),
+        (20, radio(Some(-60), Some(Home), umts), down),
+        (21, radio(Some(-90), Some(Home), umts), down),
+        // The source is lost: the relapse doubled the hold.
+        (30, radio(None, None, None), until(40)),
+        (40, radio(None, None, None), up),
+        (50, radio(Some(-90), None, None), down),
+        (51, radio(None, None, None), until(71)),
+    ];
+    for (second, fact, want) in steps {
+        steering.handle(s(*second), fact.clone());
+        assert_eq!(state(&steering, WLAN0), *want, "at {second}");
+    }
+}
+
+/// The last link is used whatever its technology, and never where it may not roam.
+#[test]
+fn a_last_link_that_may_not_roam_does_not() {
+    let mut policy = policy();
+    for interface in &mut policy.interfaces {
+        interface.usable.roaming = false;
+        interface.usable.technologies = Some([Technology::Nr].into_iter().collect());
+    }
+    let mut steering = registered(&policy);
+    let radio = |bid, registration, technology| Fact::Radio {
+        bid,
+        radio: Radio {
+            signal: None,
+            registration: Some(registration),
+            technology: Some(technology),
+        },
+    };
+    for bid in LINKS {
+        steering.handle(s(10), radio(bid, RadioRegistration::Home, Technology::Gsm));
+    }
+    let used = |steering: &Steering| LINKS.into_iter().filter(|bid| steering.usable(*bid)).count();
+    assert_eq!(used(&steering), 1, "the last link");
+    for bid in LINKS {
+        steering.handle(s(20), radio(bid, RadioRegistration::Roaming, Technology::Nr));
+        assert!(!steering.breaks_out(bid), "nor past the tunnel");
+    }
+    assert_eq!(used(&steering), 0);
+    let link = steering.links().into_iter().find(|link| link.bid == WLAN0).unwrap();
+    assert_eq!(link.reason, LinkReason::Bad(Cause::Roaming));
+}
+
+#[test]
+fn what_octets_cost_abroad_counts_abroad() {
+    let mut policy = policy();
+    let cost = |micros, roaming| {
+        let currency = "EUR".to_owned();
+        Some(Cost { micros_per_gigabyte: micros, roaming_micros_per_gigabyte: roaming, currency })
+    };
+    for (interface, cost) in policy.interfaces.iter_mut().zip([cost(1, Some(9)), cost(5, None)]) {
+        interface.cost = cost;
+    }
+    let verb = Verb::Cheapest { links: vec![WLAN0, WWAN0], sla: None };
+    let policy = with_rules(policy, vec![rule(0, 0, verb, Fallback::Any)]);
+    let mut steering = registered(&policy);
+    let by = |steering: &Steering| {
+        let effective = steering.effective();
+        let ruling = effective.rule(mtun_policy::RuleId(0)).expect("the rule");
+        ruling.says.outcome.links()[0]
+    };
+    assert_eq!(by(&steering), WLAN0);
+    let registration = Some(RadioRegistration::Roaming);
+    let radio = Radio { registration, ..Radio::default() };
+    steering.handle(s(10), Fact::Radio { bid: WLAN0, radio });
+    assert_eq!(by(&steering), WWAN0);
+    steering.handle(s(20), Fact::Radio { bid: WLAN0, radio: Radio::default() });
+    assert_eq!(by(&steering), WLAN0, "what is not known is as at home");
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use mtun_policy::steering::Admin;
 use mtun_policy::{
-    Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, MobileNetworkPrefix, Role, RuleName,
+    Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName, MobileNetworkPrefix,
+    RadioRegistration, Role, RuleName, Technology,
 };
 use mtun_signaling::mobility_socket::Scope;
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,25 @@ pub enum Event {
         to: String,
         /// Why.
         reason: String,
+    },
+    /// What a link's modem tells of its network is different.
+    Radio {
+        /// The link.
+        link: InterfaceName,
+        /// Where it stands with the networks around it; `null` if not known.
+        registration: Option<RadioRegistration>,
+        /// By what it reaches its network; `null` if not known.
+        technology: Option<Technology>,
+    },
+    /// The path of a link takes more or less than it did: its interface changed, a router on the
+    /// way said that it takes less, or that is forgotten.
+    PathMtu {
+        /// The link.
+        link: InterfaceName,
+        /// What its path to the home agent takes, in octets.
+        octets: u32,
+        /// What its interface takes.
+        interface_octets: u32,
     },
     /// A link's quota came to its warning or to its end, or a period began.
     Quota {
@@ -318,6 +338,8 @@ impl Event {
             Self::LinkUp { link, .. }
             | Self::LinkDown { link, .. }
             | Self::LinkAdministered { link, .. }
+            | Self::Radio { link, .. }
+            | Self::PathMtu { link, .. }
             | Self::Quota { link, .. } => Scope { role: mobile, link: Some(link), ..scope },
             Self::Steered { via: link, .. } => Scope { role: mobile, link: Some(link), ..scope },
             Self::LinkState { home, link, .. } => {
@@ -380,6 +402,20 @@ impl fmt::Display for Event {
             Self::LinkDown { link, reason } => write!(f, "link {link} is down: {reason}"),
             Self::LinkState { link, from, to, reason, .. } => {
                 write!(f, "link {link} was {from} and is {to}: {reason}")
+            }
+            Self::Radio { link, registration, technology } => {
+                let registration = registration.map_or("not known", RadioRegistration::word);
+                let technology = technology.map_or("not known", Technology::word);
+                write!(f, "radio of {link}: registration {registration}, technology {technology}")
+            }
+            Self::PathMtu { link, octets, interface_octets } if octets == interface_octets => {
+                write!(f, "the path of link {link} carries {octets} octets, like its interface")
+            }
+            Self::PathMtu { link, octets, interface_octets } => {
+                write!(
+                    f,
+                    "the path of link {link} carries {octets} octets, its interface {interface_octets}"
+                )
             }
             Self::Quota { link, level, octets, limit } => {
                 write!(f, "link {link} has carried {octets} of {limit} octets: quota {level}")

@@ -11,6 +11,7 @@ mod diff;
 mod downlink;
 mod event;
 mod explain;
+mod facts;
 mod flows;
 mod health;
 mod history;
@@ -35,6 +36,7 @@ pub use explain::{
     CandidateDocument, ExplainDocument, ExplainVerdict, LinkFactDocument, PassedRuleDocument,
     RuleReference,
 };
+pub use facts::{RadioDocument, SourceDocument, SourceState, VehicleDocument};
 pub use flows::{FlowDocument, FlowKeyDocument, FlowPath, FlowsDocument, MoveDocument};
 pub use health::{Health, HealthReason, HealthState};
 pub use history::{
@@ -50,7 +52,7 @@ pub use policy::{
 pub use routes::{BoundMobileDocument, CorrespondentDocument, RouteDocument, RouteState};
 pub use status::{
     BindingDocument, BindingPhase, BindingsDocument, DroppedDocument, HomeDocument,
-    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, MobilesDocument, QuotaDocument,
-    QuotaLevel, StatusCode, StatusDocument, StoreDocument, TunnelDocument,
+    HomeLinkDocument, LinkDocument, LinkState, MobileDocument, MobilesDocument, PathMtuDocument,
+    QuotaDocument, QuotaLevel, StatusCode, StatusDocument, StoreDocument, TunnelDocument,
 };
 pub use steer::{OverrideDocument, SteerDocument, SteerListDocument, SteerUndoDocument};

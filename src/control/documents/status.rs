@@ -12,6 +12,7 @@ use mtun_policy::{
 use serde::{Deserialize, Serialize};
 
 use super::downlink::{DownlinkDocument, FlowBindingDocument};
+use super::facts::{RadioDocument, VehicleDocument};
 use super::health::Health;
 use super::routes::{CorrespondentDocument, RouteDocument};
 use super::steer::OverrideDocument;
@@ -33,6 +34,9 @@ pub struct StatusDocument {
     pub homes: Vec<HomeDocument>,
     /// The access links, in the order of the file; empty at a home agent without any.
     pub links: Vec<LinkDocument>,
+    /// The vehicle; left out if the policy names nobody who tells of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vehicle: Option<VehicleDocument>,
     /// A mobile's own bindings, by home and BID; empty at a home agent.
     pub bindings: Vec<BindingDocument>,
     /// What `mtun steer` put before the rules.
@@ -235,6 +239,25 @@ pub struct LinkDocument {
     /// Strength of its radio signal in dBm; `null` if nobody tells.
     #[serde(default)]
     pub signal_dbm: Option<i16>,
+    /// The rest that its radio tells, and who tells it; left out if nobody is asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub radio: Option<RadioDocument>,
+    /// The largest packet that its interface takes, in octets; `null` while it is not attached.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The largest outer packet that its path to a home agent is known to take, where a router on
+    /// the way said that it takes less than the interface; `null` otherwise.
+    #[serde(default)]
+    pub path_mtu: Option<PathMtuDocument>,
+}
+
+/// What a router on the way said of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathMtuDocument {
+    /// What it takes, in octets.
+    pub octets: u16,
+    /// In so many seconds it is forgotten, and tried again with what the interface takes.
+    pub forgotten_seconds: u64,
 }
 
 /// The quota of a link.
