@@ -73,8 +73,8 @@ fn downlink(document: &Document, home: &Home, rules: &RuleSetNode, sink: &mut Si
             continue;
         }
         let (mut untold, mut instead) = (Vec::new(), Vec::new());
-        selectors(document, node, &mut untold, &mut instead);
-        says(rule, node, &mut untold, &mut instead);
+        let nothing = selectors(document, node, &mut untold, &mut instead);
+        says(rule, node, nothing, &mut untold, &mut instead);
         if !untold.is_empty() {
             let name = match node.name.value.as_str() {
                 "default" => "the default".to_owned(),
@@ -90,28 +90,29 @@ fn downlink(document: &Document, home: &Home, rules: &RuleSetNode, sink: &mut Si
     }
 }
 
-/// Fields and sets that are not told.
+/// Fields and sets that are not told; gives whether nothing of the rule is.
 fn selectors(
     document: &Document,
     node: &RuleNode,
     untold: &mut Vec<&'static str>,
     instead: &mut Vec<&'static str>,
-) {
+) -> bool {
     let lines = node.matches.iter().chain(&node.excludes);
     let fields: Vec<Vec<&'static str>> = lines.map(|line| untold_of(document, line)).collect();
     let mut all: Vec<&'static str> = fields.iter().flatten().copied().collect();
     if all.is_empty() {
-        return;
+        return false;
     }
     all.sort_unstable();
     all.dedup();
     untold.append(&mut all);
     // Excludes stand behind the matches.
-    instead.push(if fields.iter().take(node.matches.len()).any(Vec::is_empty) {
-        "answers to such lines follow the rules behind this one"
-    } else {
-        "answers to its flows follow the rules behind it"
+    let some = fields.iter().take(node.matches.len()).any(Vec::is_empty);
+    instead.push(match some {
+        true => "answers to such lines follow the rules behind this one",
+        false => "answers to its flows follow the rules behind it",
     });
+    !some
 }
 
 /// What one line looks at and is not told.
@@ -136,6 +137,7 @@ fn untold_of(document: &Document, line: &MatchNode) -> Vec<&'static str> {
 fn says(
     rule: &Rule,
     node: &RuleNode,
+    nothing: bool,
     untold: &mut Vec<&'static str>,
     instead: &mut Vec<&'static str>,
 ) {
@@ -150,7 +152,7 @@ fn says(
     }
     for word in words {
         untold.push(word.word());
-        if !instead.contains(&word.instead()) {
+        if !instead.contains(&word.instead()) && (!nothing || word.counts_untold()) {
             instead.push(word.instead());
         }
     }

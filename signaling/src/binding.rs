@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv6Addr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use mtun_policy::{
@@ -147,6 +148,15 @@ impl BindingCache {
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &BindingCacheEntry> {
         let entry = |home_address| self.entries.get(home_address);
         self.order.iter().map(move |it| entry(it).expect("every address in order has an entry"))
+    }
+
+    /// The entries beyond a home address, in the same order; all for `None`.
+    pub fn beyond(
+        &self,
+        home_address: Option<HomeAddress>,
+    ) -> impl Iterator<Item = &BindingCacheEntry> {
+        let from = home_address.map_or(Bound::Unbounded, Bound::Excluded);
+        self.order.range((from, Bound::Unbounded)).filter_map(|it| self.entries.get(it))
     }
 
     /// How many home addresses have bindings.

@@ -192,7 +192,73 @@ fn what_the_policy_no_longer_allows_does_not_come_back() {
     let mut next = HomeAgent::new(config);
     next.restore(at(Duration::ZERO, EPOCH), &record, Duration::ZERO);
     assert!(next.cache().is_empty());
-    assert_eq!(next.record(at(Duration::ZERO, EPOCH), home()), None);
+    let left = next.record(at(Duration::ZERO, EPOCH), home()).expect("its guard");
+    assert_eq!((left.bindings, left.prefixes, left.router), (vec![], vec![], false));
+    let number = record.sequence.map(|(number, _)| (number, Some(seconds(10))));
+    assert_eq!((left.sequence, left.timestamp), (number, record.timestamp));
+}
+
+/// An agent that does not serve us yet, and the event by which it does.
+fn without_us() -> (HomeAgent, AgentEvent) {
+    let mut config = agent_config();
+    set_agent(&mut config, &words("prefixes=2001:db8:4200::/56"));
+    let mobile = config.mobiles.remove(0);
+    assert_eq!(mobile.address, home());
+    (HomeAgent::new(config), AgentEvent::Allow(mobile))
+}
+
+#[test]
+fn who_is_taken_out_and_back_is_guarded_over_a_restart() {
+    // HA-33, PS-06: bound, or with nothing but a guard when it was taken out.
+    let update = signed_update(&words(ROUTER), seconds(1));
+    let end = signed_update(&words("seq=11 A H R lifetime=0 from=2001:db8:1::7"), seconds(2));
+    for (what, messages) in [("bound", &[&update][..]), ("unbound", &[&update, &end])] {
+        let mut first = agent();
+        for message in messages {
+            assert_eq!(replay(&mut first, message, seconds(1)).0, Some(Status::ACCEPTED), "{what}");
+        }
+        first.handle(at(seconds(2), EPOCH), AgentEvent::Disallow { home_address: home() });
+        while first.poll().is_some() {}
+        let record = kept(&first, seconds(2));
+        assert!(record.bindings.is_empty() && !record.is_empty(), "{what}");
+        let (mut next, allow) = without_us();
+        next.restore(at(seconds(3), EPOCH), &record, seconds(1));
+        assert_eq!(kept(&next, seconds(3)).timestamp, record.timestamp, "{what}");
+        next.handle(at(seconds(4), EPOCH), allow);
+        for message in messages {
+            let (status, _) = replay(&mut next, message, seconds(4));
+            assert_eq!(status, Some(Status::ID_MISMATCH), "{what}");
+            assert!(next.cache().is_empty(), "{what}");
+        }
+        let status = hand_over(&mut next, &ROUTER.replace("seq=10", "seq=12"), seconds(5)).0;
+        assert_eq!(status, Some(Status::ACCEPTED), "{what}");
+        // Later nothing of before could be believed, and nothing is kept of a stranger.
+        let (mut later, _) = without_us();
+        later.restore(at(Duration::ZERO, EPOCH), &record, seconds(24));
+        assert_eq!(later.record(at(Duration::ZERO, EPOCH), home()), None, "{what}");
+        let (mut waiting, _) = without_us();
+        waiting.restore(at(Duration::ZERO, EPOCH), &record, seconds(23));
+        assert_eq!(waiting.record(at(seconds(24), EPOCH), home()), None, "{what}");
+    }
+}
+
+#[test]
+fn who_is_taken_out_and_back_by_another_configuration_is_guarded() {
+    // HA-33.
+    let update = signed_update(&words(ROUTER), seconds(1));
+    let mut agent = agent();
+    assert_eq!(replay(&mut agent, &update, seconds(1)).0, Some(Status::ACCEPTED));
+    let mut with_us = agent_config();
+    set_agent(&mut with_us, &words("prefixes=2001:db8:4200::/56"));
+    let mut without = with_us.clone();
+    without.mobiles.remove(0);
+    for (since, config) in [(2, without), (3, with_us)] {
+        agent.handle(at(seconds(since), EPOCH), AgentEvent::Reconfigure(config));
+        while agent.poll().is_some() {}
+        assert!(agent.cache().is_empty());
+    }
+    assert_eq!(replay(&mut agent, &update, seconds(4)).0, Some(Status::ID_MISMATCH));
+    assert!(agent.cache().is_empty());
 }
 
 #[test]

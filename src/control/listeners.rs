@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use mtun_signaling::mobility_socket::{
-    Facts, Hub, Interest, MobilityMessage, Next, Subject, SubscriberId,
+    Hub, Interest, MobilityMessage, Next, Subject, SubscriberId,
 };
 use tokio::sync::Notify;
 
@@ -96,10 +96,25 @@ impl Listeners {
         self.lock().hub.is_unfilled()
     }
 
-    /// Says what is so, all of it.
-    pub fn fill(&self, facts: Facts) {
+    /// Begins to say what is so, piece by piece.
+    pub fn begin_fill(&self) {
+        self.lock().hub.begin_fill();
+    }
+
+    /// Whether there still is somebody who waits for the pieces.
+    pub fn is_filling(&self) -> bool {
+        self.lock().hub.is_filling()
+    }
+
+    /// Says a piece of what is so.
+    pub fn fill_piece(&self, piece: Vec<MobilityMessage>) {
+        self.lock().hub.fill_piece(piece);
+    }
+
+    /// That was all of it.
+    pub fn end_fill(&self) {
         let mut it = self.lock();
-        let woken = it.hub.fill(facts);
+        let woken = it.hub.end_fill();
         it.wake(&woken);
     }
 

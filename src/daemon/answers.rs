@@ -120,9 +120,7 @@ impl Owner {
             }
             Request::Metrics {} => Ok(Response::Metrics(self.metrics_input())),
             Request::Subscribe { .. } => {
-                if self.listeners.is_unfilled() {
-                    self.listeners.fill(self.mobility_facts());
-                }
+                self.begin_showing();
                 Ok(Response::Subscribed { waiting_max: self.listeners.capacity() })
             }
             Request::Send { message } => self.sent(*message, peer, left).map(Response::Sent),

@@ -7,6 +7,7 @@ use anyhow::Context;
 use mtun_policy::HomeAddress;
 use mtun_signaling::agent::{AgentEvent, AgentOutput, MobileRecord};
 use mtun_signaling::machine::Transmit;
+use mtun_signaling::time::Timestamp;
 use tokio::sync::mpsc;
 
 use super::Options;
@@ -122,17 +123,25 @@ impl Keeping {
         self.keeper.keep(Change { key, record: Some(record) }, answers);
     }
 
-    /// Forgets what a mobile left that is served no more: should it be served again, nothing of
-    /// before returns by a restart.
-    pub(super) fn forget(&self, served: &AgentHome, home_address: HomeAddress) {
-        let key = Key { agent: served.agent.address(), home_address };
+    /// Forgets what a mobile had that is served no more: should it be served again, nothing of
+    /// before returns by a restart. What would be a replay then stays known.
+    pub(super) fn leave(&self, now: Timestamp, served: &AgentHome, home_address: HomeAddress) {
+        match served.agent.record(now, home_address).filter(|record| !record.is_empty()) {
+            Some(guard) => self.keep(served, &guard, Vec::new()),
+            None => self.forget(Key { agent: served.agent.address(), home_address }),
+        }
+    }
+
+    fn forget(&self, key: Key) {
         self.keeper.keep(Change { key, record: None }, Vec::new());
     }
 }
 
 impl Owner {
-    /// Gives the agents back what an earlier run kept, and publishes it.
-    pub(super) fn restore_bindings(&mut self, kept: &Kept) {
+    /// Gives the agents back what an earlier run kept, and publishes it. Gives the keys of records
+    /// that are of no use any more: guards of mobiles that are served no more.
+    pub(super) fn restore_bindings(&mut self, kept: &Kept) -> Vec<Key> {
+        let mut spent = Vec::new();
         let (now, moment) = (self.now(), Moment::now(self.options.clock_offset));
         let mut bound = vec![Vec::new(); self.served.len()];
         for (key, sealed) in kept {
@@ -145,6 +154,10 @@ impl Owner {
                 Ok(record) => {
                     let passed = moment.since(&taken);
                     let mut outputs = self.served[served].restore(now, &record, passed);
+                    let guard = record.bindings.is_empty();
+                    if guard && self.served[served].agent.record(now, key.home_address).is_none() {
+                        spent.push(*key);
+                    }
                     if !outputs.is_empty() {
                         bound[served].push(key.home_address);
                     }
@@ -163,12 +176,15 @@ impl Owner {
             let home = &self.served[served].served.name;
             tracing::info!("home {home}: the bindings of {} mobiles are back", mobiles.len());
         }
+        spent
     }
 
-    /// From here on, what mobiles leave is kept.
-    pub(super) fn keep_in(&mut self, store: Database) -> anyhow::Result<()> {
+    /// From here on, what mobiles leave is kept, and these records no more.
+    pub(super) fn keep_in(&mut self, store: Database, spent: Vec<Key>) -> anyhow::Result<()> {
         let keeping = Keeping::start(store, self.shared.clone(), self.options.clock_offset);
-        self.keeping = Some(keeping.context("cannot start to keep bindings")?);
+        let keeping = keeping.context("cannot start to keep bindings")?;
+        spent.into_iter().for_each(|key| keeping.forget(key));
+        self.keeping = Some(keeping);
         Ok(())
     }
 

@@ -412,10 +412,10 @@ impl Owner {
             self.agent_outputs(served, outputs);
             let own = self.own_addresses();
             let it = &mut self.served[served];
-            it.went_home.remove(&home_address);
+            it.leave(home_address);
             publish::withdraw_mobile(&*it.tunnel.lane.engine, home_address, own);
             if let Some(keeping) = &self.keeping {
-                keeping.forget(&self.served[served], home_address);
+                keeping.leave(now, &self.served[served], home_address);
             }
         }
     }

@@ -15,8 +15,8 @@ use mtun_signaling::binding::BindingCacheEntry;
 use mtun_signaling::correspondent::Pair;
 use mtun_signaling::mobile::Stay;
 use mtun_signaling::mobility_socket::{
-    BeCause, BeHint, CachedBinding, Facts, HomeHint, ListedBinding, MdCommand, MdInfo,
-    MobilityMessage, NodetypeInfo, RrHint, Subject,
+    BeCause, BeHint, CachedBinding, HomeHint, ListedBinding, MdCommand, MdInfo, MobilityMessage,
+    NodetypeInfo, RrHint, Subject,
 };
 use mtun_signaling::registration::Phase;
 
@@ -25,6 +25,16 @@ use crate::edge::movement::DownReason;
 
 /// Hints about strangers' packets that are told in one second.
 const HINTS_PER_SECOND: u32 = 16;
+
+/// Mobiles of binding caches that are gathered in one turn of the loop: a millisecond's worth.
+const AT_A_TIME: usize = 512;
+
+/// How far the binding caches have been gathered: the home's place, and the last mobile.
+#[derive(Debug, Default)]
+pub(super) struct Walk {
+    served: usize,
+    last: Option<HomeAddress>,
+}
 
 /// What changed since it was told.
 #[derive(Debug, Default)]
@@ -42,21 +52,54 @@ fn ms(time: Duration) -> u64 {
 }
 
 impl Owner {
-    /// Everything that stands.
-    pub(super) fn mobility_facts(&self) -> Facts {
+    /// Begins to say what stands, if somebody waits for it: at once all but the binding caches,
+    /// those by and by, so that a million bindings keep nobody waiting.
+    pub(super) fn begin_showing(&mut self) {
+        let shown = self.walk.is_some() && self.listeners.is_filling();
+        if shown || !self.listeners.is_unfilled() {
+            return;
+        }
+        self.listeners.begin_fill();
+        self.listeners.fill_piece(self.standing());
+        self.walk = Some(Walk::default());
+        self.show_more();
+    }
+
+    /// Says a piece of what stands in the binding caches.
+    pub(super) fn show_more(&mut self) {
+        let Some(mut walk) = self.walk.take() else { return };
+        let mut piece = Vec::new();
+        let mut room = AT_A_TIME;
+        while let Some(it) = self.served.get(walk.served)
+            && room > 0
+        {
+            for entry in it.agent.cache().beyond(walk.last).take(room) {
+                piece.extend(self.cached(walk.served, entry));
+                (walk.last, room) = (Some(entry.home_address), room - 1);
+            }
+            if room > 0 {
+                walk = Walk { served: walk.served + 1, last: None };
+            }
+        }
+        self.listeners.fill_piece(piece);
+        match walk.served < self.served.len() {
+            // Who waited for it may have left.
+            true => self.walk = Some(walk).filter(|_| self.listeners.is_filling()),
+            false => self.listeners.end_fill(),
+        }
+    }
+
+    /// What stands, but for the binding caches.
+    fn standing(&self) -> Vec<MobilityMessage> {
         let mut all = self.nodetypes();
         all.extend(self.links.iter().filter_map(|(name, record)| self.attached(name, record)));
         for home in 0..self.homes.len() {
             all.extend(self.home_hint(home));
             all.extend(self.update_list(home));
         }
-        for served in 0..self.served.len() {
-            let cache = self.served[served].agent.cache().iter();
-            all.extend(cache.flat_map(|entry| self.cached(served, entry)));
-        }
         let pairs = self.responder.iter().flat_map(|it| it.bindings());
         all.extend(pairs.flat_map(|(pair, entry)| cached_at_correspondent(pair, entry)));
-        Facts::new(all)
+        all
     }
 
     /// Tells those who listen what is otherwise than before.

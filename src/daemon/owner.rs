@@ -33,7 +33,7 @@ use super::keeping::Keeping;
 use super::key_store::KeyStore;
 use super::ledger::LedgerKeeper;
 use super::mobiles::Added;
-use super::mobility::Changed;
+use super::mobility::{Changed, Walk};
 use super::path_mtu::PathMtusTold;
 use super::preview::Preview;
 use super::round_trips::RoundTrips;
@@ -194,6 +194,8 @@ pub struct Owner {
     /// Those who listen to what happens, and what they were not told yet.
     pub(super) listeners: Listeners,
     pub(super) changed: Changed,
+    /// How far what stands has been gathered for whoever began to listen, if not all of it.
+    pub(super) walk: Option<Walk>,
     /// Links that movement detectors outside drive.
     pub(super) claims: Claims,
     /// Whether others are heard before what arrived, as it was heard last.
@@ -272,6 +274,7 @@ impl Owner {
                 _ = hangup.recv() => self.reload(),
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+                () = std::future::ready(()), if self.walk.is_some() => self.show_more(),
                 () = self.shared.arrivals.ready(), if others_first => self.hear(),
             }
             self.settle().await;

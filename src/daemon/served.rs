@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mtun_policy::{AllowedMobile, Effective, FlowBinding, HomeAddress, ServedHome};
+use mtun_policy::downlink::Rulebook;
+use mtun_policy::{AllowedMobile, Effective, HomeAddress, ServedHome};
 use mtun_signaling::agent::{
     AgentConfig, AgentEvent, AgentOutput, HomeAgent, HomeAgents, MobileRecord,
 };
@@ -15,15 +16,6 @@ use mtun_signaling::time::Timestamp;
 use super::tunnel::Tunnel;
 use crate::edge::home_link::HomeLinkEdge;
 use crate::edge::routes::{AgentRoutes, host};
-use crate::publish;
-
-/// What a mobile told of its rules, and what that comes to.
-#[derive(Debug)]
-struct Told {
-    flows: Vec<FlowBinding>,
-    reflect: bool,
-    rules: Arc<Effective>,
-}
 
 /// Where each mobile stands in the policy: strangers ask as well, and for whoever they like.
 #[derive(Debug)]
@@ -55,10 +47,8 @@ pub struct AgentHome {
     pub tunnel: Tunnel,
     /// Its acceptance machine and binding cache.
     pub agent: HomeAgent,
-    /// The rules of every mobile that told none.
-    own: Arc<Effective>,
-    /// The rules of those that told some, and what they told.
-    told: BTreeMap<HomeAddress, Told>,
+    /// The rules by which packets go to each mobile.
+    rulebook: Rulebook,
     /// The highest generation published.
     pub generation: u64,
     /// Mobiles that went home, and until when packets under way between their last care-of
@@ -79,7 +69,7 @@ impl AgentHome {
         home_agents: HomeAgents,
     ) -> Self {
         let agent = HomeAgent::new(config);
-        let own = Arc::new(publish::downlink(None, served.unmatched));
+        let rulebook = Rulebook::new(served.unmatched);
         let home_link = served.on.clone().map(|on| {
             HomeLinkEdge::new(on, served.agent.0)
                 .owning(home_agents.anycast())
@@ -91,8 +81,7 @@ impl AgentHome {
             places,
             tunnel,
             agent,
-            own,
-            told: BTreeMap::new(),
+            rulebook,
             generation: 0,
             went_home: BTreeMap::new(),
             home_agents,
@@ -156,27 +145,23 @@ impl AgentHome {
     /// From here on this is what the policy says.
     pub fn serve(&mut self, served: ServedHome) {
         self.places = Places::of(&served.mobiles);
+        self.rulebook.adopt(served.unmatched);
         self.served = served;
     }
 
     /// The rules by which packets go to the mobile of this home address: made anew only when it
     /// told others, so that an update that only refreshes costs nothing here.
     pub fn rules(&mut self, home_address: HomeAddress) -> Arc<Effective> {
-        let entry = self.agent.cache().get(home_address).filter(|entry| !entry.flows.is_empty());
-        let Some(entry) = entry else {
-            self.told.remove(&home_address);
-            return self.own.clone();
-        };
-        let known = self.told.get(&home_address);
-        if let Some(told) =
-            known.filter(|told| told.flows == entry.flows && told.reflect == entry.reflect)
-        {
-            return told.rules.clone();
+        match self.agent.cache().get(home_address) {
+            Some(entry) => self.rulebook.rules(home_address, &entry.flows, entry.reflect),
+            None => self.rulebook.rules(home_address, &[], false),
         }
-        let rules = Arc::new(publish::downlink(Some(entry), self.served.unmatched));
-        let (flows, reflect) = (entry.flows.clone(), entry.reflect);
-        self.told.insert(home_address, Told { flows, reflect, rules: rules.clone() });
-        rules
+    }
+
+    /// This mobile is served no more.
+    pub fn leave(&mut self, home_address: HomeAddress) {
+        self.went_home.remove(&home_address);
+        self.rulebook.forget(home_address);
     }
 
     /// Whether packets to this address go to one of its mobiles.

@@ -148,8 +148,8 @@ impl Owner {
         owner.refused = refused;
         if let Some((store, kept)) = store {
             // Routes and tunnels stand before the first message is handled.
-            owner.restore_bindings(&kept);
-            owner.keep_in(store)?;
+            let spent = owner.restore_bindings(&kept);
+            owner.keep_in(store, spent)?;
             owner.settle().await;
         }
         Ok(owner)
@@ -281,6 +281,7 @@ impl Owner {
             override_owners: Default::default(),
             listeners,
             changed: Default::default(),
+            walk: None,
             claims: Default::default(),
             others_first: false,
             doors: None,

@@ -153,7 +153,9 @@ async fn own(
     while let Some(ControlRequest { request, reply, .. }) = inbox.recv().await {
         asked.lock().unwrap().push(request.clone());
         if matches!(request, Request::Subscribe { .. }) {
-            listeners.fill(facts.clone());
+            listeners.begin_fill();
+            listeners.fill_piece(facts.iter().map(|(_, fact)| (**fact).clone()).collect());
+            listeners.end_fill();
         }
         let _ = reply.send(answer(&request, status));
     }

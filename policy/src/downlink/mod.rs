@@ -36,6 +36,7 @@ mod entry;
 mod fit;
 mod numbers;
 mod offline;
+mod rulebook;
 mod target;
 mod thin;
 pub(crate) mod untold;
@@ -45,6 +46,7 @@ use serde::Serialize;
 pub use agent::{AgentDefault, Unmatched};
 pub use entry::cross_product;
 pub use offline::{AtAgent, at_agent};
+pub use rulebook::Rulebook;
 pub use target::DownlinkTarget;
 pub use untold::{Said, Untold};
 

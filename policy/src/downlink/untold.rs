@@ -103,12 +103,32 @@ impl Untold {
             Self::Sticky | Self::Together => {
                 "answers of all its flows move together with a new choice"
             }
-            Self::Failback => "answers go back at once, when it is told",
+            Self::Failback => "unless the agent reflects, answers go back at once, when it is told",
             Self::Copies => "the other copies go on until it is told again",
             Self::LaterLinks => {
                 "when the first link is lost, the rules behind it are followed until it is told again"
             }
         }
+    }
+
+    /// Whether the agent is told nothing of packets for which this counts.
+    fn is_of_packets(self) -> bool {
+        matches!(
+            self,
+            Self::Set
+                | Self::Ingress
+                | Self::User
+                | Self::IcmpType
+                | Self::FlowLabel
+                | Self::Spi
+                | Self::Exclude
+                | Self::Room
+        )
+    }
+
+    /// Whether what the agent does instead is true of packets of which it is told nothing.
+    pub(crate) fn counts_untold(self) -> bool {
+        self.is_of_packets() || self == Self::Breakout
     }
 }
 
@@ -160,7 +180,10 @@ impl Said {
     /// What the agent does instead of what it is not told; `None` if it is told all.
     pub fn instead(&self) -> Option<String> {
         let mut sentences: Vec<&str> = Vec::new();
-        for untold in self.untold() {
+        // Who hears nothing of a rule hears nothing of its choices.
+        let nothing =
+            matches!(self, Self::Not(untold) if untold.iter().any(|it| it.is_of_packets()));
+        for untold in self.untold().iter().filter(|it| !nothing || it.counts_untold()) {
             if !sentences.contains(&untold.instead()) {
                 sentences.push(untold.instead());
             }

@@ -14,7 +14,7 @@ use crate::binding::BindingCacheEntry;
 
 /// How long the replay guard of a mobile that is served no more is remembered: any update of
 /// before is too old by then, should the mobile be served again.
-const GUARDED: Duration =
+pub(super) const GUARDED: Duration =
     TIMESTAMP_TOLERANCE.saturating_mul(2).saturating_add(MAX_DELETE_BCE_TIMEOUT);
 
 /// The guards of mobiles that are served no more, and since when.
@@ -37,7 +37,7 @@ impl HomeAgent {
             let address = mobile.address;
             let served = match before.remove(&address) {
                 Some(known) => Served { mobile, ..known },
-                None => Served::new(mobile),
+                None => Served { replay: self.returned(now, address), ..Served::new(mobile) },
             };
             self.served.insert(address, served);
         }
@@ -69,7 +69,30 @@ impl HomeAgent {
         }
         for (home_address, served) in before {
             self.leave_home_link(home_address, &served.presence);
+            self.guard(now, home_address, served.replay);
         }
+    }
+
+    /// Remembers of a mobile that is served no more what would be a replay should it be served
+    /// again: over a restart too, see [`HomeAgent::record`].
+    pub(super) fn guard(&mut self, since: Duration, home_address: HomeAddress, mut replay: Replay) {
+        self.left.retain(|_, (_, left)| *left + GUARDED > since);
+        replay.expired(since);
+        self.left.insert(home_address, (replay, since));
+    }
+
+    /// What is remembered of a mobile that is served no more, and since when; `None` once no
+    /// update of before could be believed.
+    pub(super) fn guarded(&self, now: Duration, home_address: HomeAddress) -> Option<Replay> {
+        let (replay, since) = self.left.get(&home_address)?;
+        (*since + GUARDED > now).then_some(*replay)
+    }
+
+    /// The guard of a mobile that is served from here on.
+    fn returned(&mut self, now: Duration, home_address: HomeAddress) -> Replay {
+        let known = self.guarded(now, home_address);
+        self.left.remove(&home_address);
+        known.unwrap_or_default()
     }
 
     /// Serves a mobile that was not served, or serves one under another grant. What it has bound
@@ -78,8 +101,7 @@ impl HomeAgent {
         let home_address = mobile.address;
         self.configured += 1;
         self.prefixes.grant(home_address, Some(mobile.prefixes.clone()));
-        self.left.retain(|_, (_, since)| *since + GUARDED > now);
-        let replay = self.left.remove(&home_address).map(|(replay, _)| replay);
+        let replay = self.returned(now, home_address);
         match self.served.get_mut(&home_address) {
             Some(served) => {
                 if served.mobile != mobile {
@@ -90,7 +112,6 @@ impl HomeAgent {
                 served.mobile = mobile;
             }
             None => {
-                let replay = replay.unwrap_or_default();
                 self.served.insert(home_address, Served { replay, ..Served::new(mobile) });
             }
         }
@@ -109,8 +130,7 @@ impl HomeAgent {
             if let Some(at) = served.expiry {
                 self.expiries.remove(&(at, home_address));
             }
-            self.left.retain(|_, (_, since)| *since + GUARDED > now);
-            self.left.insert(home_address, (served.replay, now));
+            self.guard(now, home_address, served.replay);
             self.leave_home_link(home_address, &served.presence);
             self.tellings.end(home_address);
             if let Some(at) = served.request {

@@ -31,6 +31,7 @@ use mtun_policy::{
 };
 
 use super::HomeAgent;
+use super::allowed::GUARDED;
 use super::replay::Replay;
 use crate::binding::{Binding, BindingCacheEntry};
 use crate::time::{NtpTime, Timestamp};
@@ -212,6 +213,23 @@ impl MobileRecord {
         })
     }
 
+    /// A record of nothing.
+    fn of(home_address: HomeAddress) -> Self {
+        Self {
+            home_address,
+            router: false,
+            link_local: false,
+            link_layer: None,
+            prefixes: Vec::new(),
+            bindings: Vec::new(),
+            sequence: None,
+            timestamp: None,
+            flows: Vec::new(),
+            reflect: false,
+            copies: false,
+        }
+    }
+
     /// Whether nothing is left that a later update could depend on.
     pub fn is_empty(&self) -> bool {
         self.bindings.is_empty() && self.sequence.is_none() && self.timestamp.is_none()
@@ -332,10 +350,15 @@ impl<'o> Reader<'o> {
 }
 
 impl HomeAgent {
-    /// What must be kept of a mobile; `None` for one that is not served.
+    /// What must be kept of a mobile. Of one that is served no more it is the replay guard, for as
+    /// long as an update of before could be believed; `None` after that, and of strangers.
     pub fn record(&self, now: Timestamp, home_address: HomeAddress) -> Option<MobileRecord> {
-        let served = self.served.get(&home_address)?;
         let left = |until: Duration| until.saturating_sub(now.monotonic);
+        let Some(served) = self.served.get(&home_address) else {
+            let (sequence, timestamp) = self.guarded(now.monotonic, home_address)?.kept();
+            let sequence = sequence.map(|(number, until)| (number, until.map(left)));
+            return Some(MobileRecord { sequence, timestamp, ..MobileRecord::of(home_address) });
+        };
         let entry = self.cache.get(home_address);
         let bindings = entry.map_or(&[][..], |entry| &entry.bindings).iter();
         let (sequence, timestamp) = served.replay.kept();
@@ -364,14 +387,21 @@ impl HomeAgent {
     /// Takes back what was kept of a mobile `passed` ago, before any message is handled.
     ///
     /// A binding that has run out meanwhile does not return (req PS-07), nor one that the policy
-    /// no longer allows. The replay guard returns whole (req PS-06, HA-33), for a mobile that is
-    /// served. Says by [`AgentOutput::Changed`](super::AgentOutput::Changed) what the cache holds
+    /// no longer allows. The replay guard returns whole (req PS-06, HA-33), of a mobile that is not
+    /// served only while it could be of use. Says by [`AgentOutput::Changed`](super::AgentOutput::Changed) what the cache holds
     /// then.
     pub fn restore(&mut self, now: Timestamp, record: &MobileRecord, passed: Duration) {
-        let Some(served) = self.served.get_mut(&record.home_address) else { return };
         let until = |left: Duration| now.monotonic + left.saturating_sub(passed);
         let sequence = record.sequence.map(|(number, left)| (number, left.map(until)));
-        served.replay = Replay::restored(sequence, record.timestamp);
+        let replay = Replay::restored(sequence, record.timestamp);
+        let Some(served) = self.served.get_mut(&record.home_address) else {
+            if passed < GUARDED {
+                record.timestamp.into_iter().for_each(|seen| self.clock.not_before(now, seen));
+                self.guard(now.monotonic, record.home_address, replay);
+            }
+            return;
+        };
+        served.replay = replay;
         served.presence.link_local = record.link_local;
         served.presence.link_layer = record.link_layer;
         if let Some(timestamp) = record.timestamp {

@@ -133,6 +133,8 @@ impl<E> Subscriber<E> {
 pub struct Hub<E> {
     capacity: usize,
     facts: Option<Facts>,
+    /// The present state as far as it has been filled in.
+    filling: Option<Facts>,
     subscribers: BTreeMap<SubscriberId, Subscriber<E>>,
     next: u64,
 }
@@ -140,7 +142,8 @@ pub struct Hub<E> {
 impl<E> Hub<E> {
     /// Nobody listens; at most `capacity` messages and events will wait for each client.
     pub fn new(capacity: usize) -> Self {
-        Self { capacity: capacity.max(1), facts: None, subscribers: BTreeMap::new(), next: 0 }
+        let (facts, filling) = (None, None);
+        Self { capacity: capacity.max(1), facts, filling, subscribers: BTreeMap::new(), next: 0 }
     }
 
     /// A client comes. Unless others listen already, it is told nothing before somebody has
@@ -162,7 +165,7 @@ impl<E> Hub<E> {
     pub fn leave(&mut self, id: SubscriberId) {
         self.subscribers.remove(&id);
         if !self.is_listened() {
-            self.facts = None;
+            (self.facts, self.filling) = (None, None);
         }
     }
 
@@ -179,6 +182,29 @@ impl<E> Hub<E> {
     /// Whether somebody waits for the present state to be filled in.
     pub fn is_unfilled(&self) -> bool {
         self.facts.is_none() && self.is_listened()
+    }
+
+    /// Begins to fill the present state in piece by piece, so that much of it keeps nobody waiting.
+    /// What changes meanwhile is taken in with it.
+    pub fn begin_fill(&mut self) {
+        self.filling = self.is_unfilled().then(Facts::default);
+    }
+
+    /// Whether pieces are wanted: not if whoever waited for them has left.
+    pub fn is_filling(&self) -> bool {
+        self.filling.is_some()
+    }
+
+    /// Fills a piece in.
+    pub fn fill_piece(&mut self, piece: impl IntoIterator<Item = MobilityMessage>) {
+        if let Some(facts) = &mut self.filling {
+            piece.into_iter().for_each(|message| facts.apply(&Arc::new(message)));
+        }
+    }
+
+    /// That was all; gives the clients that waited for it.
+    pub fn end_fill(&mut self) -> Vec<SubscriberId> {
+        self.filling.take().map_or_else(Vec::new, |facts| self.fill(facts))
     }
 
     /// Says what the present state is; gives the clients that waited for it.
@@ -209,6 +235,11 @@ impl<E> Hub<E> {
         subject: &Subject,
         present: Vec<MobilityMessage>,
     ) -> Vec<SubscriberId> {
+        if let Some(facts) = &mut self.filling {
+            let news = facts.news(subject, present);
+            news.into_iter().for_each(|message| facts.apply(&Arc::new(message)));
+            return Vec::new();
+        }
         let Some(facts) = &self.facts else { return Vec::new() };
         let news = facts.news(subject, present);
         let mut woken: Vec<_> = news.into_iter().flat_map(|it| self.say(at, it)).collect();
@@ -219,8 +250,11 @@ impl<E> Hub<E> {
 
     /// Tells everybody whose business it is. Gives the clients that may be waiting.
     pub fn say(&mut self, at: Duration, message: MobilityMessage) -> Vec<SubscriberId> {
-        let Some(facts) = &mut self.facts else { return Vec::new() };
         let message = Arc::new(message);
+        if let Some(facts) = &mut self.filling {
+            facts.apply(&message);
+        }
+        let Some(facts) = &mut self.facts else { return Vec::new() };
         let mut woken = Vec::new();
         match message.effect() {
             Effect::Passes => {

@@ -273,6 +273,45 @@ fn a_late_comer_is_shown_everything_and_misses_nothing_meanwhile() {
 }
 
 #[test]
+fn a_present_state_that_comes_in_pieces_is_the_one_of_its_end() {
+    let everything = Filter::default();
+    let mut hub = Listeners::new(4);
+    assert!(!hub.is_filling());
+    let id = hub.join(listening(&everything));
+    let mut reader = Reader::new();
+    let mut stands = Facts::default();
+    hub.begin_fill();
+    for mobile in 0..40_u16 {
+        assert!(!reader.read(&mut hub, id), "nothing before all of it is there");
+        let piece = [cached(0, mobile, 1, 1), cached(0, mobile, 2, 1)];
+        piece.iter().for_each(|it| stands.apply(&Arc::new(it.clone())));
+        hub.fill_piece(piece);
+        // One that was filled in changes, and so does one that was not: it is filled in later as
+        // it is then.
+        for (changed, present) in [(mobile / 2, vec![cached(0, mobile / 2, 2, 9)]), (77, vec![])] {
+            let subject = Subject::Mobile(Some(home(0)), None, mobile_address(changed));
+            stands.news(&subject, present.clone()).into_iter().for_each(|it| {
+                stands.apply(&Arc::new(it));
+            });
+            assert_eq!(hub.show(AT, &subject, present), []);
+        }
+    }
+    assert_eq!(hub.end_fill(), [id]);
+    while reader.read(&mut hub, id) {}
+    assert_eq!(reader.knows, stands);
+    assert_eq!((stands.len(), hub.is_unfilled(), hub.is_filling()), (60, false, false));
+    // Who leaves before the end leaves nothing behind.
+    hub.leave(id);
+    let id = hub.join(listening(&everything));
+    hub.begin_fill();
+    hub.fill_piece([cached(0, 1, 1, 1)]);
+    hub.leave(id);
+    assert!(!hub.is_filling());
+    hub.join(listening(&everything));
+    assert_eq!((hub.end_fill(), hub.is_unfilled()), (vec![], true), "that was for another");
+}
+
+#[test]
 fn who_wants_few_of_many_keeps_nobody_waiting() {
     let mut hub = Listeners::new(4);
     let wanted = Filter { links: vec![link(0)], ..Filter::default() };

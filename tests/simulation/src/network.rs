@@ -96,6 +96,10 @@ pub struct Passage {
 /// The longest that any packet is under way between two nodes.
 pub const LONGEST_FLIGHT: Duration = Duration::from_millis(2 * (81 + 400));
 
+/// The longest that an answer is under way to a mobile in the network of another one, which itself
+/// is in that of a third: from one tunnel's end to the next.
+pub const LONGEST_WAY: Duration = LONGEST_FLIGHT.saturating_mul(3);
+
 /// The packets under way.
 #[derive(Debug, Default)]
 pub struct Network {

@@ -18,7 +18,7 @@ use crate::correspondent::Responder;
 use crate::fault::Fault;
 use crate::forward::Passed;
 use crate::mobile::v6;
-use crate::network::LONGEST_FLIGHT;
+use crate::network::LONGEST_WAY;
 use crate::publish::{self, Published};
 use crate::signalling::{digest, is_powerless, packet_of, text};
 use crate::witness::Invariant;
@@ -564,7 +564,7 @@ impl World {
             let base = self.local(who).monotonic.saturating_sub(self.now);
             let now = self.now;
             let Some(responder) = self.responder(who) else { continue };
-            let sure = at > responder.shaken + LONGEST_FLIGHT || responder.shaken == Duration::ZERO;
+            let sure = at > responder.shaken + LONGEST_WAY || responder.shaken == Duration::ZERO;
             let entry = responder.machine.get(Pair { correspondent, home_address: home });
             let held = entry.is_some_and(|entry| {
                 entry.bindings.iter().any(|it| {

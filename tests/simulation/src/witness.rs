@@ -16,7 +16,7 @@ use mtun_signaling::{Envelope, auth};
 use crate::fault::Fault;
 use crate::forward::Passed;
 use crate::mobile::{FLOWS, v6};
-use crate::network::{LONGEST_FLIGHT, Origin};
+use crate::network::{LONGEST_WAY, Origin};
 use crate::packet::{self, Layer};
 use crate::straight::Who;
 use crate::text::UPLINKS;
@@ -351,7 +351,7 @@ impl World {
         let agent = &self.agents[it.agent];
         let entry = agent.machine.cache().get(HomeAddress(it.home_address()));
         let lost = it.acknowledged.iter().find(|(bid, known)| {
-            let sure = known.at > agent.shaken + LONGEST_FLIGHT || agent.shaken == Duration::ZERO;
+            let sure = known.at > agent.shaken + LONGEST_WAY || agent.shaken == Duration::ZERO;
             let held = entry.and_then(|entry| entry.binding(**bid)).is_some_and(|binding| {
                 v6(binding.care_of) == Some(known.care_of)
                     && binding.expires.saturating_sub(agent.base) >= known.expires
