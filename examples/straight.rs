@@ -14,6 +14,7 @@ use arc_swap::ArcSwap;
 use mtun::arrivals::Arrivals;
 use mtun::edge::clock::Clock;
 use mtun::packets::{Lane, Shared, inbound, outbound};
+use mtun::tunnel_interface::Choice;
 use mtun_dataplane::backend::{Tun, Uplink};
 use mtun_dataplane::{
     Binding, Engine, Held, HeldBinding, Pair, PathId, Registration, Settings, Snapshot,
@@ -94,7 +95,7 @@ fn main() -> anyhow::Result<()> {
     let lane = Lane { engine: Arc::new(engine), queue, agent: None };
     let lane = Arc::new(lane);
     // Nobody is there to take signaling: a bounded room of it waits for ever.
-    let shared = Arc::new(Shared::new(Clock::start(), Arrivals::new(0), false));
+    let shared = Arc::new(Shared::new(Clock::start(), Arrivals::new(0), Choice::Off));
     shared.paths.open(PathId(1), Uplink::open(Some(index))?, None);
     shared.paths.open(PathId::ROUTED, Uplink::open(None)?, None);
     shared.lanes.store(Arc::new(vec![lane.clone()]));

@@ -54,7 +54,7 @@ mod in_kernel {
             index: u32,
             shared: &Arc<Shared>,
         ) -> Result<(Self, Box<dyn FastPath>), NoFastPath> {
-            if !shared.fast_path {
+            if !shared.fast_path.has_bpf() {
                 return Err(NoFastPath::Off);
             }
             let refused = |error: &dyn std::fmt::Display| NoFastPath::Refused(error.to_string());
@@ -121,7 +121,7 @@ mod nowhere {
             _index: u32,
             shared: &Arc<Shared>,
         ) -> Result<(Self, Box<dyn FastPath>), NoFastPath> {
-            Err(if shared.fast_path { NoFastPath::NotBuilt } else { NoFastPath::Off })
+            Err(if shared.fast_path.has_bpf() { NoFastPath::NotBuilt } else { NoFastPath::Off })
         }
 
         /// Never called.

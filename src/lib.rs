@@ -27,3 +27,4 @@ pub mod packets;
 pub mod privileges;
 pub mod publish;
 pub mod store;
+pub mod tunnel_interface;

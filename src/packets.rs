@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mtun_dataplane::backend::{
-    BreakoutLink, PacketSocket, PacketSocketError, RECEIVE_BUFFER, SendError, TunQueue, Uplink,
-    VnetHeader, Waker, wait,
+    BreakoutLink, KmodQueue, PacketSocket, PacketSocketError, Port, RECEIVE_BUFFER, SendError,
+    TunQueue, Uplink, VnetHeader, Waker, wait,
 };
 use mtun_dataplane::{Carried, Engine, IgnoreReason, PathId, Verdict, wire};
 use mtun_policy::{FieldSet, HomeAddress, Ingress};
@@ -36,6 +36,7 @@ use tokio::sync::Notify;
 use crate::arrivals::{Arrivals, Arrived};
 use crate::daemon::ProbeAnswer;
 use crate::edge::clock::Clock;
+use crate::tunnel_interface::Choice;
 
 /// Packets that one wake-up of a thread handles before it looks for others: a batch keeps the
 /// thread from sleeping under load, its end keeps it from never looking at the waker.
@@ -250,7 +251,7 @@ pub struct Lane {
     /// Its packet loop.
     pub engine: Arc<Engine>,
     /// Where its inner packets go.
-    pub queue: Arc<TunQueue>,
+    pub queue: Arc<dyn Port>,
     /// The home agent's address: every tunnel packet of this home has it at one end. None where
     /// there is no home, but mobiles that are bound at this node as their correspondent.
     pub agent: Option<Ipv6Addr>,
@@ -261,8 +262,8 @@ pub struct Lane {
 pub struct Shared {
     /// Where outer packets leave.
     pub paths: Paths,
-    /// Whether packets may take a fast path of the kernel.
-    pub fast_path: bool,
+    /// Which fast path of the kernel packets may take.
+    pub fast_path: Choice,
     /// The home networks.
     pub lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// Outer packets that could not be sent.
@@ -277,7 +278,7 @@ pub struct Shared {
 
 impl Shared {
     /// No path is open, no home network known.
-    pub fn new(clock: Clock, arrivals: Arrivals, fast_path: bool) -> Self {
+    pub fn new(clock: Clock, arrivals: Arrivals, fast_path: Choice) -> Self {
         Self {
             paths: Paths::default(),
             fast_path,
@@ -378,6 +379,42 @@ pub fn outbound(
                     Ok(None) => break,
                     // The interface is down or being removed; wait below until it is not.
                     Err(_) => break,
+                }
+            }
+            if lane.engine.has_route_notes() {
+                shared.noted.notify_one();
+            }
+            if wait(&[queue.as_fd()], waker, None, &mut ready).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Carries what a link of kmod-mtun does not remember out.
+pub fn missed(
+    shared: Arc<Shared>,
+    lane: Arc<Lane>,
+    queue: Arc<KmodQueue>,
+) -> io::Result<PacketThread> {
+    spawn("out".to_owned(), move |course, waker| {
+        let mut buffer = vec![0; RECEIVE_BUFFER];
+        let mut out = Vec::with_capacity(RECEIVE_BUFFER);
+        let mut ready = Vec::new();
+        while course.goes_on() {
+            for _ in 0..BATCH {
+                match queue.recv(&mut buffer) {
+                    Ok(Some(missed)) if missed.packet.is_empty() => {}
+                    Ok(Some(missed)) => {
+                        let packet = &buffer[missed.packet];
+                        let now = shared.clock.monotonic();
+                        let verdict = lane.engine.outbound(missed.ingress, packet, now, &mut out);
+                        if !told_ourselves(&shared, verdict, &mut out) {
+                            carry(&shared, &lane, verdict, &out, VnetHeader::COMPLETE, None);
+                        }
+                    }
+                    // The module is being taken out, and the link with it.
+                    Ok(None) | Err(_) => break,
                 }
             }
             if lane.engine.has_route_notes() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use mtun::daemon::{Options, StartError};
 use mtun::dashboard::Settings;
+use mtun::tunnel_interface::Choice;
 
 /// The policy tunnel daemon for mobile nodes, mobile routers and home agents.
 #[derive(Debug, Parser)]
@@ -62,18 +63,9 @@ struct Arguments {
     /// The D-Bus on which ModemManager is, instead of the system's
     #[arg(long, value_name = "ADDRESS")]
     bus: Option<String>,
-    /// Whether flows that were decided may be carried by the kernel itself, where it can
-    #[arg(long, value_name = "WHEN", value_enum, default_value_t = FastPath::Auto)]
-    fast_path: FastPath,
-}
-
-/// When flows are carried by the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum FastPath {
-    /// Where the kernel can
-    Auto,
-    /// Never
-    Off,
+    /// What may carry flows that were decided
+    #[arg(long, value_name = "BY", value_enum, default_value_t = Choice::Auto)]
+    fast_path: Choice,
 }
 
 fn main() -> ExitCode {
@@ -154,7 +146,7 @@ fn options(arguments: Arguments) -> Result<Options, String> {
         clock_offset: arguments.clock_offset,
         facts: arguments.facts,
         bus: arguments.bus,
-        fast_path: arguments.fast_path == FastPath::Auto,
+        fast_path: arguments.fast_path,
     })
 }
 

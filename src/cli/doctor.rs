@@ -14,8 +14,9 @@ use serde::Serialize;
 use super::daemon::Daemon;
 use super::screen::{Cell, Page, Screen, Tone};
 use super::{Answer, Exit};
-use crate::control::documents::{HealthState, StatusDocument};
+use crate::control::documents::{HealthState, StatusDocument, TunnelDocument};
 use crate::control::{ControlError, Request, Response};
+use crate::tunnel_interface::Backend;
 
 /// Numbers of capabilities (linux/capability.h).
 const NET_ADMIN: u32 = 12;
@@ -285,14 +286,24 @@ fn mtu(root: &Path, status: &StatusDocument) -> Vec<Check> {
 fn backend(status: &StatusDocument) -> Vec<Check> {
     let check = |home: &crate::control::documents::HomeDocument| {
         let name = &home.tunnel.name;
-        match &home.tunnel.no_fast_path {
-            None => {
-                Check::ok("backend", format!("{name}: TUN, and the kernel carries decided flows"))
+        let TunnelDocument { backend, no_kmod, no_fast_path, .. } = &home.tunnel;
+        let carries = match (backend, no_fast_path) {
+            (Backend::Kmod, _) => {
+                let why = "this kernel has the link kind mtun";
+                return Check::ok(
+                    "backend",
+                    format!("{name}: kmod-mtun carries decided flows: {why}"),
+                );
             }
-            Some(why) => {
-                Check::ok("backend", format!("{name}: TUN, the daemon carries every packet: {why}"))
+            (Backend::Bpf, _) => "and the kernel's BPF carries decided flows".to_owned(),
+            (Backend::Daemon, why) => {
+                let why = why.as_deref().unwrap_or("it does not say why");
+                format!("the daemon carries every packet: {why}")
             }
-        }
+        };
+        let kmod =
+            no_kmod.as_ref().map_or_else(String::new, |why| format!("; no kmod-mtun: {why}"));
+        Check::ok("backend", format!("{name}: TUN, {carries}{kmod}"))
     };
     status.homes.iter().map(check).collect()
 }

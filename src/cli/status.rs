@@ -8,6 +8,7 @@ use crate::control::documents::{
     DroppedDocument, HealthState, HomeLinkDocument, StatusDocument, StoreDocument, TunnelDocument,
 };
 use crate::control::{ControlError, Request, Response};
+use crate::tunnel_interface::Backend;
 
 pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlError> {
     let response = daemon.ask(Request::Status {})?;
@@ -95,7 +96,11 @@ fn homes(document: &StatusDocument, page: &mut Page) {
         })
         .collect();
     page.table(&heads, &rows, "no home networks");
-    for TunnelDocument { name, no_fast_path, .. } in document.homes.iter().map(|it| &it.tunnel) {
+    for tunnel in document.homes.iter().map(|it| &it.tunnel) {
+        let TunnelDocument { name, backend, no_fast_path, .. } = tunnel;
+        if *backend == Backend::Kmod {
+            page.line(&format!("kmod-mtun carries decided flows of {name}"));
+        }
         if let Some(reason) = no_fast_path {
             page.line(&format!("the daemon carries every packet of {name} itself: {reason}"));
         }

@@ -63,6 +63,7 @@ pub use roles::NotBuilt;
 pub use start::StartError;
 
 use crate::dashboard::Settings;
+use crate::tunnel_interface::Choice;
 
 /// What the daemon is started with.
 #[derive(Clone, Debug)]
@@ -96,8 +97,8 @@ pub struct Options {
     pub facts: PathBuf,
     /// The address of the D-Bus on which ModemManager is; the system's if there is none.
     pub bus: Option<String>,
-    /// Whether packets may take a fast path of the kernel.
-    pub fast_path: bool,
+    /// Which fast path of the kernel packets may take.
+    pub fast_path: Choice,
 }
 
 /// Runs the daemon until it is told to stop (SIGTERM or SIGINT).

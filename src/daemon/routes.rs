@@ -116,6 +116,8 @@ pub(super) fn tunnel_document(tunnel: &Tunnel) -> TunnelDocument {
         name: tunnel.name.clone(),
         ifindex: tunnel.index(),
         mtu: tunnel.mtu,
+        backend: tunnel.backend(),
+        no_kmod: tunnel.no_kmod().map(ToString::to_string),
         no_fast_path: tunnel.no_fast_path().map(ToString::to_string),
     }
 }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use mtun_dataplane::abi::FastOutcome;
-use mtun_dataplane::backend::{SockDiag, Tun};
+use mtun_dataplane::backend::SockDiag;
 use mtun_dataplane::{Engine, Settings, Snapshot};
 use mtun_policy::{Ingress, Ingresses, InterfaceName};
 
 use crate::edge::netlink::Netlink;
 use crate::edge::sysctl::Sysctls;
-use crate::fast_path::{FastTunnel, NoFastPath};
+use crate::fast_path::NoFastPath;
 use crate::packets::{self, Lane, PacketThread, Shared};
+use crate::tunnel_interface::{Backend, Carrier, NoKmod, TunnelInterface};
 
 /// One home-bound interface. Dropped, its threads end and the kernel removes the interface; a
 /// killed daemon leaves it behind, and the next one takes it over.
@@ -25,7 +26,7 @@ pub struct Tunnel {
     #[expect(dead_code, reason = "ends when it is dropped")]
     sweeper: Option<PacketThread>,
     /// The interface.
-    tun: Tun,
+    interface: TunnelInterface,
     /// Its name.
     pub name: InterfaceName,
     /// Its MTU, which never changes.
@@ -35,7 +36,7 @@ pub struct Tunnel {
     /// What its packets read. Written by [`Engine::publish`](mtun_dataplane::Publication::publish).
     pub published: Arc<ArcSwap<Snapshot>>,
     /// Its fast path, or why there is none.
-    fast_path: Result<FastTunnel, NoFastPath>,
+    fast_path: Result<Carrier, NoFastPath>,
     shared: Arc<Shared>,
 }
 
@@ -64,19 +65,19 @@ impl Tunnel {
     ) -> anyhow::Result<Self> {
         let Plan { name, mtu, agent, home_address } = plan;
         let queues = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
-        let tun = Tun::open(name.as_str(), queues)
+        let interface = TunnelInterface::open(name.as_str(), queues, shared.fast_path)
             .with_context(|| format!("cannot make the tunnel interface {name}"))?;
         // Before it is switched on, or reports of the kernel itself would enter it.
         sysctls.quiet_tunnel(name.as_str()).context("cannot quiet the tunnel interface")?;
         netlink
-            .prepare_tunnel(tun.index(), mtu, home_address)
+            .prepare_tunnel(interface.index(), mtu, home_address)
             .await
             .with_context(|| format!("cannot set up the tunnel interface {name}"))?;
-        tun.stay_when_killed().context("cannot make the tunnel interface stay")?;
+        interface.stay_when_killed().context("cannot make the tunnel interface stay")?;
         let users = SockDiag::open().context("cannot ask whose local flows are")?;
         let engine = Engine::new(published.clone(), Settings::default());
         let mut engine = engine.with_uids(Box::new(users));
-        let fast_path = match FastTunnel::open(name.as_str(), tun.index(), &shared) {
+        let fast_path = match interface.fast_path(name.as_str(), &shared) {
             Ok((fast, path)) => {
                 engine = engine.with_fast_path(path);
                 Ok(fast)
@@ -89,14 +90,14 @@ impl Tunnel {
             }
         };
         let engine = Arc::new(engine);
-        let lane = Arc::new(Lane { engine, queue: tun.queues()[0].clone(), agent });
+        let lane = Arc::new(Lane { engine, queue: interface.port(), agent });
         let sweeper = match &fast_path {
             Ok(_) => Some(packets::sweeping(shared.clone(), lane.clone(), name.as_str())?),
             Err(_) => None,
         };
         let threads = Vec::new();
         let mut tunnel =
-            Self { threads, sweeper, tun, name, mtu, lane, published, fast_path, shared };
+            Self { threads, sweeper, interface, name, mtu, lane, published, fast_path, shared };
         tunnel.listen()?;
         Ok(tunnel)
     }
@@ -108,13 +109,13 @@ impl Tunnel {
 
     /// The interface's index, which never changes.
     pub fn index(&self) -> u32 {
-        self.tun.index()
+        self.interface.index()
     }
 
     /// Makes queues and threads for ingress interfaces that rules name.
     pub fn widen(&mut self, ingresses: &Ingresses) -> anyhow::Result<()> {
         let queues = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
-        self.tun.grow(queues).context("cannot add a queue to the tunnel interface")?;
+        self.interface.grow(queues).context("cannot add a queue to the tunnel interface")?;
         self.listen()
     }
 
@@ -123,7 +124,7 @@ impl Tunnel {
     pub fn steer_ingress(&self, named: &[(u32, Ingress)]) -> anyhow::Result<()> {
         let named: Vec<_> =
             named.iter().map(|(index, ingress)| (*index, u16::from(ingress.0))).collect();
-        self.tun.set_steering(&named).context("cannot tell ingress interfaces apart")?;
+        self.interface.set_steering(&named).context("cannot tell ingress interfaces apart")?;
         let Ok(fast) = &self.fast_path else { return Ok(()) };
         // What was decided for packets of one number must not hold for those that get it now.
         self.lane.engine.forget_fast();
@@ -136,9 +137,19 @@ impl Tunnel {
         self.fast_path.as_ref().err()
     }
 
+    /// What carries its decided flows.
+    pub fn backend(&self) -> Backend {
+        self.fast_path.as_ref().map_or(Backend::Daemon, Carrier::backend)
+    }
+
+    /// Why it is no link of kmod-mtun; `None` if it is.
+    pub fn no_kmod(&self) -> Option<&NoKmod> {
+        self.interface.no_kmod()
+    }
+
     /// What became of the packets that the fast path saw; nothing if there is none.
     pub fn fast_outcomes(&self) -> Vec<(FastOutcome, u64)> {
-        self.fast_path.as_ref().map_or_else(|_| Vec::new(), FastTunnel::outcomes)
+        self.fast_path.as_ref().map_or_else(|_| Vec::new(), Carrier::outcomes)
     }
 
     /// Lets the fast path take what comes by this interface.
@@ -157,12 +168,6 @@ impl Tunnel {
     }
 
     fn listen(&mut self) -> anyhow::Result<()> {
-        let silent = self.tun.queues().iter().enumerate().skip(self.threads.len());
-        for (number, queue) in silent {
-            let ingress = Ingress(u8::try_from(number).context("too many ingress interfaces")?);
-            let (shared, lane) = (self.shared.clone(), self.lane.clone());
-            self.threads.push(packets::outbound(shared, lane, queue.clone(), ingress)?);
-        }
-        Ok(())
+        self.interface.listen(&mut self.threads, &self.shared, &self.lane)
     }
 }

@@ -9,6 +9,7 @@ use mtun::metrics::{
     MetricsInput, ProbeFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures,
     RuleFigures, StoreFigures, TunnelFigures,
 };
+use mtun::tunnel_interface::Backend;
 use mtun_policy::{
     Bid, CareOfAddress, FlowId, FlowPriority, HomeAddress, HomeAgentAddress, MobileNetworkPrefix,
     ReturningHome, Role, RouteOptimizationStart,
@@ -118,7 +119,14 @@ pub fn homes() -> Vec<HomeDocument> {
         home_address: Some(HomeAddress("2001:db8:100::42".parse().unwrap())),
         mobile_networks: vec![prefix("2001:db8:100:4200::/64")],
         served: None,
-        tunnel: TunnelDocument { name: "mtun0".into(), ifindex: 7, mtu: 1460, no_fast_path: None },
+        tunnel: TunnelDocument {
+            name: "mtun0".into(),
+            ifindex: 7,
+            mtu: 1460,
+            backend: Backend::Kmod,
+            no_kmod: None,
+            no_fast_path: None,
+        },
         generation: 5,
         security: Some("acme-sa".into()),
         downlink: Some(DownlinkDocument {
@@ -257,6 +265,8 @@ pub fn correspondent_status() -> StatusDocument {
                 name: "mtun0".into(),
                 ifindex: 7,
                 mtu: 1460,
+                backend: Backend::Bpf,
+                no_kmod: Some("this kernel has no link kind mtun".to_owned()),
                 no_fast_path: None,
             }),
             mobiles: vec![

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes the root file system of a test boot.
 #
-# usage: initramfs.sh IMAGE VERSION GUEST OUT [PROGRAM|MODULE.ko]...
+# usage: initramfs.sh IMAGE VERSION "SCRIPT..." OUT [PROGRAM|MODULE.ko]...
 set -euo pipefail
-image="$1" version="$2" guest="$3" out="$4"
+image="$1" version="$2" guests="$3" out="$4"
 shift 4
 tree="$(mktemp -d)"
 trap 'rm -rf "$tree"' EXIT
@@ -12,7 +12,7 @@ modules="lib/modules/$version"
 mkdir -p "$tree/$modules/extra"
 
 cp /bin/busybox "$tree/bin/"
-for applet in awk cat cut date dd dmesg env grep head kill ls mkdir mount poweroff rm sed seq sh sleep \
+for applet in awk cat cp cut date dd dmesg env grep head kill ln ls mkdir mount poweroff rm sed seq sh sleep \
     sort stat tail timeout touch tr true uname wc; do
     ln -s busybox "$tree/bin/$applet"
 done
@@ -24,7 +24,7 @@ program() { # program PATH: with the libraries it needs
         cp -Ln "$library" "$tree/$library"
     done
 }
-for name in bash ip ping iperf3 ethtool tcpdump kmod setpriv; do
+for name in bash ip nft ping iperf3 ethtool tcpdump kmod setpriv; do
     program "$(PATH="$PATH:/sbin:/usr/sbin" command -v "$name")"
 done
 # Loaded by name when a thread ends; no dependency shows it.
@@ -33,14 +33,26 @@ for link in modprobe insmod rmmod lsmod modinfo; do
     ln -s kmod "$tree/bin/$link"
 done
 ln -s ../bin/kmod "$tree/sbin/modprobe"
-cp "$guest" "$tree/guest.sh"
+mkdir "$tree/policies"
+cp "$(dirname "$0")/../../examples"/*.kdl "$tree/policies/"
+mkdir "$tree/guests"
+number=0
+for guest in $guests; do
+    cp "$guest" "$tree/guests/$number-$(basename "$guest")"
+    number=$((number + 1))
+done
 
 if [ ! -e "$image/$modules/modules.dep" ]; then
     depmod -b "$image" "$version"
 fi
-for name in veth dummy tun ip6_tunnel xfrm_user; do
-    modprobe -d "$image" -S "$version" -D "$name" | awk '$1 == "insmod" { print $2 }'
-done | sort -u | while read -r file; do
+{
+    for name in veth dummy tun ip6_tunnel xfrm_user nf_tables nft_fib_ipv6 nft_ct nft_masq tcp_diag \
+        udp_diag; do
+        modprobe -d "$image" -S "$version" -D "$name"
+    done
+    # Part of nf_tables itself in some kernels.
+    modprobe -d "$image" -S "$version" -D nft_objref 2>/dev/null || true
+} | awk '$1 == "insmod" { print $2 }' | sort -u | while read -r file; do
     target="$tree/$modules/extra/$(basename "${file%.xz}")"
     case "$file" in
     *.xz) xz -dc "$file" >"$target" ;;
@@ -74,11 +86,16 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
 mkdir -p /run/netns
+ln -s /proc/self/fd /dev/fd
+ln -s fd/0 /dev/stdin
 modprobe tun
 ip link set lo up
 echo "note booted $(uname -r) after $(cut -d' ' -f1 /proc/uptime) s"
-bash /guest.sh
-echo "RC=$?"
+code=0
+for guest in /guests/*; do
+    bash "$guest" || code=$?
+done
+echo "RC=$code"
 poweroff -f
 INIT
 chmod +x "$tree/init"

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Boots Debian's kernels under emulation: kmod-mtun is built for each of them and tried there, and
-# the packet path of the daemon meets the kernel's own Mobile IPv6.
+# Boots Debian's kernels under emulation: kmod-mtun is built for each of them and tried there, by hand
+# and by our daemons, and the packet path of the daemon meets the kernel's own Mobile IPv6.
 #
 #   tests/vm/run.sh              all of it
 #   tests/vm/run.sh 6.1          the module on one kernel; 6.12 is the other
+#   tests/vm/run.sh daemons      of that only the daemons
 #   tests/vm/run.sh straight     route optimization with the kernel as the other end
 #
 # Needs Debian 12 (amd64) and root for apt; what is missing is installed, kernels are downloaded
@@ -14,13 +15,14 @@ here="$(cd "$(dirname "$0")" && pwd)"
 root="$(cd "$here/../.." && pwd)"
 work="${MTUN_VM_DIR:-${CARGO_TARGET_DIR:-$root/target}/vm}"
 limit="${VM_LIMIT:-600}"
+target="${CARGO_TARGET_DIR:-$root/target}"
 [ $# -gt 0 ] || set -- straight 6.1 6.12
 mkdir -p "$work"
 
 say() { printf '== %s\n' "$*"; }
 
 packages=(qemu-system-x86 busybox-static cpio zstd kmod xz-utils iproute2 iperf3 iputils-ping
-    ethtool tcpdump sparse dwarves linux-headers-amd64 gcc-12 make libc6-dev python3)
+    ethtool tcpdump nftables sparse dwarves linux-headers-amd64 gcc-12 make libc6-dev python3)
 missing=()
 for package in "${packages[@]}"; do
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' ||
@@ -87,8 +89,8 @@ image_of() { # image_of VERSION -> directory with the kernel, unpacked
     echo "$image"
 }
 
-module_boot() { # module_boot SERIES: what the module needs to be tried on this kernel
-    local module
+module_boot() { # module_boot SERIES SCRIPTS: what the module needs to be tried on this kernel
+    local module parity
     if [ ! -e "$work/pure" ]; then
         say "the pure parts, in user space under sanitizers"
         make -s -C "$root/kmod-mtun/selftest" OUT="$work" check
@@ -96,12 +98,15 @@ module_boot() { # module_boot SERIES: what the module needs to be tried on this 
     fi
     module="$(build "$version" "$(headers "$version" "$1")")"
     make -s -C "$root/kmod-mtun/selftest" OUT="$work" "$work/mtunctl"
-    "$here/initramfs.sh" "$image" "$version" "$here/guest.sh" "$initramfs" "$module" \
-        "$work/mtunctl"
+    (cd "$root" && cargo build -q --locked --bins)
+    parity="$(cd "$root" && cargo test --locked -p mtun-dataplane --all-features --test kmod --no-run \
+        --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')"
+    cp "$parity" "$work/kmod-parity"
+    "$here/initramfs.sh" "$image" "$version" "$2" "$initramfs" "$module" "$work/mtunctl" \
+        "$target/debug/mtun" "$target/debug/mtund" "$work/kmod-parity"
 }
 
 straight_boot() { # what the two ends of an optimized route need
-    local target="${CARGO_TARGET_DIR:-$root/target}"
     (cd "$root" && cargo build -q --locked --example straight)
     "$here/initramfs.sh" "$image" "$version" "$here/straight.sh" "$initramfs" \
         "$target/debug/examples/straight"
@@ -111,7 +116,7 @@ rm -f "$work/pure"
 failures=0
 for stage in "$@"; do
     series="$stage"
-    [ "$stage" != straight ] || series=6.1
+    case "$stage" in straight | daemons) series=6.1 ;; esac
     version="$(version_of "$series")"
     [ -n "$version" ] || { echo "no kernel $series in the package sources" >&2; exit 1; }
     began=$(date +%s)
@@ -120,13 +125,14 @@ for stage in "$@"; do
     initramfs="$work/initramfs-$stage.zst"
     case "$stage" in
     straight) straight_boot ;;
-    *) module_boot "$series" ;;
+    daemons) module_boot "$series" "$here/daemons.sh" ;;
+    *) module_boot "$series" "$here/guest.sh $here/daemons.sh" ;;
     esac
     built=$(date +%s)
 
     console="$work/console-$stage.log"
     timeout --foreground -k 5 "$limit" qemu-system-x86_64 \
-        -M q35 -accel tcg,thread=multi,tb-size=512 -cpu max,-la57 -smp 2 -m 1024 \
+        -M q35 -accel tcg,thread=multi,tb-size=512 -cpu max,-la57 -smp 2 -m 1536 \
         -display none -serial stdio -monitor none -no-reboot -nic none -vga none \
         -kernel "$image/vmlinux" -initrd "$initramfs" \
         -append "console=ttyS0 quiet panic=-1 oops=panic nokaslr mitigations=off audit=0 tsc=reliable" \

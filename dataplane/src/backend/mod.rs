@@ -1,6 +1,7 @@
 //! The edge of the data plane: where packets meet the kernel.
 //!
-//! Inner packets enter and leave by a [`Tun`], the one interface of a home network. Outer packets
+//! Inner packets enter and leave by a [`Tun`] or, where the kernel has that module, a [`Kmod`]: the
+//! one interface of a home network, which is a [`Port`] to its engine. Outer packets
 //! leave by an [`Uplink`] and arrive by a [`PacketSocket`], which sees them before the kernel's own
 //! IPv6 does, so that a kernel without Mobile IPv6 neither answers nor drops them. Nothing here
 //! judges a packet: bytes go in, bytes come out, and every failure is a named reason.
@@ -14,8 +15,10 @@
 #[cfg(feature = "bpf")]
 mod bpf;
 mod breakout;
+mod kmod;
 mod neighbour_socket;
 mod packet_socket;
+mod port;
 mod route_lookup;
 mod sock_diag;
 mod steering;
@@ -28,8 +31,10 @@ mod wake;
 #[cfg(feature = "bpf")]
 pub use bpf::{Bpf, BpfError, BpfPath, ExitOf, FAST_PATHS, Tried};
 pub use breakout::{BreakoutLink, MARK_PLAIN, MARK_TRANSLATED};
+pub use kmod::{Kmod, KmodError, KmodExit, KmodPath, KmodQueue, Missed};
 pub use neighbour_socket::NeighbourSocket;
 pub use packet_socket::{PacketSocket, PacketSocketError, Statistics};
+pub use port::Port;
 pub use route_lookup::{RouteLookup, is_ethernet};
 pub use sock_diag::SockDiag;
 pub use steering::SteeringError;

@@ -10,6 +10,7 @@ mod corpus;
 mod counting;
 mod ending;
 mod object;
+mod packets;
 mod twins;
 
 #[path = "../../../tests/support/skip.rs"]

@@ -16,6 +16,7 @@ use super::facts::{RadioDocument, VehicleDocument};
 use super::health::Health;
 use super::routes::{CorrespondentDocument, RouteDocument};
 use super::steer::OverrideDocument;
+use crate::tunnel_interface::Backend;
 
 /// The whole state at one moment, health first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,6 +181,12 @@ pub struct TunnelDocument {
     pub ifindex: u32,
     /// Its MTU in octets, fixed when the daemon starts.
     pub mtu: u32,
+    /// What carries its decided flows.
+    #[serde(default)]
+    pub backend: Backend,
+    /// Why it is no link of kmod-mtun; left out if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_kmod: Option<String>,
     /// Why no packet of it takes a fast path of the kernel; left out if packets may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_fast_path: Option<String>,
