@@ -1,10 +1,11 @@
 #!/bin/bash
-# Makes the Debian package of the daemon and the command line.
+# Makes the Debian packages: mtun, the daemon and the command line, and mtun-dkms, the kernel module's
+# sources, which DKMS builds for each kernel of the machine.
 #
 #   packaging/deb.sh [DIRECTORY]
 #
-# The package comes to lie in DIRECTORY, or in target/. MTUN_PROGRAMS names a directory with
-# mtund and mtun that are built already; else they are built for release.
+# They come to lie in DIRECTORY, or in target/; their names are printed, mtun's first. MTUN_PROGRAMS
+# names a directory with mtund and mtun that are built already; else they are built for release.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target="${CARGO_TARGET_DIR:-target}"
@@ -38,6 +39,7 @@ chmod 0644 "$root"/usr/share/man/man1/*.1
 gzip -9n "$root"/usr/share/man/man1/*.1
 put 0644 packaging/systemd/mtund.service lib/systemd/system/mtund.service
 put 0644 packaging/systemd/mtund.default etc/default/mtund
+put 0644 packaging/systemd/networkd.conf lib/systemd/networkd.conf.d/50-mtun.conf
 install -d -m 0755 "$root/etc/mtun"
 install -d -m 0700 "$root/etc/mtun/keys"
 for page in README.md docs/*.md; do
@@ -67,5 +69,28 @@ for script in postinst prerm postrm; do
     install -m 0755 "packaging/debian/$script" "$root/DEBIAN/$script"
 done
 package="$into/mtun_${version}_$architecture.deb"
+dpkg-deb --root-owner-group -Zxz --build "$root" "$package" >/dev/null
+echo "$package"
+
+# The module: nothing is built here, and nothing of it is this machine's.
+rm -rf "$root"
+mkdir -m 0755 "$root"
+module="$(sed -n 's/^PACKAGE_VERSION="\(.*\)"/\1/p' kmod-mtun/dkms.conf)"
+sources="usr/src/kmod-mtun-$module"
+for file in dkms.conf Kbuild Makefile LICENSE-GPL-2.0 kmod-mtun/*.[ch] kmod-mtun/uapi/*.h; do
+    file="${file#kmod-mtun/}"
+    put 0644 "kmod-mtun/$file" "$sources/$file"
+done
+put 0644 kmod-mtun/README.md usr/share/doc/mtun-dkms/README.md
+printf 'GPL-2.0-only: /usr/share/common-licenses/GPL-2\n' >"$root/copyright"
+put 0644 "$root/copyright" usr/share/doc/mtun-dkms/copyright
+rm "$root/copyright"
+install -d "$root/DEBIAN"
+sed "s/@VERSION@/$module/" packaging/debian/dkms/control.in >"$root/DEBIAN/control"
+for script in postinst prerm; do
+    sed "s/@VERSION@/$module/" "packaging/debian/dkms/$script" >"$root/DEBIAN/$script"
+    chmod 0755 "$root/DEBIAN/$script"
+done
+package="$into/mtun-dkms_${module}_all.deb"
 dpkg-deb --root-owner-group -Zxz --build "$root" "$package" >/dev/null
 echo "$package"

@@ -31,7 +31,8 @@ fail() {
 }
 inside() { chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C DEBIAN_FRONTEND=noninteractive "$@"; }
 
-package="$(MTUN_PROGRAMS="$programs" bash packaging/deb.sh "$place")"
+packages="$(MTUN_PROGRAMS="$programs" bash packaging/deb.sh "$place")"
+package="${packages%%$'\n'*}"
 [ "$(stat -c %s "$package")" -le $((24 << 20)) ] || fail "the package has more than 24 MiB"
 
 debootstrap --variant=minbase --include=nftables,adduser bookworm "$root" "$mirror" \

@@ -31,6 +31,7 @@ need ssh openssh-client
 # A bus of the tests' own, for the stand-in of a modem.
 need dbus-daemon dbus-daemon
 need valgrind valgrind
+need shellcheck shellcheck
 need chromium chromium
 need tmux tmux
 # The programs of the fast path are built again and compared with the object that is checked in.
@@ -84,6 +85,10 @@ trap 'rm -f "$MTUN_SKIPS"' EXIT
 
 say "formatting"
 cargo fmt --all --check
+say "scripts"
+find . -name target -prune -o -type f \( -name '*.sh' -o -path './packaging/debian/*p*' -not -name 'control.in' \) \
+    -print0 | xargs -0 shellcheck
+shellcheck --shell=sh packaging/openwrt/mtun/files/mtun.init
 say "lints"
 cargo clippy --workspace --all-targets --locked -- -D warnings
 say "each role alone"
@@ -129,6 +134,17 @@ if [ "$all" = yes ]; then
     command -v debootstrap >/dev/null 2>&1 ||
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends debootstrap
     bash tests/package.sh "${CARGO_TARGET_DIR:-target}/debug"
+    say "the unit, and the pages on machines with systemd"
+    for program in strace systemd-nspawn; do
+        command -v "$program" >/dev/null 2>&1 ||
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends strace systemd-container
+    done
+    bash tests/unit.sh "${CARGO_TARGET_DIR:-target}/debug"
+    bash tests/road.sh "${CARGO_TARGET_DIR:-target}/debug"
+    say "static programs"
+    command -v musl-gcc >/dev/null 2>&1 ||
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends musl-tools
+    bash packaging/static.sh "${CARGO_TARGET_DIR:-target}/static"
     say "twenty thousand simulated lives"
     MTUN_SEEDS=20000 cargo test -p mtun-simulation --test seeds --locked
     say "a thousand deaths of an agent, ten thousand power cuts of its disk"

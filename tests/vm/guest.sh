@@ -156,7 +156,7 @@ check "back to the routing table" at mr mtunctl path set mtun0 path 1 next-hop :
 # Too big for the path: the sender is told, TCP goes on.
 check "a smaller path" at mr mtunctl path set mtun0 path 1 mtu 1400
 big=$(counter mr drop-too-big)
-if at a ping -6 -n -c 1 -M do -s 1400 -W 2 $B 2>&1 | grep -qi 'mtu=1360'; then
+if at a ping -6 -n -c 1 -M "do" -s 1400 -W 2 $B 2>&1 | grep -qi 'mtu=1360'; then
     ok "Packet Too Big names 1360"
 else
     bad "no Packet Too Big"
@@ -322,8 +322,8 @@ use() { # use DEVICE: both ways
 }
 best() { printf '%s\n' "$@" | sort -n | tail -n 1; }
 race() { # race NAME TURNS: turn and turn about, the best of each
-    local ours=() theirs=() turn
-    for turn in $(seq "$2"); do
+    local ours=() theirs=()
+    for _ in $(seq "$2"); do
         use plain
         # With ours in the way it would take the packets, which are between a path's addresses.
         at mr mtunctl path set mtun0 path 1 local 2001:db8:2::ff

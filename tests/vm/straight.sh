@@ -19,8 +19,7 @@ at() { ip netns exec "$@"; } # at NAMESPACE COMMAND...
 # The clock of an emulated machine may run ten times too fast when its host has much to do: what is
 # waited for is counted in tries, and limits in seconds are far away.
 eventually() { # eventually COMMAND...: polls
-    local try
-    for try in $(seq 2000); do
+    for _ in $(seq 2000); do
         "$@" >/dev/null 2>&1 && return
         sleep 0.1
     done
