@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 into="$(mkdir -p "$1" && cd "$1" && pwd)"
 target="${2:-x86_64-unknown-linux-musl}"
-declare -A budgets=([mtund]=$((12 << 20)) [mtun]=$((8 << 20)))
+declare -A budgets=([mtund]=$((16 << 20)) [mtun]=$((8 << 20)))
 
 rustup target list --installed | grep -qx "$target" || rustup target add "$target"
 # What a router has no use for: symbols. Its flash is small.

@@ -38,6 +38,7 @@ end() {
     rm -rf --one-file-system "$place"
 }
 trap end EXIT
+trap 'echo "road: line $LINENO: $BASH_COMMAND" >&2' ERR
 
 # ---- machines ----
 
@@ -217,8 +218,8 @@ done
 echo "== systemd ok"
 
 # A kill is a restart after a moment; bindings are those of before and the router needs no word.
-on agent "mtun status --json" >"$place/before.json"
-on agent "systemctl kill --signal=KILL mtund"
+on agent "mtun status --json" >"$place/before.json" || true
+on agent "kill -KILL $(property agent MainPID)"
 for _ in $(seq 100); do
     [ "$(property agent NRestarts)" = 1 ] && on agent "mtun status" >"$place/status" 2>&1 && break
     sleep 0.1

@@ -3,12 +3,12 @@
 //! It changes nothing, needs no daemon, and says of each check what it found. What it cannot find
 //! out it says too: an unknown is no fault.
 
+mod policy;
+
 use std::fmt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use mtun_policy::KeySource;
 use serde::Serialize;
 
 use super::daemon::Daemon;
@@ -29,7 +29,8 @@ const LEAST_MTU: u32 = 1320;
 /// What to look at.
 #[derive(Debug, Args)]
 pub(super) struct Command {
-    /// Also check this policy file and the modes of its keys
+    /// The policy file to look at, with its keys and what it says of this machine [default:
+    /// /etc/mtun/mtun.kdl if it is there]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Where the machine's files are; for tests
@@ -131,7 +132,7 @@ fn all(root: &Path, file: Option<&Path>, daemon: &Daemon) -> Vec<Check> {
         forwarding(root, status.as_ref().ok()),
         clock(),
     ];
-    checks.extend(file.map(policy).into_iter().flatten());
+    checks.extend(policy::checks(root, file, status.is_ok()));
     match &status {
         Ok(status) => {
             checks.push(health(status));
@@ -250,7 +251,7 @@ fn clock() -> Check {
             "clock",
             Verdict::Warning,
             "nobody keeps it right",
-            "run chrony or systemd-timesyncd; a clock that is 300 s wrong costs each registration one more round",
+            "run chrony or systemd-timesyncd; a clock that is 7 s wrong costs each registration one more round",
         ),
     }
 }
@@ -306,42 +307,4 @@ fn backend(status: &StatusDocument) -> Vec<Check> {
         Check::ok("backend", format!("{name}: TUN, {carries}{kmod}"))
     };
     status.homes.iter().map(check).collect()
-}
-
-/// A policy file and the keys that it names.
-fn policy(file: &Path) -> Vec<Check> {
-    let policy = match mtun_policy::load_tested(file) {
-        Ok(policy) => policy,
-        Err(faults) => {
-            let first = faults.0.first().map_or_else(String::new, |fault| fault.message.clone());
-            let found = format!("{} faults: {first}", faults.0.len());
-            return vec![Check::not(
-                "policy",
-                Verdict::Bad,
-                found,
-                &format!("mtun policy check {}", file.display()),
-            )];
-        }
-    };
-    let mut checks = vec![Check::ok("policy", format!("{}: role {}", policy.name, policy.role))];
-    for security in &policy.securities {
-        let KeySource::File(key) = &security.key else { continue };
-        let shown = key.display();
-        checks.push(match std::fs::metadata(key).map(|facts| facts.permissions().mode() & 0o777) {
-            Ok(mode) if mode & 0o077 == 0 => Check::ok("keys", format!("{shown}: mode {mode:04o}")),
-            Ok(mode) => Check::not(
-                "keys",
-                Verdict::Bad,
-                format!("{shown}: mode {mode:04o}, others can read it"),
-                &format!("chmod 600 {shown}"),
-            ),
-            Err(error) => Check::not(
-                "keys",
-                Verdict::Bad,
-                format!("{shown}: {error}"),
-                &format!("mtun key new --out {shown}, or copy it from the other end"),
-            ),
-        });
-    }
-    checks
 }

@@ -28,7 +28,9 @@ const POLICY: &str = "mtun.kdl";
 /// The key file, in a directory of its own: what the service manager hands over.
 const KEY: &str = "keys/home.key";
 /// Where the files for the other end are put.
-const OTHER_END: &str = "other-end";
+pub(super) const OTHER_END: &str = "other-end";
+/// Where the service looks for the policy.
+const SERVICE: &str = "/etc/mtun";
 /// Where IPv6 routes are listed.
 const ROUTES: &str = "/proc/net/ipv6_route";
 
@@ -178,11 +180,12 @@ impl Plan<'_> {
                     .help("move it away, or write elsewhere with --to DIR"));
             }
         }
-        make_directory(self.to)?;
+        make_directory(self.to, OPEN)?;
         if let Some(other) = &other {
             let secret = key::generate(Algorithm::HmacSha256).map_err(|error| refused(&error))?;
+            make_directory(&other_end, OPEN)?;
             for key in [&key, &other_end.join(KEY)] {
-                make_directory(key.parent().expect("the key's own directory"))?;
+                make_directory(key.parent().expect("the key's own directory"), CLOSED)?;
                 key::write_new(key, Algorithm::HmacSha256, &secret)
                     .map_err(|error| refused(&error))?;
             }
@@ -217,8 +220,11 @@ fn page(document: &InitDocument, screen: Screen) -> Page {
     }
     page.line("");
     page.line(&format!("Put your own addresses into {policy}, then:"));
-    page.line(&format!("    mtun policy check {policy}"));
-    page.line(&format!("    mtund --policy {policy}"));
+    page.line(&format!("    mtun doctor --policy {policy}"));
+    page.line(&match document.policy.parent() == Some(Path::new(SERVICE)) {
+        true => "    systemctl start mtund".to_owned(),
+        false => format!("    mtund --policy {policy}"),
+    });
     page
 }
 
@@ -335,15 +341,17 @@ fn uplinks(said: &[String]) -> Result<Vec<String>, ControlError> {
 }
 
 /// The interfaces of the default routes in the kernel's own listing: destination, length, source,
-/// length, gateway, metric, two counts, flags, interface.
-fn default_interfaces(routes: &str) -> Vec<String> {
-    const UP_AND_GATEWAY: u32 = 0x3;
+/// length, gateway, metric, two counts, flags, interface. Modems have no gateway; a tunnel of ours has
+/// none either.
+pub(super) fn default_interfaces(routes: &str) -> Vec<String> {
+    const UP: u32 = 0x1;
+    const GATEWAY: u32 = 0x2;
     let mut found: Vec<String> = Vec::new();
     for line in routes.lines() {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let [_, "00", _, _, _, _, _, _, flags, name] = fields[..] else { continue };
         let flags = u32::from_str_radix(flags, 16).unwrap_or_default();
-        let routes_on = flags & UP_AND_GATEWAY == UP_AND_GATEWAY;
+        let routes_on = flags & UP != 0 && (flags & GATEWAY != 0 || is_cellular(name));
         if routes_on && name != "lo" && !found.iter().any(|known| known == name) {
             found.push(name.to_owned());
         }
@@ -351,8 +359,12 @@ fn default_interfaces(routes: &str) -> Vec<String> {
     found
 }
 
-fn make_directory(path: &Path) -> Result<(), ControlError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(path);
+/// What everybody may look into, and what nobody else.
+const OPEN: u32 = 0o755;
+const CLOSED: u32 = 0o700;
+
+fn make_directory(path: &Path, mode: u32) -> Result<(), ControlError> {
+    let made = fs::DirBuilder::new().recursive(true).mode(mode).create(path);
     made.map_err(|error| not_made(path, &error))
 }
 
@@ -391,8 +403,10 @@ mod tests {
             line("00", "00450003", "wlan0"),
             line("00", "00200200", "lo"),
             line("00", "00450003", "wwan0"),
+            line("00", "00000001", "ppp0"),
+            line("00", "00000001", "mtun0"),
         ];
-        assert_eq!(default_interfaces(&routes.concat()), ["wwan0", "wlan0"]);
+        assert_eq!(default_interfaces(&routes.concat()), ["wwan0", "wlan0", "ppp0"]);
         assert!(default_interfaces("nonsense\n\n").is_empty());
     }
 }

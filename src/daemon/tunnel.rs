@@ -23,7 +23,6 @@ pub struct Tunnel {
     /// Its threads, one per queue. First, so that they end before the interface goes.
     threads: Vec<PacketThread>,
     /// The one that looks after its fast path.
-    #[expect(dead_code, reason = "ends when it is dropped")]
     sweeper: Option<PacketThread>,
     /// The interface.
     interface: TunnelInterface,
@@ -102,9 +101,9 @@ impl Tunnel {
         Ok(tunnel)
     }
 
-    /// The threads that carry what enters it.
-    pub fn threads(&self) -> &[PacketThread] {
-        &self.threads
+    /// Its threads: those that carry what enters it, and the one that looks after its fast path.
+    pub fn threads(&self) -> impl Iterator<Item = &PacketThread> {
+        self.threads.iter().chain(&self.sweeper)
     }
 
     /// The interface's index, which never changes.

@@ -31,6 +31,7 @@ mod leftovers;
 mod messages;
 mod nested;
 mod optimization;
+mod pages;
 mod quota;
 mod restart;
 mod rights;

@@ -2,11 +2,14 @@
 //! nothing that ended returns, and no update works twice.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use mtun::control::documents::StatusDocument;
 use mtun::lab::daemons::{Arguments, Daemon, Side};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::Plan;
+use mtun::store::FORMAT;
+use redb::TableDefinition;
 
 use crate::fixture::{Lab, assert_alive, figure_11, programs};
 use crate::need_lab;
@@ -98,4 +101,42 @@ fn a_damaged_store_is_refused_and_can_be_salvaged() {
     start_agent(&mut lab, &["--salvage-bindings"]);
     let story = lab.agent().story();
     assert!(story.contains("was salvaged"), "{story}");
+}
+
+/// Has a store say that it was written in this format.
+fn set_format(file: &Path, format: u64) {
+    let about = TableDefinition::<&str, u64>::new("about");
+    let database = redb::Database::open(file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(about).unwrap().insert("format", format).unwrap();
+    transaction.commit().unwrap();
+}
+
+/// F-17: an upgrade finds the bindings of the version before, and what a newer one has written is told
+/// and not touched, so that going back to it finds everything.
+#[test]
+fn a_store_goes_up_and_down_one_version() {
+    need_lab!();
+    let mut lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&["wlan0", "wwan0"]);
+    let before = held(&lab.agent().status().unwrap());
+    let sent = updates(&lab);
+    let file = lab.world.directory().join("agent/state/bindings.redb");
+
+    lab.agent.take().unwrap().process.kill().unwrap();
+    set_format(&file, FORMAT - 1);
+    start_agent(&mut lab, &[]);
+    assert_eq!(held(&lab.agent().status().unwrap()), before, "{}", lab.agent().story());
+
+    lab.agent.take().unwrap().process.kill().unwrap();
+    set_format(&file, FORMAT + 1);
+    let none = Arguments::default();
+    let refused = Daemon::start(&lab.world, &programs(), Side::Agent, &lab.text, &none);
+    let words = format!("{:#}", refused.expect_err("a newer store"));
+    assert!(words.contains("run the newer version"), "{words}");
+
+    set_format(&file, FORMAT);
+    start_agent(&mut lab, &[]);
+    assert_eq!(held(&lab.agent().status().unwrap()), before, "{}", lab.agent().story());
+    assert_eq!(updates(&lab), sent, "nobody registered anew");
 }

@@ -3,10 +3,12 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
 use mtun::lab::daemons::{Arguments, Daemon, Programs, Side, cached};
+use mtun::lab::namespace::wait_for;
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::Plan;
 
@@ -41,6 +43,40 @@ fn as_a_service(directory: &Path, notify: &Path) -> Programs {
     std::fs::write(&script, text).unwrap();
     std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
     Programs { mtund: script, ..programs() }
+}
+
+/// The daemon behind a few lines of shell.
+fn behind(directory: &Path, lines: &str) -> Programs {
+    let script = directory.join("behind");
+    let program = programs().mtund;
+    std::fs::write(&script, format!("#!/bin/sh\n{lines}\nexec {} \"$@\"\n", program.display()))
+        .unwrap();
+    std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+    Programs { mtund: script, ..programs() }
+}
+
+/// A thread that stands still for as long as this is there.
+struct Stopped(libc::pid_t);
+
+impl Stopped {
+    fn stop(thread: libc::pid_t) -> Self {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: neither request reads or writes memory of ours; the thread is our daemon's.
+        unsafe {
+            assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, thread, none, none), 0, "seize {thread}");
+            assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, thread, none, none), 0);
+            assert_eq!(libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL), thread);
+        }
+        Self(thread)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let none = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: as above; by the thread that seized it.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, none, none) };
+    }
 }
 
 /// The fields of one thread's status that matter, all numbers hexadecimal but the last two.
@@ -138,4 +174,122 @@ fn started_by_hand_it_keeps_what_files_and_networks_take() {
     {
         assert_eq!(effective & 1 << number, 0, "CAP_{name}: {status}");
     }
+}
+
+/// Whichever thread that packets need stands still, the watchdog is not fed and the log says so; when
+/// it turns again it is. The one that looks after the fast path is one of them.
+#[test]
+fn the_watchdog_starves_while_a_packet_thread_stands_still() {
+    need_lab!();
+    let mut lab = Lab::with_agent(Plan::default(), PolicyText::default());
+    let home = lab.world.directory().to_owned();
+    let notify = home.join("notify");
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let lines = format!("export NOTIFY_SOCKET={} WATCHDOG_USEC=600000", notify.display());
+    let (programs, none) = (behind(&home, &lines), Arguments::default());
+    let mobile = Daemon::start(&lab.world, &programs, Side::Mobile, &lab.text, &none).unwrap();
+    lab.mobile = Some(mobile);
+    told(&manager, "READY=1");
+
+    let id = lab.mobile().process.id();
+    let tasks = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
+    let threads = tasks.map(|task| {
+        let task = task.unwrap();
+        let name = std::fs::read_to_string(task.path().join("comm")).unwrap();
+        let number: libc::pid_t = task.file_name().to_string_lossy().parse().unwrap();
+        (name.trim().to_owned(), number)
+    });
+    let of_packets = |name: &str| ["out-", "in-", "fast-"].iter().any(|it| name.starts_with(it));
+    let threads: Vec<_> = threads.filter(|(name, _)| of_packets(name)).collect();
+    let carried = lab.mobile().status().unwrap().homes[0].tunnel.no_fast_path.is_none();
+    assert_eq!(threads.iter().any(|(name, _)| name == "fast-mtun0"), carried, "{threads:?}");
+    assert!(threads.len() >= 4, "{threads:?}");
+
+    let complaints = || lab.mobile().process.log().matches("the watchdog is not fed").count();
+    for (name, thread) in threads {
+        let before = complaints();
+        let stopped = Stopped::stop(thread);
+        let what = format!("a word about {name}");
+        wait_for(&what, PATIENCE, || (complaints() > before).then_some(())).unwrap();
+        // What was told before it was noticed does not count.
+        manager.set_nonblocking(true).unwrap();
+        while manager.recv(&mut [0; 512]).is_ok() {}
+        manager.set_nonblocking(false).unwrap();
+        drop(stopped);
+        told(&manager, "WATCHDOG=1");
+    }
+}
+
+/// req T-29, SE-12: with everything logged that there is to log, no key is in the log, in any answer,
+/// in the state directory or in a core dump.
+#[test]
+fn keys_are_nowhere_but_in_their_files() {
+    need_lab!();
+    let mut lab = Lab::with_agent(Plan::default(), PolicyText::default());
+    let home = lab.world.directory().to_owned();
+    let programs = behind(&home, "export MTUN_LOG=trace\nulimit -c unlimited");
+    let none = Arguments::default();
+    // The agent's key is the mobile's, and one more by hand.
+    drop(lab.agent.take());
+    let agent = Daemon::start(&lab.world, &programs, Side::Agent, &lab.text, &none).unwrap();
+    lab.agent = Some(agent);
+    let mobile = Daemon::start(&lab.world, &programs, Side::Mobile, &lab.text, &none).unwrap();
+    lab.mobile = Some(mobile);
+    lab.registered(&["wlan0", "wwan0"]);
+
+    let text = std::fs::read_to_string(home.join("mobile/acme.key")).unwrap();
+    let hexadecimal = text.split_whitespace().last().unwrap().to_lowercase();
+    assert_eq!(hexadecimal.len(), 64, "256 bits");
+    let octets: Vec<u8> = (0..hexadecimal.len() / 2)
+        .map(|at| u8::from_str_radix(&hexadecimal[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    // As text, as octets, and as the list of numbers that a careless Debug prints.
+    let list: Vec<String> = octets[..8].iter().map(ToString::to_string).collect();
+    let shapes = [hexadecimal[..32].as_bytes().to_vec(), octets, list.join(", ").into_bytes()];
+    let clean = |what: &str, said: &[u8]| {
+        let lower = said.to_ascii_lowercase();
+        for shape in &shapes {
+            let mut all = said.windows(shape.len()).chain(lower.windows(shape.len()));
+            assert!(all.all(|it| it != shape.as_slice()), "{what} has a key");
+        }
+    };
+    for (side, daemon) in [("mobile", lab.mobile()), ("agent", lab.agent())] {
+        for words in [
+            &["status"][..],
+            &["bindings"],
+            &["links"],
+            &["flows"],
+            &["policy", "show"],
+            &["policy", "history"],
+            &["doctor"],
+        ] {
+            let document = daemon.mtun(words).unwrap();
+            clean(&format!("{side}: {words:?}"), document.to_string().as_bytes());
+        }
+        clean(&format!("{side}: its metrics"), format!("{:?}", Lab::metrics(daemon)).as_bytes());
+    }
+    clean("agent list", lab.agent().mtun(&["agent", "list"]).unwrap().to_string().as_bytes());
+
+    let mut mobile = lab.mobile.take().unwrap();
+    mobile.process.signal(libc::SIGABRT);
+    wait_for("its death", PATIENCE, || (!mobile.process.is_running()).then_some(())).unwrap();
+    let ended = mobile.process.stop().unwrap();
+    assert_eq!(ended.signal(), Some(libc::SIGABRT), "{ended}");
+    assert!(!ended.core_dumped(), "{ended}");
+    drop(lab.agent.take());
+    let mut files = 0;
+    for side in ["mobile", "agent"] {
+        let log = std::fs::read(home.join(side).join("log")).unwrap();
+        assert!(log.len() > 10_000, "{side}: it was to log everything");
+        clean(&format!("{side}: its log"), &log);
+        for file in std::fs::read_dir(home.join(side).join("state")).unwrap() {
+            let file = file.unwrap().path();
+            if file.is_file() {
+                clean(&file.display().to_string(), &std::fs::read(&file).unwrap());
+                files += 1;
+            }
+        }
+    }
+    assert!(files >= 2, "{files}");
 }

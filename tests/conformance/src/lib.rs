@@ -7,9 +7,11 @@
 
 mod checklist;
 mod id;
+mod page;
 mod report;
 mod tree;
 
 pub use checklist::{Checklist, Level, Row, Section, State};
+pub use page::requirements_page;
 pub use report::{faults, rfc_report, section_report};
 pub use tree::{Place, Tree};

@@ -1,12 +1,13 @@
 //! Prints where the requirements stand.
 //!
-//! `mtun-conformance` by section of the checklist, `mtun-conformance rfc` by RFC; `--all` adds the
-//! rows that are met, with their proofs. It ends with 1 if table and tree disagree.
+//! `mtun-conformance` by section of the checklist, `mtun-conformance rfc` by RFC, `mtun-conformance
+//! page` as the page for users; `--all` adds the rows that are met, with their proofs. It ends with 1
+//! if table and tree disagree.
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use mtun_conformance::{Checklist, Tree, faults, rfc_report, section_report};
+use mtun_conformance::{Checklist, Tree, faults, requirements_page, rfc_report, section_report};
 
 fn main() -> ExitCode {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -24,8 +25,9 @@ fn main() -> ExitCode {
     match words[..] {
         [] => print!("{}", section_report(&checklist, all)),
         ["rfc"] => print!("{}", rfc_report(&checklist, &tree, all)),
+        ["page"] => print!("{}", requirements_page(&checklist)),
         _ => {
-            eprintln!("usage: mtun-conformance [rfc] [--all]");
+            eprintln!("usage: mtun-conformance [rfc | page] [--all]");
             return ExitCode::from(2);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use mtun_conformance::{Checklist, Level, State, Tree, faults};
+use mtun_conformance::{Checklist, Level, State, Tree, faults, requirements_page};
 
 fn folder() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -41,6 +41,17 @@ fn a_table_that_lies_is_found_out() {
     for wrong in ["MC-01 | MUST", "  what of nobody", "MC-01 | MIGHT | agent | - | met"] {
         Checklist::default().parse("wrong", wrong).expect_err(wrong);
     }
+}
+
+/// The page for users is what the table says.
+#[test]
+fn the_page_is_what_the_table_says() {
+    let written = folder().join("../../docs/requirements.md");
+    let written = std::fs::read_to_string(written).expect("the page");
+    assert!(
+        written == requirements_page(&checklist()),
+        "run: cargo run -p mtun-conformance -- page > docs/requirements.md"
+    );
 }
 
 /// Sections of the moving side and its peers: nothing that must be is open there.
