@@ -39,13 +39,17 @@ mod in_kernel {
     use mtun_dataplane::{Exit, PathId};
 
     use crate::edge::routes::MARK_OUTER;
+    use crate::shortcut::{NoShortcut, ShortcutWatch};
 
     /// Flows that a fast path holds: two directions of as many as an engine remembers.
     const FLOWS: u32 = 2 * 65_536;
 
     /// A tunnel interface's programs.
     #[derive(Debug)]
-    pub struct FastTunnel(Arc<Bpf>);
+    pub struct FastTunnel {
+        bpf: Arc<Bpf>,
+        shortcut: Result<ShortcutWatch, NoShortcut>,
+    }
 
     impl FastTunnel {
         /// Loads the programs and attaches the way out to the tunnel interface.
@@ -74,7 +78,16 @@ mod in_kernel {
                 is_ethernet(interface).then_some(Exit { interface, mark })
             };
             let path = BpfPath::new(bpf.clone(), Box::new(exit));
-            Ok((Self(bpf), Box::new(path)))
+            Ok((Self { bpf, shortcut: Err(NoShortcut::Off) }, Box::new(path)))
+        }
+
+        /// Lets forwarded packets go past the tunnel interface, as long as nothing is in the way.
+        pub fn shorten(&mut self, name: &str, index: u32) {
+            let watch = ShortcutWatch::start(self.bpf.clone(), name, index);
+            self.shortcut = watch.map_err(|error| NoShortcut::NotKnown {
+                what: "changes in the kernel",
+                error: error.to_string(),
+            });
         }
 
         /// Attaches the way in to an interface that outer packets come by. Others than those of
@@ -83,25 +96,33 @@ mod in_kernel {
             if !is_ethernet(index) {
                 return Ok(());
             }
-            self.0
+            self.bpf
                 .attach_uplink(name, index)
                 .map_err(|error| NoFastPath::Refused(error.to_string()))
         }
 
         /// Takes it off again.
         pub fn detach(&self, index: u32) {
-            self.0.detach(index);
+            self.bpf.detach(index);
         }
 
         /// What became of the packets that the programs saw.
         pub fn outcomes(&self) -> Vec<(FastOutcome, u64)> {
             // A map of our own that cannot be read says nothing rather than something false.
-            self.0.outcomes().unwrap_or_default()
+            self.bpf.outcomes().unwrap_or_default()
         }
 
         /// Says which ingress packets from these interfaces have.
         pub fn set_doors(&self, doors: &[(u32, u8)]) -> Result<(), NoFastPath> {
-            self.0.set_doors(doors).map_err(|error| NoFastPath::Refused(error.to_string()))
+            self.bpf.set_doors(doors).map_err(|error| NoFastPath::Refused(error.to_string()))
+        }
+
+        /// Why no packet takes the shortcut; `None` if it may.
+        pub fn no_shortcut(&self) -> Option<String> {
+            match &self.shortcut {
+                Ok(watch) => watch.reason().map(|reason| reason.to_string()),
+                Err(reason) => Some(reason.to_string()),
+            }
         }
     }
 }
@@ -125,6 +146,11 @@ mod nowhere {
         }
 
         /// Never called.
+        pub fn shorten(&mut self, _name: &str, _index: u32) {
+            match *self {}
+        }
+
+        /// Never called.
         pub fn attach(&self, _name: &str, _index: u32) -> Result<(), NoFastPath> {
             match *self {}
         }
@@ -136,6 +162,11 @@ mod nowhere {
 
         /// Never called.
         pub fn outcomes(&self) -> Vec<(FastOutcome, u64)> {
+            match *self {}
+        }
+
+        /// Never called.
+        pub fn no_shortcut(&self) -> Option<String> {
             match *self {}
         }
 

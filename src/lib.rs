@@ -26,5 +26,7 @@ pub mod metrics;
 pub mod packets;
 pub mod privileges;
 pub mod publish;
+#[cfg(feature = "bpf")]
+pub mod shortcut;
 pub mod store;
 pub mod tunnel_interface;

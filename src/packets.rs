@@ -293,7 +293,7 @@ impl Shared {
 
 /// What a thread is told, and how it shows that it turns.
 #[derive(Debug, Default)]
-struct Course {
+pub(crate) struct Course {
     stop: AtomicBool,
     asked: AtomicU64,
     answered: AtomicU64,
@@ -301,7 +301,7 @@ struct Course {
 
 impl Course {
     /// Whether the thread is to turn once more; saying so answers everybody who asked until now.
-    fn goes_on(&self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.answered.store(self.asked.load(Ordering::Acquire), Ordering::Release);
         !self.stop.load(Ordering::Acquire)
     }
@@ -340,7 +340,7 @@ impl Drop for PacketThread {
     }
 }
 
-fn spawn(
+pub(crate) fn spawn(
     name: String,
     run: impl FnOnce(&Course, &Waker) + Send + 'static,
 ) -> io::Result<PacketThread> {

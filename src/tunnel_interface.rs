@@ -29,6 +29,8 @@ pub enum Choice {
     Bpf,
     /// kmod-mtun where the kernel has it, else the daemon
     Kmod,
+    /// As auto, but forwarded packets always by routes, firewall and tunnel interface
+    NoShortcut,
     /// The daemon only
     Off,
 }
@@ -36,11 +38,16 @@ pub enum Choice {
 impl Choice {
     /// Whether the kernel's BPF may.
     pub fn has_bpf(self) -> bool {
+        matches!(self, Self::Auto | Self::Bpf | Self::NoShortcut)
+    }
+
+    /// Whether forwarded packets may go past the tunnel interface there.
+    pub fn has_shortcut(self) -> bool {
         matches!(self, Self::Auto | Self::Bpf)
     }
 
     fn has_kmod(self) -> bool {
-        matches!(self, Self::Auto | Self::Kmod)
+        matches!(self, Self::Auto | Self::Kmod | Self::NoShortcut)
     }
 }
 
@@ -255,6 +262,22 @@ impl Carrier {
             Self::Bpf(fast) => fast.outcomes(),
             // A module that does not answer says nothing rather than something false.
             Self::Kmod(device) => device.outcomes().unwrap_or_default(),
+        }
+    }
+
+    /// Lets forwarded packets go past the tunnel interface, as long as nothing is in the way.
+    pub fn shorten(&mut self, name: &str, index: u32) {
+        match self {
+            Self::Bpf(fast) => fast.shorten(name, index),
+            Self::Kmod(_) => {}
+        }
+    }
+
+    /// Why no packet takes the shortcut; `None` if it may, or in kmod-mtun, which has none.
+    pub fn no_shortcut(&self) -> Option<String> {
+        match self {
+            Self::Bpf(fast) => fast.no_shortcut(),
+            Self::Kmod(_) => None,
         }
     }
 

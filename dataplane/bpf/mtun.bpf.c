@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The fast path at the tunnel interface.
+ * The fast path at the tunnel interface, and the shortcut past it.
  *
- *   mtun_out, tc egress of the tunnel interface:   flow -> path -> wrap -> uplink
- *   mtun_in,  tc ingress of an uplink:             flow -> path -> same ends? -> unwrap -> tunnel
+ *   mtun_out,    tc egress of the tunnel interface:   flow -> path -> wrap -> uplink
+ *   mtun_in,     tc ingress of an uplink:             flow -> path -> same ends? -> unwrap -> tunnel
+ *   mtun_front,  tc ingress of a network behind us:   passed? -> as mtun_out, without the kernel's routes
+ *   mtun_behind, tc egress of a network behind us:    notes what has passed
  *
  * What the daemon decided for a flow's packet is done again for the next ones; no rule is looked
  * at here. Whatever is not exactly such a packet goes on as if there were no program: out of the
  * tunnel interface to the daemon, or to its packet socket. A packet that comes is unwrapped only if
  * it came between the very addresses by which the daemon admitted the flow's last one.
+ *
+ * The shortcut remembers one thing more: that the kernel itself has forwarded a packet of the flow
+ * lately, through its routes and its firewall, from or to which interface, and the link header with
+ * which it went on. Only programs behind the forward hooks note that (mtun_out what left, with the
+ * next hop looked up by the outer addresses; mtun_behind what came, with the header it already
+ * has), so what a firewall drops is never noted. It holds for MTUN_PASSED_NS, then a packet goes
+ * the normal way again; a new round, or a new writing of the path, ends it at once. What has to be
+ * seen by the kernel goes the normal way always: packets that open or close a connection, and those
+ * at the end of their hop limit or too large.
  *
  * Built by `clang -O2 -g -target bpf -mcpu=v3`; the object is checked in beside it.
  */
@@ -28,6 +39,12 @@
 #define EALREADY 114
 #define OUTER ((int)sizeof(struct ipv6hdr))
 #define GROW_ALWAYS (BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET)
+/* Younger than the headers that this is built with. */
+#define FIB_LOOKUP_MARK (1U << 5)
+#define FAMILY_IPV6 10
+#define LEAST_MTU 1280
+/* FIN, SYN, RST. */
+#define TCP_TURNS 7
 
 /* Octets of link header before a packet that leaves the tunnel interface: none on a TUN. */
 const volatile __u32 mtun_tunnel_header = 0;
@@ -200,79 +217,235 @@ static __always_inline int holds(const struct mtun_config *config, const struct 
 	return MTUN_SENT;
 }
 
+/*
+ * The IPv6 header so many octets into the packet, with TCP or UDP right behind it, as much of that
+ * as is looked at; 0 if it is none. `it` is what can be read then.
+ */
+static __always_inline struct ipv6hdr *plain(struct __sk_buff *skb, __u32 at, struct view *it)
+{
+	struct ipv6hdr *ip;
+
+	*it = readable(skb, at + sizeof(*ip) + sizeof(struct udphdr));
+	ip = it->data + at;
+	if ((void *)(ip + 1) + sizeof(struct udphdr) > it->end || !is_plain(ip))
+		return 0;
+	if (ip->nexthdr == IPPROTO_TCP) {
+		*it = readable(skb, at + sizeof(*ip) + sizeof(struct tcphdr));
+		ip = it->data + at;
+		if ((void *)(ip + 1) + sizeof(struct tcphdr) > it->end)
+			return 0;
+	}
+	return ip;
+}
+
+/* Whether a packet opens or closes a connection. Behind plain() only. */
+static __always_inline int turns(const struct ipv6hdr *ip, void *end)
+{
+	const __u8 *tcp = (const void *)(ip + 1);
+
+	if (ip->nexthdr != IPPROTO_TCP)
+		return 0;
+	return (void *)(tcp + sizeof(struct tcphdr)) > end || tcp[13] & TCP_TURNS;
+}
+
+/* The key of packets that come. */
+static __always_inline void key_in(struct mtun_flow_key *key, const struct ipv6hdr *ip)
+{
+	const __be16 *ports = (const void *)(ip + 1);
+
+	__builtin_memcpy(key->source, &ip->daddr, 16);
+	__builtin_memcpy(key->destination, &ip->saddr, 16);
+	key->source_port = ports[1];
+	key->destination_port = ports[0];
+	key->protocol = ip->nexthdr;
+	key->direction = MTUN_IN;
+}
+
+/* Whether what passed lately passed so: by this interface, under this round. */
+static __always_inline int passed(const struct mtun_config *config, const struct mtun_flow *flow,
+				  __u32 front, __u64 now, __u64 within)
+{
+	__u64 at = flow->passed_ns;
+
+	/* Another processor's clock may be a little ahead. */
+	return at && (now < at || now - at < within) && flow->round == config->round &&
+	       flow->front == front;
+}
+
+/* Whether the flow may take the shortcut at all. A firewall should have seen TCP both ways. */
+static __always_inline int is_short(const struct mtun_config *config, const struct mtun_flow *flow,
+				    __u8 protocol)
+{
+	if (protocol == IPPROTO_UDP)
+		return config->shortcut != MTUN_SHORTCUT_NONE;
+	return config->shortcut == MTUN_SHORTCUT_ALL && flow->both;
+}
+
+/* A packet that leaves, and what is remembered of it. */
+struct leaving {
+	struct mtun_flow *flow;
+	struct mtun_path *path;
+	struct mtun_flow_key key;
+	struct load load;
+	__u64 now;
+	__u32 first;			/* version, class and label of the inner header */
+	__u32 octets;			/* behind the inner header */
+	__u8 hop_limit;
+	__u8 turns;
+};
+
+/* MTUN_SENT if the packet is to be sent as the flow's last one; else why not. */
+static __always_inline int leaving(struct __sk_buff *skb, const struct mtun_config *config,
+				   __u32 link, __u32 from, struct leaving *leaving)
+{
+	struct mtun_flow_key *key = &leaving->key;
+	struct ipv6hdr *ip;
+	struct view it;
+	int why;
+
+	ip = plain(skb, link, &it);
+	if (!ip || !ip->hop_limit)
+		return MTUN_NOT_PLAIN;
+	leaving->octets = bpf_ntohs(ip->payload_len);
+	if (link + sizeof(*ip) + leaving->octets != skb->len ||
+	    !load_of(skb, ip, ip + 1, it.end, &leaving->load))
+		return MTUN_NOT_PLAIN;
+	leaving->first = bpf_ntohl(*(__be32 *)ip);
+	leaving->hop_limit = ip->hop_limit;
+	leaving->turns = turns(ip, it.end);
+
+	__builtin_memcpy(key->source, &ip->saddr, 16);
+	__builtin_memcpy(key->destination, &ip->daddr, 16);
+	__builtin_memcpy(&key->source_port, ip + 1, 4);
+	key->protocol = ip->nexthdr;
+	key->direction = MTUN_OUT;
+	key->dscp = dscp(ip);
+	key->ingress = 0;
+	if (from) {
+		__u32 *door = 0;
+
+		if (config->doors)
+			door = bpf_map_lookup_elem(&mtun_doors, &from);
+		key->ingress = door ? *door : 1;
+	}
+	leaving->flow = bpf_map_lookup_elem(&mtun_flows, key);
+	if (!leaving->flow)
+		return MTUN_UNKNOWN;
+	leaving->path = bpf_map_lookup_elem(&mtun_paths, &leaving->flow->path);
+	if (!leaving->path)
+		return MTUN_STALE;
+	leaving->now = bpf_ktime_get_coarse_ns();
+	why = holds(config, leaving->flow, leaving->path, leaving->now);
+	if (why != MTUN_SENT)
+		return why;
+	return leaving->load.longest > leaving->path->room ? MTUN_TOO_BIG : MTUN_SENT;
+}
+
+/*
+ * Notes that a packet from `front` has passed the forward hooks, and how the next ones can leave
+ * without them: the link header of the route that its outer addresses have.
+ */
+static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_config *config,
+				     struct leaving *leaving, __u32 front)
+{
+	struct mtun_flow *flow = leaving->flow, *back;
+	struct mtun_path *path = leaving->path;
+	struct bpf_fib_lookup way = {};
+	struct mtun_flow_key key = {};
+	__u32 turn = path->turn, flags = 0;
+	__be16 type = bpf_htons(ETH_P_IPV6);
+
+	/* Not for every packet of those that always go this way. */
+	if (flow->turn == turn &&
+	    passed(config, flow, front, leaving->now, MTUN_PASSED_NS / 2))
+		return;
+	flow->passed_ns = 0;
+	/*
+	 * As for a packet that is forwarded from there: an uplink of a mobile router forwards nothing
+	 * by itself, so the kernel would not look for anything that leaves it.
+	 */
+	way.family = FAMILY_IPV6;
+	way.ifindex = front;
+	way.l4_protocol = IPPROTO_IPV6;
+	way.tot_len = LEAST_MTU;
+	__builtin_memcpy(way.ipv6_src, path->source, 16);
+	__builtin_memcpy(way.ipv6_dst, path->destination, 16);
+	if (path->mark) {
+		__builtin_memcpy(way.smac, &path->mark, 4);
+		flags = FIB_LOOKUP_MARK;
+	}
+	if (bpf_fib_lookup(skb, &way, sizeof(way), flags) != BPF_FIB_LKUP_RET_SUCCESS ||
+	    way.ifindex != path->interface)
+		return;
+	__builtin_memcpy(flow->link, way.dmac, 6);
+	__builtin_memcpy(flow->link + 6, way.smac, 6);
+	__builtin_memcpy(flow->link + 12, &type, 2);
+	flow->round = config->round;
+	flow->turn = turn;
+	flow->front = front;
+	barrier();
+	flow->passed_ns = leaving->now;
+	if (leaving->key.protocol != IPPROTO_TCP || flow->both)
+		return;
+	key = leaving->key;
+	key.direction = MTUN_IN;
+	key.dscp = 0;
+	key.ingress = 0;
+	back = bpf_map_lookup_elem(&mtun_flows, &key);
+	if (back && back->passed_ns) {
+		flow->both = 1;
+		back->both = 1;
+	}
+}
+
+/* Makes room for the outer header behind the link header; says why there is none. */
+static __always_inline int widen(struct __sk_buff *skb, int nested)
+{
+	/* What came out of a tunnel still says that it is in one: it is segmented as such anyway. */
+	long failed = bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC,
+					  GROW_ALWAYS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
+
+	if (failed == -EALREADY) {
+		if (skb->gso_size && !nested)
+			return MTUN_NESTED;
+		failed = bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC, GROW_ALWAYS);
+	}
+	return failed ? MTUN_REFUSED : MTUN_SENT;
+}
+
+static __always_inline void wrap(struct ipv6hdr *ip, const struct leaving *leaving)
+{
+	const struct mtun_path *path = leaving->path;
+
+	*(__be32 *)ip = bpf_htonl(leaving->first & 0xfff00000) | leaving->flow->label;
+	ip->payload_len = bpf_htons(leaving->octets + sizeof(*ip));
+	ip->nexthdr = IPPROTO_IPV6;
+	ip->hop_limit = path->hop_limit;
+	__builtin_memcpy(&ip->saddr, path->source, 16);
+	__builtin_memcpy(&ip->daddr, path->destination, 16);
+}
+
 SEC("classifier")
 int mtun_out(struct __sk_buff *skb)
 {
-	__u32 link = mtun_tunnel_header;
+	__u32 link = mtun_tunnel_header, from = skb->ingress_ifindex, outer;
 	struct mtun_config *config = configuration();
-	struct mtun_flow_key key = {};
-	struct mtun_flow *flow;
-	struct mtun_path *path;
+	struct leaving leaves = {};
 	struct ipv6hdr *ip;
-	struct load load;
 	struct view it;
-	__be32 *ports;
-	__u32 first, octets, outer;
-	__u64 now;
-	long failed;
 	int why;
 
 	if (!config || skb->protocol != bpf_htons(ETH_P_IPV6))
 		return left(MTUN_NOT_PLAIN);
-	it = readable(skb, link + sizeof(*ip) + sizeof(struct udphdr));
-	ip = it.data + link;
-	ports = (__be32 *)(ip + 1);
-	if ((void *)(ports + 2) > it.end || !is_plain(ip) || !ip->hop_limit)
-		return left(MTUN_NOT_PLAIN);
-	if (skb->gso_size && ip->nexthdr == IPPROTO_TCP) {
-		it = readable(skb, link + sizeof(*ip) + sizeof(struct tcphdr));
-		ip = it.data + link;
-		ports = (__be32 *)(ip + 1);
-		if ((void *)(ports + 2) > it.end)
-			return left(MTUN_NOT_PLAIN);
-	}
-	octets = bpf_ntohs(ip->payload_len);
-	if (link + sizeof(*ip) + octets != skb->len || !load_of(skb, ip, ports, it.end, &load))
-		return left(MTUN_NOT_PLAIN);
-
-	__builtin_memcpy(key.source, &ip->saddr, 16);
-	__builtin_memcpy(key.destination, &ip->daddr, 16);
-	__builtin_memcpy(&key.source_port, ports, 4);
-	key.protocol = ip->nexthdr;
-	key.direction = MTUN_OUT;
-	key.dscp = dscp(ip);
-	if (skb->ingress_ifindex) {
-		__u32 from = skb->ingress_ifindex, *door = 0;
-
-		if (config->doors)
-			door = bpf_map_lookup_elem(&mtun_doors, &from);
-		key.ingress = door ? *door : 1;
-	}
-	flow = bpf_map_lookup_elem(&mtun_flows, &key);
-	if (!flow)
-		return left(MTUN_UNKNOWN);
-	path = bpf_map_lookup_elem(&mtun_paths, &flow->path);
-	if (!path)
-		return left(MTUN_STALE);
-	now = bpf_ktime_get_coarse_ns();
-	why = holds(config, flow, path, now);
+	why = leaving(skb, config, link, from, &leaves);
 	if (why != MTUN_SENT)
 		return left(why);
-	if (load.longest > path->room)
-		return left(MTUN_TOO_BIG);
-	first = bpf_ntohl(*(__be32 *)ip);
-	outer = path->interface;
-
-	/* What came out of a tunnel still says that it is in one: it is segmented as such anyway. */
-	failed = bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC,
-				     GROW_ALWAYS | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6);
-	if (failed == -EALREADY) {
-		if (skb->gso_size && skb->ingress_ifindex != config->tunnel)
-			return left(MTUN_NESTED);
-		failed = bpf_skb_adjust_room(skb, OUTER, BPF_ADJ_ROOM_MAC, GROW_ALWAYS);
-	}
-	if (failed)
-		return left(MTUN_REFUSED);
+	outer = leaves.path->interface;
+	if (config->shortcut && from && from != config->tunnel)
+		pass_out(skb, config, &leaves, from);
+	why = widen(skb, from == config->tunnel);
+	if (why != MTUN_SENT)
+		return left(why);
 	/* The kernel takes a link header off what is redirected, so there has to be one. */
 	if (!link && bpf_skb_change_head(skb, ETH_HLEN, 0))
 		return ends(MTUN_BROKEN, TC_ACT_SHOT);
@@ -280,20 +453,50 @@ int mtun_out(struct __sk_buff *skb)
 	ip = it.data + ETH_HLEN;
 	if ((void *)(ip + 1) > it.end)
 		return ends(MTUN_BROKEN, TC_ACT_SHOT);
-	*(__be32 *)ip = bpf_htonl(first & 0xfff00000) | flow->label;
-	ip->payload_len = bpf_htons(octets + sizeof(*ip));
-	ip->nexthdr = IPPROTO_IPV6;
-	ip->hop_limit = path->hop_limit;
-	__builtin_memcpy(&ip->saddr, path->source, 16);
-	__builtin_memcpy(&ip->daddr, path->destination, 16);
-	skb->mark = path->mark;
-	count(flow, &load, now);
+	wrap(ip, &leaves);
+	skb->mark = leaves.path->mark;
+	count(leaves.flow, &leaves.load, leaves.now);
 	/*
 	 * No next hop: the kernel looks the outer addresses up and gives the packet that route. With
 	 * the route of the inner packet still on it, one that waits for a neighbour would leave
 	 * without a link header.
 	 */
 	return ends(MTUN_SENT, bpf_redirect_neigh(outer, 0, 0, 0));
+}
+
+SEC("classifier")
+int mtun_front(struct __sk_buff *skb)
+{
+	struct mtun_config *config = configuration();
+	struct leaving leaves = {};
+	struct ipv6hdr *ip, *inner;
+	struct view it;
+
+	/* What is not for the shortcut is counted where it comes out, if that is the tunnel. */
+	if (!config || !config->shortcut || skb->protocol != bpf_htons(ETH_P_IPV6) ||
+	    skb->pkt_type != PACKET_HOST || skb->vlan_present)
+		return TC_ACT_UNSPEC;
+	if (leaving(skb, config, ETH_HLEN, skb->ifindex, &leaves) != MTUN_SENT)
+		return TC_ACT_UNSPEC;
+	if (leaves.hop_limit < 2 || leaves.turns ||
+	    !is_short(config, leaves.flow, leaves.key.protocol) ||
+	    !passed(config, leaves.flow, skb->ifindex, leaves.now, MTUN_PASSED_NS) ||
+	    leaves.flow->turn != leaves.path->turn)
+		return TC_ACT_UNSPEC;
+	if (widen(skb, 0) != MTUN_SENT)
+		return TC_ACT_UNSPEC;
+	it = view(skb);
+	ip = it.data + ETH_HLEN;
+	inner = ip + 1;
+	if ((void *)(inner + 1) > it.end)
+		return ends(MTUN_BROKEN, TC_ACT_SHOT);
+	__builtin_memcpy(it.data, leaves.flow->link, ETH_HLEN);
+	wrap(ip, &leaves);
+	/* As the kernel does when it forwards. */
+	inner->hop_limit = leaves.hop_limit - 1;
+	skb->mark = leaves.path->mark;
+	count(leaves.flow, &leaves.load, leaves.now);
+	return ends(MTUN_SHORTCUT_SENT, bpf_redirect(leaves.path->interface, 0));
 }
 
 SEC("classifier")
@@ -306,47 +509,32 @@ int mtun_in(struct __sk_buff *skb)
 	struct mtun_path *path;
 	struct load load;
 	struct view it;
-	__be16 *ports;
 	__u8 marked, second;
 	__u32 octets;
 	__u64 now;
-	int why;
+	int why, shortcut;
 
 	/* Everything that arrives on the uplink comes by here: what is no tunnel packet of two plain
-	 * headers is not counted.
+	 * headers is not counted. What is tagged belongs to the interface of that VLAN.
 	 */
-	if (!config || skb->protocol != bpf_htons(ETH_P_IPV6) || skb->pkt_type != PACKET_HOST)
+	if (!config || skb->protocol != bpf_htons(ETH_P_IPV6) || skb->pkt_type != PACKET_HOST ||
+	    skb->vlan_present)
 		return TC_ACT_UNSPEC;
 	it = readable(skb, ETH_HLEN + sizeof(*outer));
 	outer = it.data + ETH_HLEN;
 	if ((void *)(outer + 1) > it.end || outer->version != 6 || outer->nexthdr != IPPROTO_IPV6)
 		return TC_ACT_UNSPEC;
-	it = readable(skb, ETH_HLEN + 2 * sizeof(*ip) + sizeof(struct udphdr));
-	outer = it.data + ETH_HLEN;
-	ip = outer + 1;
-	ports = (__be16 *)(ip + 1);
-	if ((void *)(ports + 4) > it.end || !is_plain(ip))
+	ip = plain(skb, ETH_HLEN + sizeof(*outer), &it);
+	if (!ip)
 		return left(MTUN_NOT_PLAIN);
-	if (skb->gso_size && ip->nexthdr == IPPROTO_TCP) {
-		it = readable(skb, ETH_HLEN + 2 * sizeof(*ip) + sizeof(struct tcphdr));
-		outer = it.data + ETH_HLEN;
-		ip = outer + 1;
-		ports = (__be16 *)(ip + 1);
-		if ((void *)(ports + 4) > it.end)
-			return left(MTUN_NOT_PLAIN);
-	}
+	outer = it.data + ETH_HLEN;
 	octets = bpf_ntohs(outer->payload_len);
 	if (ETH_HLEN + sizeof(*outer) + octets != skb->len ||
 	    sizeof(*ip) + bpf_ntohs(ip->payload_len) != octets ||
-	    !load_of(skb, ip, ports, it.end, &load))
+	    !load_of(skb, ip, ip + 1, it.end, &load))
 		return left(MTUN_NOT_PLAIN);
 
-	__builtin_memcpy(key.source, &ip->daddr, 16);
-	__builtin_memcpy(key.destination, &ip->saddr, 16);
-	key.source_port = ports[1];
-	key.destination_port = ports[0];
-	key.protocol = ip->nexthdr;
-	key.direction = MTUN_IN;
+	key_in(&key, ip);
 	flow = bpf_map_lookup_elem(&mtun_flows, &key);
 	if (!flow)
 		return left(MTUN_UNKNOWN);
@@ -371,8 +559,22 @@ int mtun_in(struct __sk_buff *skb)
 		marked = 1;
 	}
 	second = ((__u8 *)ip)[1];
+	shortcut = ip->hop_limit > 1 && !turns(ip, it.end) && load.longest <= flow->fits &&
+		   is_short(config, flow, key.protocol) &&
+		   passed(config, flow, flow->front, now, MTUN_PASSED_NS);
 	if (bpf_skb_adjust_room(skb, -OUTER, BPF_ADJ_ROOM_MAC, GROW_ALWAYS))
 		return left(MTUN_REFUSED);
+	if (shortcut) {
+		it = view(skb);
+		ip = it.data + ETH_HLEN;
+		if ((void *)(ip + 1) > it.end)
+			return ends(MTUN_BROKEN, TC_ACT_SHOT);
+		__builtin_memcpy(it.data, flow->link, ETH_HLEN);
+		((__u8 *)ip)[1] = (second & 0xcf) | marked << 4;
+		ip->hop_limit--;
+		count(flow, &load, now);
+		return ends(MTUN_SHORTCUT_RECEIVED, bpf_redirect(flow->front, 0));
+	}
 	if (marked != (second >> 4 & 3)) {
 		second = (second & 0xcf) | marked << 4;
 		if (bpf_skb_store_bytes(skb, ETH_HLEN + 1, &second, 1, BPF_F_RECOMPUTE_CSUM))
@@ -380,6 +582,40 @@ int mtun_in(struct __sk_buff *skb)
 	}
 	count(flow, &load, now);
 	return ends(MTUN_RECEIVED, bpf_redirect(config->tunnel, BPF_F_INGRESS));
+}
+
+SEC("classifier")
+int mtun_behind(struct __sk_buff *skb)
+{
+	struct mtun_config *config = configuration();
+	struct mtun_flow_key key = {};
+	struct mtun_flow *flow;
+	struct ipv6hdr *ip;
+	struct view it;
+	__u32 mtu = 0;
+	__u64 now;
+
+	if (!config || !config->shortcut || skb->ingress_ifindex != config->tunnel ||
+	    skb->protocol != bpf_htons(ETH_P_IPV6) || skb->vlan_present)
+		return TC_ACT_UNSPEC;
+	ip = plain(skb, ETH_HLEN, &it);
+	if (!ip)
+		return TC_ACT_UNSPEC;
+	key_in(&key, ip);
+	flow = bpf_map_lookup_elem(&mtun_flows, &key);
+	now = bpf_ktime_get_coarse_ns();
+	if (!flow || passed(config, flow, skb->ifindex, now, MTUN_PASSED_NS / 2))
+		return TC_ACT_UNSPEC;
+	flow->passed_ns = 0;
+	if (bpf_check_mtu(skb, 0, &mtu, 0, 0) < 0 || mtu > 0xffff ||
+	    bpf_skb_load_bytes(skb, 0, flow->link, ETH_HLEN))
+		return TC_ACT_UNSPEC;
+	flow->fits = mtu;
+	flow->round = config->round;
+	flow->front = skb->ifindex;
+	barrier();
+	flow->passed_ns = now;
+	return TC_ACT_UNSPEC;
 }
 
 char mtun_license[] SEC("license") = "GPL";

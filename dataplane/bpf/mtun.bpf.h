@@ -61,6 +61,18 @@ struct mtun_flow {
 	__u64	seen_ns;		/* CLOCK_MONOTONIC */
 	__u64	packets;
 	__u64	octets;			/* of inner packets */
+	/*
+	 * Of the shortcut: the flow's last packet that went the normal way, through the kernel's
+	 * routes and its firewall, and came out of them.
+	 */
+	__u64	passed_ns;		/* when; 0: none did */
+	__u32	round;			/* under which round of the configuration */
+	__u32	turn;			/* of which writing of its path; packets that leave */
+	__u32	front;			/* by which interface of the network behind this machine */
+	__u16	fits;			/* octets that fit there; packets that come */
+	__u8	link[14];		/* link header of the packets as they go on */
+	__u8	both;			/* packets of both directions have passed */
+	__u8	reserved[3];
 };
 
 MTUN_AT(struct mtun_flow, generation, 0);
@@ -71,7 +83,17 @@ MTUN_AT(struct mtun_flow, label, 28);
 MTUN_AT(struct mtun_flow, seen_ns, 32);
 MTUN_AT(struct mtun_flow, packets, 40);
 MTUN_AT(struct mtun_flow, octets, 48);
-MTUN_SIZE(struct mtun_flow, 56);
+MTUN_AT(struct mtun_flow, passed_ns, 56);
+MTUN_AT(struct mtun_flow, round, 64);
+MTUN_AT(struct mtun_flow, turn, 68);
+MTUN_AT(struct mtun_flow, front, 72);
+MTUN_AT(struct mtun_flow, fits, 76);
+MTUN_AT(struct mtun_flow, link, 78);
+MTUN_AT(struct mtun_flow, both, 92);
+MTUN_SIZE(struct mtun_flow, 96);
+
+/* How long a flow's packets take the shortcut before one of them has to go the normal way again. */
+#define MTUN_PASSED_NS 1000000000ULL
 
 /* How a path wraps. A program leaves what it does not know to the daemon. */
 enum mtun_form {
@@ -89,7 +111,7 @@ struct mtun_path {
 	__u16	room;			/* octets of the largest inner packet that fits */
 	__u8	hop_limit;
 	__u8	form;			/* enum mtun_form */
-	__u8	reserved[4];
+	__u32	turn;			/* another one with every writing */
 };
 
 MTUN_AT(struct mtun_path, generation, 0);
@@ -100,6 +122,7 @@ MTUN_AT(struct mtun_path, mark, 44);
 MTUN_AT(struct mtun_path, room, 48);
 MTUN_AT(struct mtun_path, hop_limit, 50);
 MTUN_AT(struct mtun_path, form, 51);
+MTUN_AT(struct mtun_path, turn, 52);
 MTUN_SIZE(struct mtun_path, 56);
 
 /* The one entry of mtun_config. */
@@ -108,13 +131,24 @@ struct mtun_config {
 	__u64	lease_ns;		/* CLOCK_MONOTONIC until which the daemon vouches for all this */
 	__u32	tunnel;			/* index of the tunnel interface */
 	__u32	doors;			/* whether mtun_doors has any entry */
+	__u32	round;			/* another one ends every shortcut at once */
+	__u32	shortcut;		/* enum mtun_shortcut */
 };
 
 MTUN_AT(struct mtun_config, epoch, 0);
 MTUN_AT(struct mtun_config, lease_ns, 8);
 MTUN_AT(struct mtun_config, tunnel, 16);
 MTUN_AT(struct mtun_config, doors, 20);
-MTUN_SIZE(struct mtun_config, 24);
+MTUN_AT(struct mtun_config, round, 24);
+MTUN_AT(struct mtun_config, shortcut, 28);
+MTUN_SIZE(struct mtun_config, 32);
+
+/* Which flows may take the shortcut. */
+enum mtun_shortcut {
+	MTUN_SHORTCUT_NONE = 0,
+	MTUN_SHORTCUT_UDP = 1,		/* a firewall follows TCP's sequence numbers */
+	MTUN_SHORTCUT_ALL = 2,
+};
 
 /* What became of a packet: the index into mtun_outcomes. */
 enum mtun_outcome {
@@ -133,7 +167,10 @@ enum mtun_outcome {
 	MTUN_REFUSED = 11,		/* the kernel could not make room, or knows no such operation */
 	/* Dropped: half rewritten when the kernel failed. */
 	MTUN_BROKEN = 12,
-	MTUN_OUTCOMES = 13,
+	/* By the shortcut. */
+	MTUN_SHORTCUT_SENT = 13,
+	MTUN_SHORTCUT_RECEIVED = 14,
+	MTUN_OUTCOMES = 15,
 };
 
 #endif

@@ -57,6 +57,23 @@ pub struct FastFlow {
     pub packets: u64,
     /// Octets of inner packets carried.
     pub octets: u64,
+    /// When a packet last passed the kernel's own forwarding, on `CLOCK_MONOTONIC`; 0 for never.
+    /// This and what follows is noted by the programs, for the shortcut.
+    pub passed_ns: u64,
+    /// Under which round of the configuration.
+    pub round: u32,
+    /// Under which turn of its path; of packets that leave.
+    pub turn: u32,
+    /// Index of the interface on the other side.
+    pub front: u32,
+    /// Octets of the largest packet that fits there; of packets that come.
+    pub fits: u16,
+    /// The link header of packets as they go on.
+    pub link: [u8; 14],
+    /// Whether packets of both directions have passed.
+    pub both: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
 }
 
 /// `struct mtun_path`: one binding of one registration.
@@ -79,8 +96,8 @@ pub struct FastRoute {
     pub hop_limit: u8,
     /// [`FastRoute::TUNNEL`], or 0 for an unused entry.
     pub form: u8,
-    /// Zero.
-    pub reserved: [u8; 4],
+    /// Another one with every writing.
+    pub turn: u32,
 }
 
 impl FastRoute {
@@ -105,6 +122,23 @@ pub struct FastConfig {
     pub tunnel: u32,
     /// Whether any ingress interface is named.
     pub doors: u32,
+    /// Another one ends every shortcut at once.
+    pub round: u32,
+    /// Which flows may take the shortcut: a [`Shortcut`].
+    pub shortcut: u32,
+}
+
+/// Which flows may go past the tunnel interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Shortcut {
+    /// None.
+    #[default]
+    None = 0,
+    /// UDP only: a firewall follows TCP's sequence numbers.
+    Udp = 1,
+    /// All that have passed the kernel's own forwarding.
+    All = 2,
 }
 
 macro_rules! outcomes {
@@ -152,6 +186,10 @@ outcomes! {
     Refused = "refused",
     /// Dropped, half rewritten, when the kernel failed.
     Broken = "broken",
+    /// Wrapped and sent by the shortcut.
+    ShortcutSent = "shortcut-sent",
+    /// Unwrapped and received by the shortcut.
+    ShortcutReceived = "shortcut-received",
 }
 
 #[cfg(test)]
@@ -200,7 +238,23 @@ mod tests {
             ),
             mirror!(
                 "mtun_flow",
-                FastFlow { generation, epoch, lasts_ns, path, label, seen_ns, packets, octets }
+                FastFlow {
+                    generation,
+                    epoch,
+                    lasts_ns,
+                    path,
+                    label,
+                    seen_ns,
+                    packets,
+                    octets,
+                    passed_ns,
+                    round,
+                    turn,
+                    front,
+                    fits,
+                    link,
+                    both,
+                }
             ),
             mirror!(
                 "mtun_path",
@@ -212,10 +266,11 @@ mod tests {
                     mark,
                     room,
                     hop_limit,
-                    form
+                    form,
+                    turn,
                 }
             ),
-            mirror!("mtun_config", FastConfig { epoch, lease_ns, tunnel, doors }),
+            mirror!("mtun_config", FastConfig { epoch, lease_ns, tunnel, doors, round, shortcut }),
         ];
         assert_eq!(stated(), mirrored.concat());
     }

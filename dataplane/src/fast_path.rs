@@ -22,7 +22,7 @@
 //!
 //! The lock here is held while a flow's line is changed; nothing is locked the other way round.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
@@ -82,6 +82,9 @@ pub trait FastPath: Debug + Send + Sync {
     fn take(&self, key: &FastKey) -> io::Result<Option<FastFlow>>;
     /// Shows every flow.
     fn each(&self, show: &mut dyn FnMut(&FastKey, &FastFlow)) -> io::Result<()>;
+    /// Says to and from which interfaces the kernel forwards packets of flows: there they may take
+    /// the shortcut.
+    fn fronts(&self, interfaces: &BTreeSet<u32>);
 }
 
 /// How outer packets leave.
@@ -293,7 +296,7 @@ impl Engine {
             }
         }
         if everything {
-            return self.collect(fast, kept);
+            return self.collect(fast, kept).map(drop);
         }
         ends.into_iter().try_for_each(|number| self.end_members(fast, kept, number))
     }
@@ -325,7 +328,8 @@ impl Engine {
     }
 
     fn sweep_kept(&self, fast: &Fast, kept: &mut Kept) -> io::Result<()> {
-        self.collect(fast, kept)?;
+        let fronts = self.collect(fast, kept)?;
+        fast.path.fronts(&fronts);
         for number in 0..kept.slots.len() {
             let Some(mut slot) = kept.slots[number] else { continue };
             let used = !kept.members[number].is_empty();
@@ -356,8 +360,10 @@ impl Engine {
         }
     }
 
-    /// Reads all flows; takes those out that do not hold any more.
-    fn collect(&self, fast: &Fast, kept: &mut Kept) -> io::Result<()> {
+    /// Reads all flows; takes those out that do not hold any more. Returns the interfaces that the
+    /// kernel forwards packets of the others from and to.
+    fn collect(&self, fast: &Fast, kept: &mut Kept) -> io::Result<BTreeSet<u32>> {
+        let mut fronts = BTreeSet::new();
         let mut read = Vec::with_capacity(kept.flows.len());
         fast.path.each(&mut |key, flow| read.push((*key, *flow)))?;
         let clock = fast.path.clock();
@@ -367,12 +373,16 @@ impl Engine {
             let holds = slot.is_some_and(|slot| slot.route.generation == flow.generation)
                 && flow.epoch == kept.epoch
                 && kept.flows.contains_key(&key);
-            match holds && !silent {
-                true => self.credit(kept, &key, &flow),
-                false => self.end(fast, kept, &key)?,
+            if !holds || silent {
+                self.end(fast, kept, &key)?;
+                continue;
+            }
+            self.credit(kept, &key, &flow);
+            if flow.passed_ns != 0 {
+                fronts.insert(flow.front);
             }
         }
-        Ok(())
+        Ok(fronts)
     }
 
     /// Takes every flow of a slot out.
@@ -604,7 +614,7 @@ impl Engine {
             room: mtu - HEADER as u16,
             hop_limit: self.settings.hop_limit,
             form: FastRoute::TUNNEL,
-            reserved: [0; 4],
+            turn: 0,
         })
     }
 

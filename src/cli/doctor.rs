@@ -287,7 +287,7 @@ fn mtu(root: &Path, status: &StatusDocument) -> Vec<Check> {
 fn backend(status: &StatusDocument) -> Vec<Check> {
     let check = |home: &crate::control::documents::HomeDocument| {
         let name = &home.tunnel.name;
-        let TunnelDocument { backend, no_kmod, no_fast_path, .. } = &home.tunnel;
+        let TunnelDocument { backend, no_kmod, no_fast_path, no_shortcut, .. } = &home.tunnel;
         let carries = match (backend, no_fast_path) {
             (Backend::Kmod, _) => {
                 let why = "this kernel has the link kind mtun";
@@ -296,7 +296,12 @@ fn backend(status: &StatusDocument) -> Vec<Check> {
                     format!("{name}: kmod-mtun carries decided flows: {why}"),
                 );
             }
-            (Backend::Bpf, _) => "and the kernel's BPF carries decided flows".to_owned(),
+            (Backend::Bpf, _) => {
+                let shortcut = no_shortcut.as_ref();
+                let shortcut =
+                    shortcut.map_or_else(String::new, |why| format!("; no shortcut: {why}"));
+                format!("and the kernel's BPF carries decided flows{shortcut}")
+            }
             (Backend::Daemon, why) => {
                 let why = why.as_deref().unwrap_or("it does not say why");
                 format!("the daemon carries every packet: {why}")

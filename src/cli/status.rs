@@ -97,12 +97,15 @@ fn homes(document: &StatusDocument, page: &mut Page) {
         .collect();
     page.table(&heads, &rows, "no home networks");
     for tunnel in document.homes.iter().map(|it| &it.tunnel) {
-        let TunnelDocument { name, backend, no_fast_path, .. } = tunnel;
+        let TunnelDocument { name, backend, no_fast_path, no_shortcut, .. } = tunnel;
         if *backend == Backend::Kmod {
             page.line(&format!("kmod-mtun carries decided flows of {name}"));
         }
         if let Some(reason) = no_fast_path {
             page.line(&format!("the daemon carries every packet of {name} itself: {reason}"));
+        }
+        if let Some(reason) = no_shortcut {
+            page.line(&format!("no forwarded packet takes the shortcut past {name}: {reason}"));
         }
     }
     for (home, link) in

@@ -76,7 +76,7 @@ impl Tunnel {
         let users = SockDiag::open().context("cannot ask whose local flows are")?;
         let engine = Engine::new(published.clone(), Settings::default());
         let mut engine = engine.with_uids(Box::new(users));
-        let fast_path = match interface.fast_path(name.as_str(), &shared) {
+        let mut fast_path = match interface.fast_path(name.as_str(), &shared) {
             Ok((fast, path)) => {
                 engine = engine.with_fast_path(path);
                 Ok(fast)
@@ -88,6 +88,12 @@ impl Tunnel {
                 Err(reason)
             }
         };
+        if let Ok(fast) = &mut fast_path
+            && shared.fast_path.has_shortcut()
+        {
+            sysctls.follow_loosely();
+            fast.shorten(name.as_str(), interface.index());
+        }
         let engine = Arc::new(engine);
         let lane = Arc::new(Lane { engine, queue: interface.port(), agent });
         let sweeper = match &fast_path {
@@ -144,6 +150,11 @@ impl Tunnel {
     /// Why it is no link of kmod-mtun; `None` if it is.
     pub fn no_kmod(&self) -> Option<&NoKmod> {
         self.interface.no_kmod()
+    }
+
+    /// Why no forwarded packet takes the shortcut; `None` if it may, or if there is no fast path.
+    pub fn no_shortcut(&self) -> Option<String> {
+        self.fast_path.as_ref().ok()?.no_shortcut()
     }
 
     /// What became of the packets that the fast path saw; nothing if there is none.

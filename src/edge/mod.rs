@@ -14,6 +14,7 @@ pub mod movement;
 pub mod neighbours;
 pub mod netlink;
 pub mod nft;
+pub mod per_packet;
 pub mod random;
 pub mod routes;
 pub mod sources;

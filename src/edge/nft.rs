@@ -66,7 +66,8 @@ use nftables::helper::{self, DEFAULT_ARGS, DEFAULT_NFT, NftablesError};
 use serde_json::{Value, json};
 
 const FAMILY: &str = "ip6";
-const TABLE: &str = "mtun";
+/// The name of our table.
+pub const TABLE: &str = "mtun";
 /// `raw`: before connection tracking, so the packets leave no entries there.
 const BEFORE_TRACKING: i32 = -300;
 /// `filter`: where packets are forwarded.

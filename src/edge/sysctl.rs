@@ -171,6 +171,17 @@ impl Sysctls {
         Ok(())
     }
 
+    /// Lets connection tracking accept segments outside the window it knows: it does not see all
+    /// packets of a connection that takes the shortcut. Where that cannot be set, TCP does not.
+    pub fn follow_loosely(&mut self) {
+        match self.set("net/netfilter/nf_conntrack_tcp_be_liberal", "1") {
+            // A kernel that tracks no connections.
+            Err(error) if error.is_missing() => {}
+            Err(error) => tracing::info!(%error, "no shortcut for TCP"),
+            Ok(()) => {}
+        }
+    }
+
     /// Puts every original back, newest interfaces and all; what cannot be put back is logged and
     /// forgotten.
     pub fn restore(&mut self) {

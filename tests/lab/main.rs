@@ -42,6 +42,7 @@ mod scripted;
 mod security;
 mod service;
 mod several;
+mod shortcut;
 mod silent;
 mod sockets;
 mod storm;

@@ -126,6 +126,7 @@ pub fn homes() -> Vec<HomeDocument> {
             backend: Backend::Kmod,
             no_kmod: None,
             no_fast_path: None,
+            no_shortcut: None,
         },
         generation: 5,
         security: Some("acme-sa".into()),
@@ -268,6 +269,7 @@ pub fn correspondent_status() -> StatusDocument {
                 backend: Backend::Bpf,
                 no_kmod: Some("this kernel has no link kind mtun".to_owned()),
                 no_fast_path: None,
+                no_shortcut: None,
             }),
             mobiles: vec![
                 mobile.clone(),

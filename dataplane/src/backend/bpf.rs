@@ -6,10 +6,12 @@
 //! The programs are C beside this crate (`bpf/mtun.bpf.c`), and the object is checked in, so that
 //! building needs no compiler for them. They are attached by links that end with [`Bpf`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,8 +22,9 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
+use super::route_lookup::name_of_ethernet;
 use super::sys;
-use crate::abi::{Course, FastConfig, FastFlow, FastKey, FastOutcome, FastRoute};
+use crate::abi::{FastConfig, FastFlow, FastKey, FastOutcome, FastRoute, Shortcut};
 use crate::fast_path::{Exit, FastPath};
 use crate::registration::PathId;
 
@@ -100,9 +103,44 @@ pub struct Tried {
     pub took: Duration,
 }
 
+/// Where a program stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// At the way out of the tunnel interface.
+    Out,
+    /// At the way in of an uplink.
+    In,
+    /// At the way in of an interface behind this machine: the shortcut.
+    Front,
+    /// At its way out: notes what has passed there.
+    Behind,
+}
+
+impl Hook {
+    const ALL: [Self; 4] = [Self::Out, Self::In, Self::Front, Self::Behind];
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::Out => "mtun_out",
+            Self::In => "mtun_in",
+            Self::Front => "mtun_front",
+            Self::Behind => "mtun_behind",
+        }
+    }
+
+    fn side(self) -> TcAttachType {
+        match self {
+            Self::Out | Self::Behind => TcAttachType::Egress,
+            Self::In | Self::Front => TcAttachType::Ingress,
+        }
+    }
+}
+
 /// The programs and their maps.
 pub struct Bpf {
     programs: Mutex<Programs>,
+    /// The last one that a path was written with.
+    turn: AtomicU32,
     config: Mutex<FastConfig>,
     configuration: OwnedFd,
     flows: OwnedFd,
@@ -114,7 +152,7 @@ pub struct Bpf {
 
 struct Programs {
     object: Ebpf,
-    links: Vec<(u32, SchedClassifierLink)>,
+    links: Vec<(u32, Hook, SchedClassifierLink)>,
 }
 
 impl Bpf {
@@ -128,8 +166,8 @@ impl Bpf {
             .map_max_entries("mtun_flows", flows)
             .override_global("mtun_tunnel_header", &link_header, true)
             .load(OBJECT)?;
-        for course in [Course::Out, Course::In] {
-            program_mut(&mut object, course).load()?;
+        for hook in Hook::ALL {
+            program_mut(&mut object, hook).load()?;
         }
         let mut take = |name| take_map(&mut object, name);
         Ok(Self {
@@ -141,42 +179,46 @@ impl Bpf {
             doors: take("mtun_doors")?,
             outcomes: take("mtun_outcomes")?,
             programs: Mutex::new(Programs { object, links: Vec::new() }),
+            turn: AtomicU32::default(),
         })
     }
 
     /// Attaches the way out to the tunnel interface of this name and index.
     pub fn attach_tunnel(&self, name: &str, index: u32) -> Result<(), BpfError> {
-        self.attach(Course::Out, TcAttachType::Egress, name, index)
+        attach(&mut self.programs(), Hook::Out, name, index)
     }
 
     /// Attaches the way in to the Ethernet interface of this name and index.
     pub fn attach_uplink(&self, name: &str, index: u32) -> Result<(), BpfError> {
-        self.attach(Course::In, TcAttachType::Ingress, name, index)
+        attach(&mut self.programs(), Hook::In, name, index)
     }
 
-    /// Takes the program off the interface of this index.
+    /// Takes the way in off the interface of this index.
     pub fn detach(&self, index: u32) {
-        self.programs().links.retain(|(at, _)| *at != index);
+        self.programs().links.retain(|(at, hook, _)| (*at, *hook) != (index, Hook::In));
+    }
+
+    /// Has the shortcut's programs at these interfaces and at no others. Where they cannot be (no
+    /// Ethernet, gone) packets go the normal way.
+    pub fn set_fronts(&self, interfaces: &BTreeSet<u32>) {
+        let programs = &mut *self.programs();
+        let is_front = |hook: Hook| matches!(hook, Hook::Front | Hook::Behind);
+        programs.links.retain(|(at, hook, _)| !is_front(*hook) || interfaces.contains(at));
+        for &index in interfaces {
+            if programs.links.iter().any(|(at, hook, _)| *at == index && is_front(*hook)) {
+                continue;
+            }
+            let Some(name) = name_of_ethernet(index) else { continue };
+            for hook in [Hook::Behind, Hook::Front] {
+                // Asked for again with the next sweep.
+                let _ = attach(programs, hook, &name, index);
+            }
+        }
     }
 
     fn programs(&self) -> MutexGuard<'_, Programs> {
         // Whoever panicked under the lock has not left a link half made.
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn attach(
-        &self,
-        course: Course,
-        hook: TcAttachType,
-        name: &str,
-        index: u32,
-    ) -> Result<(), BpfError> {
-        let Programs { object, links } = &mut *self.programs();
-        let program = program_mut(object, course);
-        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-        let link = program.attach_with_options(name, hook, order)?;
-        links.push((index, program.take_link(link)?));
-        Ok(())
     }
 
     fn change(&self, change: impl FnOnce(&mut FastConfig)) -> io::Result<()> {
@@ -216,9 +258,34 @@ impl Bpf {
         self.change(|config| config.doors = doors.len() as u32)
     }
 
+    /// Says which flows may take the shortcut. Those that did have to pass the kernel's own
+    /// forwarding once more.
+    pub fn set_shortcut(&self, shortcut: Shortcut) -> io::Result<()> {
+        self.change(|config| {
+            config.shortcut = shortcut as u32;
+            config.round = config.round.wrapping_add(1);
+        })
+    }
+
+    /// Has every flow pass the kernel's own forwarding once more before it takes the shortcut again.
+    pub fn next_round(&self) -> io::Result<()> {
+        self.change(|config| config.round = config.round.wrapping_add(1))
+    }
+
+    /// The present round.
+    pub fn round(&self) -> u32 {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).round
+    }
+
+    /// What the last path was written with.
+    pub fn turn(&self) -> u32 {
+        self.turn.load(Ordering::Relaxed)
+    }
+
     /// Writes a path; all its flows follow with their next packet.
     pub fn set_path(&self, path: u32, route: &FastRoute) -> io::Result<()> {
-        update(self.paths.as_fd(), &path, route)
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
+        update(self.paths.as_fd(), &path, &FastRoute { turn, ..*route })
     }
 
     /// Adds or replaces one direction of a flow, with what it counts.
@@ -300,13 +367,13 @@ impl Bpf {
     /// a link header of Ethernet, and was received on the interface `ingress`, if that is not 0.
     pub fn try_out(
         &self,
-        course: Course,
+        hook: Hook,
         frame: &[u8],
         ingress: u32,
         repeat: u32,
     ) -> Result<Tried, BpfError> {
         let programs = self.programs();
-        let program = program(&programs.object, course);
+        let program = program(&programs.object, hook);
         let mut out = vec![0; frame.len() + 256];
         // `struct __sk_buff` up to what may be set: the index of the receiving interface.
         let mut context = [0_u8; 192];
@@ -383,31 +450,37 @@ impl FastPath for BpfPath {
     fn each(&self, show: &mut dyn FnMut(&FastKey, &FastFlow)) -> io::Result<()> {
         self.bpf.each(show)
     }
+
+    fn fronts(&self, interfaces: &BTreeSet<u32>) {
+        self.bpf.set_fronts(interfaces);
+    }
 }
 
 impl fmt::Debug for Bpf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let programs = self.programs();
-        let at: Vec<_> = programs.links.iter().map(|(index, _)| index).collect();
+        let at: Vec<_> = programs.links.iter().map(|(index, hook, _)| (index, hook)).collect();
         f.debug_struct("Bpf").field("attached", &at).finish_non_exhaustive()
     }
 }
 
-fn name_of(course: Course) -> &'static str {
-    match course {
-        Course::Out => "mtun_out",
-        Course::In => "mtun_in",
-    }
+fn attach(programs: &mut Programs, hook: Hook, name: &str, index: u32) -> Result<(), BpfError> {
+    let Programs { object, links } = programs;
+    let program = program_mut(object, hook);
+    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+    let link = program.attach_with_options(name, hook.side(), order)?;
+    links.push((index, hook, program.take_link(link)?));
+    Ok(())
 }
 
-fn program_mut(object: &mut Ebpf, course: Course) -> &mut SchedClassifier {
-    let program = object.program_mut(name_of(course)).expect("the object has both programs");
-    program.try_into().expect("both are classifiers")
+fn program_mut(object: &mut Ebpf, hook: Hook) -> &mut SchedClassifier {
+    let program = object.program_mut(hook.program()).expect("the object has all programs");
+    program.try_into().expect("all are classifiers")
 }
 
-fn program(object: &Ebpf, course: Course) -> &SchedClassifier {
-    let program = object.program(name_of(course)).expect("the object has both programs");
-    program.try_into().expect("both are classifiers")
+fn program(object: &Ebpf, hook: Hook) -> &SchedClassifier {
+    let program = object.program(hook.program()).expect("the object has all programs");
+    program.try_into().expect("all are classifiers")
 }
 
 /// A descriptor of our own for a map: it lives as long as we do.

@@ -29,7 +29,7 @@ mod vnet;
 mod wake;
 
 #[cfg(feature = "bpf")]
-pub use bpf::{Bpf, BpfError, BpfPath, ExitOf, FAST_PATHS, Tried};
+pub use bpf::{Bpf, BpfError, BpfPath, ExitOf, FAST_PATHS, Hook, Tried};
 pub use breakout::{BreakoutLink, MARK_PLAIN, MARK_TRANSLATED};
 pub use kmod::{Kmod, KmodError, KmodExit, KmodPath, KmodQueue, Missed};
 pub use neighbour_socket::NeighbourSocket;

@@ -74,19 +74,29 @@ impl RouteLookup {
 
 /// Whether an interface has link headers of Ethernet.
 pub fn is_ethernet(interface: u32) -> bool {
+    name_of_ethernet(interface).is_some()
+}
+
+/// The name of an interface that has link headers of Ethernet.
+pub(super) fn name_of_ethernet(interface: u32) -> Option<String> {
     let mut name = [0 as libc::c_char; libc::IFNAMSIZ];
     // SAFETY: room for a name of the greatest length with its terminator.
     if unsafe { libc::if_indextoname(interface, name.as_mut_ptr()) }.is_null() {
-        return false;
+        return None;
     }
     // SAFETY: all zero is a valid `ifreq`: numbers, and a union of numbers and null pointers.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name = name;
-    let Ok(socket) = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0) else { return false };
+    let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).ok()?;
     // SAFETY: the argument is a live `ifreq` with a terminated name.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
     // SAFETY: this call fills the address member of the union.
-    result == 0 && unsafe { request.ifr_ifru.ifru_hwaddr.sa_family } == libc::ARPHRD_ETHER
+    let family = || unsafe { request.ifr_ifru.ifru_hwaddr.sa_family };
+    if result != 0 || family() != libc::ARPHRD_ETHER {
+        return None;
+    }
+    let octets: Vec<u8> = name.iter().map(|it| *it as u8).take_while(|it| *it != 0).collect();
+    String::from_utf8(octets).ok()
 }
 
 /// ```text

@@ -1,6 +1,7 @@
 //! The corpus through the engine and the programs, every field, and packets from a seed.
 
-use mtun_dataplane::abi::{Course, FastOutcome};
+use mtun_dataplane::abi::FastOutcome;
+use mtun_dataplane::backend::Hook;
 use mtun_dataplane::{Registration, Verdict, wire};
 use mtun_policy::{Effective, Ingress, Otherwise, Outcome, TrafficSelector};
 
@@ -13,7 +14,7 @@ use Must::*;
 /// What the engine sends is what the program makes; what must be taken is.
 fn compare_out(twins: &mut Twins, what: &str, packet: &[u8], must: Must) {
     let mut fast = None;
-    let outcome = twins.outcome_of(|it| fast = it.fast(Course::Out, packet, 0));
+    let outcome = twins.outcome_of(|it| fast = it.fast(Hook::Out, packet, 0));
     match must {
         Take => assert_eq!(outcome, Some(Sent), "{what}"),
         Leave(why) => assert_eq!(outcome, Some(why), "{what}"),
@@ -49,15 +50,15 @@ fn what_leaves_an_agent_is_the_same() {
     twins.install_out(Ingress::OTHER, &udp);
     twins.install_out(Ingress::OTHER, &tcp);
     for packet in [&udp, &tcp] {
-        let fast = twins.fast(Course::Out, packet, 5).expect("it is installed");
+        let fast = twins.fast(Hook::Out, packet, 5).expect("it is installed");
         assert_eq!(fast, twins.outbound(Ingress::OTHER, packet).octets);
-        assert_eq!(twins.fast(Course::Out, packet, 0), None, "not from a local socket");
+        assert_eq!(twins.fast(Hook::Out, packet, 0), None, "not from a local socket");
     }
 }
 
 fn compare_in(twins: &mut Twins, what: &str, packet: &[u8], must: Must) {
     let mut fast = None;
-    let outcome = twins.outcome_of(|it| fast = it.fast(Course::In, packet, 0));
+    let outcome = twins.outcome_of(|it| fast = it.fast(Hook::In, packet, 0));
     match must {
         Take => assert_eq!(outcome, Some(Received), "{what}"),
         Leave(why) => assert_eq!(outcome, Some(why), "{what}"),
@@ -138,11 +139,11 @@ fn every_field_that_rules_look_at_counts() {
             for (packet, (from, ingress)) in
                 packets.iter().flat_map(|p| doors.map(|door| (p, door)))
             {
-                if let Some(fast) = twins.fast(Course::Out, packet, from) {
+                if let Some(fast) = twins.fast(Hook::Out, packet, from) {
                     assert_eq!(fast, twins.outbound(ingress, packet).octets, "{what}");
                 }
             }
-            let taken = twins.fast(Course::Out, packet, from).is_some();
+            let taken = twins.fast(Hook::Out, packet, from).is_some();
             assert_eq!(taken, held, "{what}");
         }
     }
@@ -169,7 +170,7 @@ fn whatever_is_taken_is_sent_as_decided() {
             packet[at] = next(256) as u8;
         }
         let slow = twins.outbound(Ingress::LOCAL, &packet);
-        if let Some(fast) = twins.fast(Course::Out, &packet, 0) {
+        if let Some(fast) = twins.fast(Hook::Out, &packet, 0) {
             assert!(matches!(slow.verdict, Verdict::Send { .. }), "{packet:x?}");
             assert_eq!(fast, slow.octets);
             assert_eq!(wire::packets(&fast).count(), 1);
@@ -181,7 +182,7 @@ fn whatever_is_taken_is_sent_as_decided() {
             packet[at] = next(256) as u8;
         }
         // First: what the engine admits by another binding ends the flow.
-        let fast = twins.fast(Course::In, &packet, 0);
+        let fast = twins.fast(Hook::In, &packet, 0);
         let slow = twins.inbound(&packet);
         if let Some(fast) = fast {
             assert_eq!(slow.verdict, Verdict::Deliver, "{packet:x?}");

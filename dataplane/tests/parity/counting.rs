@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mtun_dataplane::abi::Course;
+use mtun_dataplane::backend::Hook;
 use mtun_dataplane::{Carried, CounterSnapshot, PathId};
 use mtun_policy::Ingress;
 
@@ -37,11 +37,11 @@ fn counters_and_flows_are_those_of_the_engine_alone() {
     }
     for round in 0..100 {
         for packet in &out {
-            assert!(fast.fast(Course::Out, packet, 0).is_some(), "round {round}");
+            assert!(fast.fast(Hook::Out, packet, 0).is_some(), "round {round}");
             slow.outbound(Ingress::LOCAL, packet);
         }
         for packet in &back {
-            assert!(fast.fast(Course::In, packet, 0).is_some(), "round {round}");
+            assert!(fast.fast(Hook::In, packet, 0).is_some(), "round {round}");
             slow.inbound(packet);
         }
         if round % 30 == 0 {
@@ -62,8 +62,8 @@ fn paths_are_told_their_outer_octets_once() {
     twins.install_in(&back);
     twins.install_out(Ingress::LOCAL, &out);
     for _ in 0..10 {
-        assert!(twins.fast(Course::Out, &out, 0).is_some());
-        assert!(twins.fast(Course::In, &back, 0).is_some());
+        assert!(twins.fast(Hook::Out, &out, 0).is_some());
+        assert!(twins.fast(Hook::In, &back, 0).is_some());
     }
     let carried = twins.engine.sweep(LATER).unwrap();
     assert_eq!(carried[&PathId(1)], Carried { sent: 1400, received: 4400 });

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mtun_dataplane::abi::{Course, FastOutcome};
+use mtun_dataplane::abi::FastOutcome;
+use mtun_dataplane::backend::Hook;
 use mtun_dataplane::{Binding, LEASE, Publication, Registration, Snapshot, Verdict};
 use mtun_policy::{Ingress, Sticky};
 
@@ -23,8 +24,8 @@ fn installed() -> Option<Twins> {
     let mut twins = Twins::new(mobile())?;
     twins.install_in(&back());
     twins.install_out(Ingress::LOCAL, &out());
-    assert!(twins.fast(Course::Out, &out(), 0).is_some());
-    assert!(twins.fast(Course::In, &back(), 0).is_some());
+    assert!(twins.fast(Hook::Out, &out(), 0).is_some());
+    assert!(twins.fast(Hook::In, &back(), 0).is_some());
     Some(twins)
 }
 
@@ -36,7 +37,7 @@ fn publish(twins: &Twins, registration: Registration) {
 }
 
 fn why_not(twins: &Twins) -> Option<FastOutcome> {
-    twins.outcome_of(|it| assert!(it.fast(Course::Out, &out(), 0).is_none()))
+    twins.outcome_of(|it| assert!(it.fast(Hook::Out, &out(), 0).is_none()))
 }
 
 /// The versions of a registration follow each other in one table, as they do in a daemon.
@@ -55,7 +56,7 @@ fn a_handover_takes_its_flows_along() {
     let Some(mut twins) = Twins::new(before) else { return };
     twins.install_out(Ingress::LOCAL, &out());
     twins.engine.publish(Arc::new(after));
-    let fast = twins.fast(Course::Out, &out(), 0).expect("the decision still holds");
+    let fast = twins.fast(Hook::Out, &out(), 0).expect("the decision still holds");
     assert_eq!(fast[8..24], v6("2001:db8:9::9").octets());
     assert_eq!(fast, twins.outbound(Ingress::LOCAL, &out()).octets);
 }
@@ -70,7 +71,7 @@ fn a_binding_that_goes_ends_its_flows_before_it_is_published() {
     let slow = twins.outbound(Ingress::LOCAL, &out());
     assert_eq!(slow.octets[8..24], v6(WWAN).octets(), "the daemon moves the flow");
     twins.install_out(Ingress::LOCAL, &out());
-    assert_eq!(twins.fast(Course::Out, &out(), 0), Some(slow.octets));
+    assert_eq!(twins.fast(Hook::Out, &out(), 0), Some(slow.octets));
 }
 
 #[test]
@@ -90,13 +91,13 @@ fn a_home_that_comes_or_goes_ends_everything() {
 fn what_comes_by_another_binding_ends_the_flow() {
     let Some(mut twins) = installed() else { return };
     let by_the_other = wrapped(AGENT, WWAN, &udp(PEER, HOME, (80, 7), 100));
-    assert_eq!(twins.fast(Course::In, &by_the_other, 0), None);
+    assert_eq!(twins.fast(Hook::In, &by_the_other, 0), None);
     assert_eq!(twins.inbound(&by_the_other).verdict, Verdict::Deliver);
     assert_eq!(why_not(&twins), Some(FastOutcome::Unknown), "the way out may depend on it");
-    assert_eq!(twins.fast(Course::In, &back(), 0), None);
+    assert_eq!(twins.fast(Hook::In, &back(), 0), None);
     twins.install_in(&by_the_other);
     twins.install_out(Ingress::LOCAL, &out());
-    assert!(twins.fast(Course::In, &by_the_other, 0).is_some());
+    assert!(twins.fast(Hook::In, &by_the_other, 0).is_some());
 }
 
 #[test]
@@ -105,10 +106,10 @@ fn the_agent_follows_the_mobile_to_its_other_link() {
     let up = |by| wrapped(by, AGENT, &udp(HOME, PEER, (7, 80), 100));
     let down = udp(PEER, HOME, (80, 7), 100);
     for by in [WLAN, WWAN, WLAN] {
-        assert_eq!(twins.fast(Course::In, &up(by), 0), None);
+        assert_eq!(twins.fast(Hook::In, &up(by), 0), None);
         twins.install_in(&up(by));
         twins.install_out(Ingress::OTHER, &down);
-        let fast = twins.fast(Course::Out, &down, 5).expect("decided anew, and remembered");
+        let fast = twins.fast(Hook::Out, &down, 5).expect("decided anew, and remembered");
         assert_eq!(fast[24..40], v6(by).octets());
     }
 }
@@ -122,7 +123,7 @@ fn a_path_that_is_another_bindings_next_has_no_flows_of_the_first() {
     // A flow by the other link is decided, under the same generation.
     let ssh = tcp(HOME, PEER, (9, 22));
     twins.install_out(Ingress::LOCAL, &ssh);
-    let fast = twins.fast(Course::Out, &ssh, 0).expect("installed");
+    let fast = twins.fast(Hook::Out, &ssh, 0).expect("installed");
     assert_eq!(fast[8..24], v6(WWAN).octets());
     assert_eq!(why_not(twins), Some(FastOutcome::Unknown), "never by a link that it was not given");
 }
@@ -144,7 +145,7 @@ fn a_change_of_one_home_ends_no_flow_of_another() {
     let updates = both.updates.with(changed);
     twins.engine.publish(Arc::new(Snapshot { updates, ..both }));
     assert_eq!(why_not(&twins), Some(FastOutcome::Unknown));
-    assert!(twins.fast(Course::Out, &theirs, 0).is_some());
+    assert!(twins.fast(Hook::Out, &theirs, 0).is_some());
 }
 
 #[test]
@@ -153,10 +154,10 @@ fn without_a_lease_everything_is_left_to_the_daemon() {
     let clock = twins.bpf.clock();
     twins.bpf.configure(1, clock.saturating_sub(1_000_000_000)).unwrap();
     assert_eq!(why_not(&twins), Some(FastOutcome::NoLease));
-    let came = twins.outcome_of(|it| assert!(it.fast(Course::In, &back(), 0).is_none()));
+    let came = twins.outcome_of(|it| assert!(it.fast(Hook::In, &back(), 0).is_none()));
     assert_eq!(came, Some(FastOutcome::NoLease));
     twins.sweep(NOW);
-    assert!(twins.fast(Course::Out, &out(), 0).is_some(), "vouched for again");
+    assert!(twins.fast(Hook::Out, &out(), 0).is_some(), "vouched for again");
     assert!(LEASE >= Duration::from_secs(10), "longer than a restart");
 }
 
@@ -182,17 +183,17 @@ fn a_silent_flow_is_asked_anew() {
 fn a_smaller_path_is_told() {
     let Some(mut twins) = installed() else { return };
     let long = udp(HOME, PEER, (7, 80), 1400);
-    let sent = twins.fast(Course::Out, &long, 0).expect("it fits");
+    let sent = twins.fast(Hook::Out, &long, 0).expect("it fits");
     // A router on the way: Packet Too Big, 1400, with what we sent.
     let mut body = 1400_u32.to_be_bytes().to_vec();
     body.extend_from_slice(&sent[..1232]);
     let icmp = icmp_error(v6("2001:db8:1::1"), v6(WLAN), 2, &body);
     twins.inbound(&icmp);
-    let outcome = twins.outcome_of(|it| assert!(it.fast(Course::Out, &long, 0).is_none()));
+    let outcome = twins.outcome_of(|it| assert!(it.fast(Hook::Out, &long, 0).is_none()));
     assert_eq!(outcome, Some(FastOutcome::TooBig));
     let told = twins.outbound(Ingress::LOCAL, &long);
     assert!(matches!(told.verdict, Verdict::Answer(_)), "a Packet Too Big, not silence: {told:?}");
-    assert!(twins.fast(Course::Out, &udp(HOME, PEER, (7, 80), 1360), 0).is_some());
+    assert!(twins.fast(Hook::Out, &udp(HOME, PEER, (7, 80), 1360), 0).is_some());
 }
 
 /// An ICMPv6 message with its checksum.

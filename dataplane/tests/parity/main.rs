@@ -11,6 +11,7 @@ mod counting;
 mod ending;
 mod object;
 mod packets;
+mod shortcut;
 mod twins;
 
 #[path = "../../../tests/support/skip.rs"]

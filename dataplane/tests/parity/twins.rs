@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mtun_dataplane::abi::{Course, FastOutcome};
-use mtun_dataplane::backend::{Bpf, BpfError, BpfPath};
+use mtun_dataplane::abi::{FastFlow, FastOutcome, Shortcut};
+use mtun_dataplane::backend::{Bpf, BpfError, BpfPath, Hook};
 use mtun_dataplane::{Engine, Exit, PathId, Publication, Settings, Snapshot, Verdict};
 use mtun_policy::Ingress;
 
@@ -17,8 +17,11 @@ use crate::support::NOW;
 /// Of Ethernet, with the type of IPv6.
 pub const LINK: [u8; 14] = [0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
 
+/// The link header with which packets of the shortcut go on.
+pub const ONWARDS: [u8; 14] = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 0x86, 0xdd];
+
 /// The interface that stands for every uplink, and for the tunnel interface: only its number counts.
-const INTERFACE: u32 = 1;
+pub const INTERFACE: u32 = 1;
 
 /// An interface that rules name, with the number of its ingress.
 pub const NAMED: (u32, u8) = (77, 2);
@@ -89,9 +92,9 @@ impl Twins {
     }
 
     /// What the program does with a packet without its link header; `None` if it leaves it alone.
-    pub fn fast(&self, course: Course, packet: &[u8], from: u32) -> Option<Vec<u8>> {
+    pub fn fast(&self, hook: Hook, packet: &[u8], from: u32) -> Option<Vec<u8>> {
         let frame = [&LINK[..], packet].concat();
-        let tried = self.bpf.try_out(course, &frame, from, 1).unwrap();
+        let tried = self.bpf.try_out(hook, &frame, from, 1).unwrap();
         match tried.taken {
             true => Some(tried.frame[LINK.len()..].to_vec()),
             false => {
@@ -110,6 +113,21 @@ impl Twins {
         let risen: Vec<_> = risen.map(|((outcome, _), _)| *outcome).collect();
         assert!(risen.len() <= 1, "{risen:?}");
         risen.first().copied()
+    }
+
+    /// As if a packet of every flow had passed the kernel's forwarding just before: from or to this
+    /// interface, to go on with [`ONWARDS`].
+    pub fn pass_all(&self, shortcut: Shortcut, front: u32, fits: u16) {
+        self.bpf.set_shortcut(shortcut).unwrap();
+        let mut flows = Vec::new();
+        self.bpf.each(&mut |key, flow| flows.push((*key, *flow))).unwrap();
+        for (key, flow) in flows {
+            let (round, turn) = (self.bpf.round(), self.bpf.turn());
+            let passed_ns = self.bpf.clock();
+            let link = ONWARDS;
+            let flow = FastFlow { passed_ns, round, turn, front, fits, link, both: 1, ..flow };
+            self.bpf.put(&key, &flow).unwrap();
+        }
     }
 
     pub fn sweep(&self, now: Duration) {

@@ -190,6 +190,10 @@ pub struct TunnelDocument {
     /// Why no packet of it takes a fast path of the kernel; left out if packets may.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_fast_path: Option<String>,
+    /// Why forwarded packets do not go past it there; left out if they may, and where there is no
+    /// fast path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_shortcut: Option<String>,
 }
 
 /// One access link.
