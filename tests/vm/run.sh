@@ -4,7 +4,7 @@
 #
 #   tests/vm/run.sh              all of it
 #   tests/vm/run.sh 6.1          the module on one kernel; 6.12 is the other
-#   tests/vm/run.sh daemons      of that only the daemons
+#   tests/vm/run.sh daemons      our daemons on the module, and the corpus of packets through it
 #   tests/vm/run.sh straight     route optimization with the kernel as the other end
 #
 # Needs Debian 12 (amd64) and root for apt; what is missing is installed, kernels are downloaded
@@ -16,7 +16,7 @@ root="$(cd "$here/../.." && pwd)"
 work="${MTUN_VM_DIR:-${CARGO_TARGET_DIR:-$root/target}/vm}"
 limit="${VM_LIMIT:-600}"
 target="${CARGO_TARGET_DIR:-$root/target}"
-[ $# -gt 0 ] || set -- straight 6.1 6.12
+[ $# -gt 0 ] || set -- straight 6.1 daemons 6.12
 mkdir -p "$work"
 
 say() { printf '== %s\n' "$*"; }
@@ -89,21 +89,31 @@ image_of() { # image_of VERSION -> directory with the kernel, unpacked
     echo "$image"
 }
 
-module_boot() { # module_boot SERIES SCRIPTS: what the module needs to be tried on this kernel
-    local module parity
+module() { # module SERIES -> mtun.ko, with the tool for it beside
     if [ ! -e "$work/pure" ]; then
-        say "the pure parts, in user space under sanitizers"
-        make -s -C "$root/kmod-mtun/selftest" OUT="$work" check
+        say "the pure parts, in user space under sanitizers" >&2
+        make -s -C "$root/kmod-mtun/selftest" OUT="$work" check >&2 || return 1
         touch "$work/pure"
     fi
-    module="$(build "$version" "$(headers "$version" "$1")")"
-    make -s -C "$root/kmod-mtun/selftest" OUT="$work" "$work/mtunctl"
+    make -s -C "$root/kmod-mtun/selftest" OUT="$work" "$work/mtunctl" >&2 || return 1
+    build "$version" "$(headers "$version" "$1")"
+}
+
+module_boot() { # module_boot SERIES: what the module needs to be tried on this kernel
+    local built
+    built="$(module "$1")"
+    "$here/initramfs.sh" "$image" "$version" "$here/guest.sh" "$initramfs" "$built" "$work/mtunctl"
+}
+
+daemons_boot() { # daemons_boot SERIES: the same for our daemons on it, and for the corpus
+    local built parity
+    built="$(module "$1")"
     (cd "$root" && cargo build -q --locked --bins)
     parity="$(cd "$root" && cargo test --locked -p mtun-dataplane --all-features --test kmod --no-run \
         --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\)".*/\1/p')"
     cp "$parity" "$work/kmod-parity"
-    "$here/initramfs.sh" "$image" "$version" "$2" "$initramfs" "$module" "$work/mtunctl" \
-        "$target/debug/mtun" "$target/debug/mtund" "$work/kmod-parity"
+    "$here/initramfs.sh" "$image" "$version" "$here/daemons.sh" "$initramfs" "$built" \
+        "$work/mtunctl" "$target/debug/mtun" "$target/debug/mtund" "$work/kmod-parity"
 }
 
 straight_boot() { # what the two ends of an optimized route need
@@ -125,8 +135,8 @@ for stage in "$@"; do
     initramfs="$work/initramfs-$stage.zst"
     case "$stage" in
     straight) straight_boot ;;
-    daemons) module_boot "$series" "$here/daemons.sh" ;;
-    *) module_boot "$series" "$here/guest.sh $here/daemons.sh" ;;
+    daemons) daemons_boot "$series" ;;
+    *) module_boot "$series" ;;
     esac
     built=$(date +%s)
 

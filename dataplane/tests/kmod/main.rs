@@ -105,22 +105,16 @@ fn whatever_is_taken_is_sent_as_decided() {
             state ^= state << 17;
             (state >> 33) as usize % below
         };
-        let (mut taken_out, mut taken_in) = (0, 0);
+        let mut taken = 0;
         for turn in 0..1_000 {
             let mut packet = udp(HOME, PEER, (7, 80), 48 + next(1400));
             for _ in 0..next(3) {
                 let at = next(48);
                 packet[at] = next(256) as u8;
             }
-            taken_out += u32::from(compare_out(&mut twins, &format!("out {turn}"), &packet));
-            let mut packet = wrapped(AGENT, WLAN, &udp(PEER, HOME, (80, 7), 48 + next(1300)));
-            for _ in 0..next(3) {
-                let at = next(88);
-                packet[at] = next(256) as u8;
-            }
-            taken_in += u32::from(compare_in(&mut twins, &format!("in {turn}"), &packet));
+            taken += u32::from(compare_out(&mut twins, &format!("packet {turn}"), &packet));
         }
-        assert!(taken_out > 250 && taken_in > 250, "{taken_out} {taken_in}");
+        assert!(taken > 250, "{taken}");
     });
 }
 

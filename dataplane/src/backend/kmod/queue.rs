@@ -49,7 +49,7 @@ impl KmodQueue {
     }
 
     /// Takes the next packet that leaves; `None` when none waits. The buffer should hold
-    /// [`super::super::RECEIVE_BUFFER`] octets.
+    /// [`RECEIVE_BUFFER`](super::super::RECEIVE_BUFFER) octets.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Option<Missed>> {
         let length = match receive(self.up.as_fd(), buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
