@@ -83,8 +83,8 @@ pub trait FastPath: Debug + Send + Sync {
     /// Shows every flow.
     fn each(&self, show: &mut dyn FnMut(&FastKey, &FastFlow)) -> io::Result<()>;
     /// Says to and from which interfaces the kernel forwards packets of flows: there they may take
-    /// the shortcut.
-    fn fronts(&self, interfaces: &BTreeSet<u32>);
+    /// the shortcut. Nothing by itself: not every fast path has one.
+    fn fronts(&self, _interfaces: &BTreeSet<u32>) {}
 }
 
 /// How outer packets leave.
