@@ -12,6 +12,21 @@
 //! and exits 0 whether met or missed. `MTUN_BENCH_RUNS` is the number of handovers of each kind,
 //! 30 by default. `MTUN_BENCH_PARTS` names the parts to run, of
 //! `entries,cost,moves,handovers`; all by default.
+//!
+//! What a packet costs an agent of 10,000 mobiles with 8 flow bindings each was 2.0 times what it
+//! costs one of a single mobile, when each mobile had rules of its own: more than the 1.2 that are
+//! wanted. No profile was taken; what a packet of a known flow reads is known from the code. At
+//! both agents it is a line of the flow table, as there are as many flows; then the line of the
+//! table that leads from an address to its mobile, the registration (three lines) and its bindings
+//! (three), each found in the one before and at 10,000 mobiles in no nearer cache than the third.
+//! The rules are not read while the flow's last decision holds.
+//!
+//! - Tried since: mobiles that tell the same have one set of rules (`Rulebook`), so the registrations
+//!   of a fleet lie 10,000 times eight rules closer together. `same-rules` is such a fleet and
+//!   `own-rules` the worst case.
+//! - Not tried: the fields that every packet reads in one line of the registration, its bindings
+//!   beside them, and asking for the lines of a burst's packets ahead, as packets are taken one by
+//!   one at present.
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;

@@ -23,7 +23,8 @@ use crate::wire::{BindingRevocation, Heartbeat, HomeAgentSwitch, Options, Revoca
 
 /// Why bindings were taken back: an administrative reason (RFC 5846 §5.1).
 const TRIGGER_ADMINISTRATIVE: u8 = 1;
-/// First wait for a Binding Revocation Acknowledgement, doubled each time (RFC 5846 §11).
+/// First wait for a Binding Revocation Acknowledgement, doubled each time. A number of ours, like
+/// the next: the bindings have ended whether their mobile hears of it or not.
 const REVOCATION_WAIT: Duration = Duration::from_secs(1);
 /// How often a revocation is said.
 const REVOCATION_TRIES: u32 = 3;
