@@ -1,4 +1,5 @@
-//! Messages beyond RFC 6275 between real daemons, and tshark's opinion of them.
+//! Messages by which an agent speaks first, most of them beyond RFC 6275, between real daemons, and
+//! tshark's opinion of them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,6 +17,8 @@ const MOBILE: &str = "2001:db8:100::42";
 const AGENT: &str = "2001:db8:100::1";
 
 /// MH Types.
+const REQUEST: u8 = 0;
+const UPDATE: u8 = 5;
 const SWITCH: u8 = 12;
 const HEARTBEAT: u8 = 13;
 const REVOCATION: u8 = 16;
@@ -75,6 +78,8 @@ struct Seen {
     /// What is to be seen of its own: the Restart Counter's or the agents' fields.
     response: bool,
     agents: String,
+    /// The BIDs that it names, separated by commas.
+    bids: String,
 }
 
 fn read(file: &Path) -> Vec<Seen> {
@@ -88,6 +93,7 @@ fn read(file: &Path) -> Vec<Seen> {
         "mip6.bogus_header_length",
         "mip6.hb.r_flag",
         "mip6.has.address",
+        "mip6.bi.bid",
     ];
     for key in keys {
         tshark.args(["-e", key]);
@@ -103,6 +109,7 @@ fn read(file: &Path) -> Vec<Seen> {
             malformed: fields[2..4] != ["", ""],
             response: ["1", "True"].contains(&first(fields[4]).as_str()),
             agents: fields[5].to_owned(),
+            bids: fields[6].to_owned(),
         })
         .collect()
 }
@@ -119,6 +126,42 @@ fn text(says: &str) -> PolicyText {
     text.mobile = with_extensions(&text.mobile, says);
     text.agent = with_extensions(&text.agent, says);
     text
+}
+
+/// req MC-19 (RFC 5648 §5.7, §6.4): a binding that is about to end is asked for by its number, the
+/// other one is not, and the mobile refreshes that one.
+#[test]
+fn a_mobile_is_asked_for_one_binding_and_refreshes_that_one() {
+    need_lab!();
+    // Without bulk registration an update is for one binding; asked for 8 s before its end, which
+    // is before the mobile would refresh it.
+    let text = PolicyText::default().with_virtual_home_link().with_lifetime(24);
+    let text = text.with("bulk=#true mode=explicit", "bulk=#false mode=explicit");
+    let mut lab = Lab::with_agent(Plan { wlan: false, ..Plan::default() }, text);
+    let Some(capture) = Capture::start(&lab.world) else { return };
+    lab.start_mobile(&[]);
+    lab.registered(&["wwan0"]);
+    let old = |status: &StatusDocument| {
+        status.bindings.iter().any(|it| {
+            let granted = it.granted_seconds.zip(it.expires_seconds);
+            granted.is_some_and(|(granted, left)| left + 6 <= granted)
+        })
+    };
+    lab.mobile().wait_until("some age", PATIENCE, old).unwrap();
+    lab.world.wlan_up().unwrap();
+    lab.registered(&["wlan0", "wwan0"]);
+    wait_for("a request for W-CDMA's and the update that follows", PATIENCE, || {
+        let seen = capture.so_far();
+        let asked = seen.iter().position(|it| it.mh_type == REQUEST && it.bids == "2")?;
+        let mut after = seen[asked..].iter();
+        after.find(|it| it.mh_type == UPDATE && it.bids == "2").map(drop)
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {:?}", capture.so_far()));
+    let requests = capture.finish(REQUEST);
+    assert!(requests.iter().all(|it| it.source == AGENT), "{requests:?}");
+    assert_eq!(requests[0].bids, "2", "the other has time: {requests:?}");
+    lab.registered(&["wlan0", "wwan0"]);
+    lab.assert_clean();
 }
 
 /// RFC 5846: the mobile hears at once that a binding was taken back, and the agent that it was

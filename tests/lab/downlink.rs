@@ -62,6 +62,29 @@ fn out_of_the_blue(lab: &Lab, protocol: u8, from: u16, to: Ipv6Addr) -> &'static
     }
 }
 
+/// Sends so many packets of one flow out of the blue, a kilobyte each, and waits until they have
+/// come; how many more each link carried.
+fn comes_down(lab: &Lab, flow: &Flow, count: u64) -> [u64; 2] {
+    let seen = || LINKS.map(|link| lab.observatory.packets(flow, Way::In, link));
+    let before = seen();
+    let mut segment = vec![0; 1000];
+    segment[..2].copy_from_slice(&flow.peer.1.to_be_bytes());
+    segment[2..4].copy_from_slice(&flow.home.1.to_be_bytes());
+    segment[4..6].copy_from_slice(&1000_u16.to_be_bytes());
+    let packet = ipv6(flow.protocol, flow.peer.0, flow.home.0, &segment);
+    for sent in 1..=count {
+        inject(&lab.world.cn, &packet);
+        // One after the other, so that none is too much for a queue.
+        wait_for("a packet", PATIENCE, || {
+            let now = seen();
+            (now[0] - before[0] >= sent || now[1] - before[1] >= sent).then_some(())
+        })
+        .unwrap_or_else(|error| panic!("{flow}: {error:#}\n{}", lab.agent().story()));
+    }
+    let now = seen();
+    [now[0] - before[0], now[1] - before[1]]
+}
+
 /// Where ssh, bulk and all else come down out of the blue, to router and node.
 fn down(lab: &Lab) -> Vec<[&'static str; 3]> {
     let each = |to| {
@@ -416,6 +439,38 @@ fn copies_of_duplicate_go_both_ways_and_arrive_once() {
     lab.registered(&["wwan0"]);
     ways(&lab, &flow, ["wwan0", "wwan0"]);
     once_each(&lab, &probe, &flow, &["wwan0"]);
+    lab.assert_clean();
+}
+
+/// Nothing goes up here, so it is the copies of the way down that use the cap up; the agent is told,
+/// and sends the metered link none any more.
+#[test]
+fn copies_on_the_way_down_end_at_the_cap_of_a_metered_link() {
+    need_lab!();
+    let rule = "match proto=udp dport=4000\n        duplicate wlan0 wwan0 copies=2 cap=\"20kB\"";
+    let lab = Lab::start(Plan::default(), PolicyText::default().with_rule("twice", rule));
+    lab.registered(&LINKS);
+    told(&lab);
+    let of_agent = || lab.agent().status().unwrap().mobiles[0].flow_bindings.clone();
+    let copies = || of_agent().iter().filter(|it| it.bids.len() > 1).count();
+    assert_eq!(copies(), 1, "{:?}", of_agent());
+    // UDP with a checksum of zero, which nobody answers in IPv6.
+    let flow =
+        Flow { protocol: UDP, home: (address::NODE, 20_000), peer: (address::CORRESPONDENT, PORT) };
+    let [_, wwan] = comes_down(&lab, &flow, 10);
+    wait_for("copies on W-CDMA", PATIENCE, || {
+        (lab.observatory.packets(&flow, Way::In, "wwan0") >= 10).then_some(())
+    })
+    .unwrap_or_else(|error| panic!("{error:#}: {wwan} of 10\n{}", lab.agent().story()));
+    assert_eq!(copies(), 1, "10 kB are less than the cap");
+    comes_down(&lab, &flow, 15);
+    wait_for("the agent sends no copies", PATIENCE, || (copies() == 0).then_some(()))
+        .unwrap_or_else(|error| panic!("{error:#}: {:?}\n{}", of_agent(), lab.mobile().story()));
+    told(&lab);
+    // What was decided before is decided again: none by W-CDMA, all by the WLAN.
+    let [wlan, wwan] = comes_down(&lab, &flow, 20);
+    assert_eq!((wlan, wwan), (20, 0), "{:?}", of_agent());
+    assert_eq!(LINKS.map(|link| lab.observatory.packets(&flow, Way::Out, link)), [0, 0]);
     lab.assert_clean();
 }
 

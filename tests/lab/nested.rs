@@ -144,6 +144,17 @@ impl Nested {
         [sizes_tried(&there, &here), sizes_tried(&here, &there)]
     }
 
+    /// What comes out of a tunnel and goes into one again is no reason to send anybody elsewhere
+    /// (RFC 4861 §8.2).
+    fn nobody_is_redirected(&self) {
+        for name in ["ha", "mr1", "mr2", "mn"] {
+            let counts = self.ground.at(name).exec("cat /proc/net/snmp6").unwrap();
+            let redirects = counts.lines().find(|line| line.starts_with("Icmp6OutRedirects"));
+            let redirects = redirects.and_then(|line| line.split_whitespace().last());
+            assert_eq!(redirects, Some("0"), "{name}");
+        }
+    }
+
     /// Every tunnel has the MTU of its own uplink less one header, whatever is below it.
     fn tunnels_of_1460(&self) {
         for name in ["mr1", "mr2", "mn", "ha"] {
@@ -232,5 +243,6 @@ fn two_levels_under_the_same_agent() {
     let n2 = nested.sizes("n2", nested.second(0x4300, 0x10), 7012);
     assert_eq!(n2, [vec![1500, 1460, 1420, 1412], vec![1500, 1460, 1412]]);
     nested.everybody_talks();
+    nested.nobody_is_redirected();
     tap.assert_well_formed(0, 200);
 }
