@@ -4,7 +4,7 @@ use super::daemon::{Daemon, unexpected};
 use super::duration::{bytes, seconds};
 use super::screen::{Cell, Page, Screen, Tone};
 use super::{Answer, Exit};
-use crate::control::documents::{LinkDocument, LinkState};
+use crate::control::documents::{LinkDocument, LinkState, SourceState};
 use crate::control::{ControlError, Request, Response};
 
 pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlError> {
@@ -18,6 +18,7 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
         "JITTER",
         "LOSS",
         "SIGNAL",
+        "PATH",
         "LOAD",
         "QUOTA",
         "CARE-OF ADDRESS",
@@ -50,7 +51,8 @@ fn row(link: &LinkDocument) -> Vec<Cell> {
         Cell::or(link.rtt_ms.map(|ms| round_trip(ms, link.rtt_p95_ms)), "not measured yet"),
         Cell::or(link.jitter_ms.map(|ms| format!("{ms:.1} ms")), "not measured"),
         Cell::or(link.loss_ratio.map(|loss| format!("{:.1} %", loss * 100.0)), "not measured"),
-        Cell::or(link.signal_dbm.map(|dbm| format!("{dbm} dBm")), "nobody tells"),
+        radio(link),
+        path(link),
         Cell::or(link.load.map(|load| format!("{} %", load / 100)), "no rate is given"),
         Cell::new(quota),
         match link.home_link {
@@ -66,6 +68,28 @@ fn round_trip(smoothed: f64, nearly_all: Option<f64>) -> String {
     match nearly_all {
         Some(nearly_all) => format!("{smoothed:.1} ms (95 %: {nearly_all:.1} ms)"),
         None => format!("{smoothed:.1} ms"),
+    }
+}
+
+/// What its radio tells.
+fn radio(link: &LinkDocument) -> Cell {
+    let signal = link.signal_dbm.map(|dbm| format!("{dbm} dBm"));
+    let Some(radio) = &link.radio else { return Cell::or(signal, "nobody tells") };
+    let mut words: Vec<String> = signal.into_iter().collect();
+    words.extend(radio.technology.map(|it| it.to_string()));
+    words.extend(radio.registration.map(|it| it.to_string()));
+    match (words.is_empty(), radio.source.state) {
+        (false, _) => Cell::new(words.join(", ")),
+        (true, SourceState::Lost) => Cell::toned("source lost", Tone::Warning),
+        (true, _) => Cell::toned("not known", Tone::Warning),
+    }
+}
+
+/// The largest packet that its path takes, and its interface where that takes more.
+fn path(link: &LinkDocument) -> Cell {
+    match (&link.path_mtu, link.mtu) {
+        (Some(path), Some(mtu)) => Cell::toned(format!("{} of {mtu}", path.octets), Tone::Warning),
+        (_, mtu) => Cell::or(mtu, "not known"),
     }
 }
 

@@ -10,11 +10,12 @@ use mtun_policy::{Bid, HomeName, RuleId, RuleName};
 use super::answers::rule_name;
 use super::owner::Owner;
 use crate::control::documents::{FlowBindingDocument, FlowBindingState};
+use crate::edge::netlink::Reports;
 use crate::metrics::{
     BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
-    LinkStateFigures, MetricsInput, ProbeFigures, QuotaFigures, RouteFailureFigures, RouteFigures,
-    RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
+    LinkStateFigures, MetricsInput, ProbeFigures, QuotaFigures, ReportFigures, RouteFailureFigures,
+    RouteFigures, RouteMessageFigures, RuleFigures, StoreFigures, TunnelFigures,
 };
 use crate::store::StoreError;
 
@@ -246,6 +247,8 @@ impl Owner {
             });
         }
         (input.sources, input.source_faults) = self.facts.figures();
+        let Reports { overruns, listings } = self.watch.reports();
+        input.reports = ReportFigures { overruns, listings };
         let states = ["up", "degraded", "down", "recovering"];
         let mut changes: BTreeMap<_, u64> = BTreeMap::new();
         for interface in self.policy.interfaces.iter().filter(|it| it.bid.is_some()) {

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::movement::{DownReason, LinkEvent, Movement, Movements, Said};
-use super::netlink::{Events, Netlink, NetlinkError};
+use super::netlink::{Events, Netlink, NetlinkError, Reports};
 
 /// How often carrier is looked at while traffic flows: the kernel may hold a report back for up to
 /// 700 ms, and a change of uplink should take no longer than 20 ms.
@@ -86,6 +86,11 @@ impl Watch {
     /// What is known of the uplinks.
     pub fn movements(&self) -> &Movements {
         &self.movements
+    }
+
+    /// How the kernel's reports came so far.
+    pub fn reports(&self) -> Reports {
+        self.events.counts()
     }
 
     /// Gives a link to a movement detector outside that says this of it, or takes it back for

@@ -70,6 +70,16 @@ static SOURCE_FAULTS: Family = family(
     Kind::Counter,
     "Complaints about a source of facts, by reason",
 );
+static REPORT_OVERRUNS: Family = family(
+    "mtun_link_reports_overruns_total",
+    Kind::Counter,
+    "How often the kernel had to drop reports about links, which are then asked for anew",
+);
+static REPORT_LISTINGS: Family = family(
+    "mtun_link_reports_listings_total",
+    Kind::Counter,
+    "How often the kernel was asked for everything about links",
+);
 static LINK_STATE_CHANGES: Family = family(
     "mtun_link_state_changes_total",
     Kind::Counter,
@@ -230,7 +240,7 @@ static STORE_FAILING: Family = family(
 );
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 41] = [
+pub(super) static ALL: [&Family; 43] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_LOSS,
@@ -238,6 +248,8 @@ pub(super) static ALL: [&Family; 41] = [
     &LINK_PATH_MTU,
     &SOURCE_TELLING,
     &SOURCE_FAULTS,
+    &REPORT_OVERRUNS,
+    &REPORT_LISTINGS,
     &LINK_STATE_CHANGES,
     &LINK_PROBE_RTT,
     &LINK_JITTER,
@@ -346,6 +358,8 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
         (&LINK_JITTER, measured(input, &[], |link| link.jitter_seconds)),
         (&LINK_SIGNAL, measured(input, &[], |link| signal(input, link))),
         (&LINK_PATH_MTU, measured(input, &[], |link| link.path_mtu.map(f64::from))),
+        (&REPORT_OVERRUNS, vec![(Vec::new(), input.reports.overruns as f64)]),
+        (&REPORT_LISTINGS, vec![(Vec::new(), input.reports.listings as f64)]),
         rows(&SOURCE_TELLING, &input.sources, |s| (vec![("of", s.of.clone())], flag(s.telling))),
         rows(&SOURCE_FAULTS, &input.source_faults, |s| {
             (vec![("of", s.of.clone()), ("reason", s.reason.clone())], s.count as f64)

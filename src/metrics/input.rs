@@ -20,6 +20,9 @@ pub struct MetricsInput {
     /// Every link with a quota.
     #[serde(default)]
     pub quotas: Vec<QuotaFigures>,
+    /// How the kernel's reports about links came.
+    #[serde(default)]
+    pub reports: ReportFigures,
     /// Every source of facts.
     #[serde(default)]
     pub sources: Vec<SourceFigures>,
@@ -141,6 +144,15 @@ pub struct LinkFigures {
     /// The largest outer packet that its path takes, in octets; `None` while it is not attached.
     #[serde(default)]
     pub path_mtu: Option<u32>,
+}
+
+/// How the kernel's reports about links, addresses, routes and neighbours came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportFigures {
+    /// How often the kernel had to drop some.
+    pub overruns: u64,
+    /// How often everything was asked for.
+    pub listings: u64,
 }
 
 /// One source of facts.

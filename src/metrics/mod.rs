@@ -24,9 +24,9 @@ pub use http::Scrapes;
 pub use input::{
     BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, HomeLinkFigures, LinkFigures,
-    LinkStateFigures, MetricsInput, ProbeFigures, QuotaFigures, RouteFailureFigures, RouteFigures,
-    RouteMessageFigures, RuleFigures, SourceFaultFigures, SourceFigures, StoreFigures,
-    TunnelFigures,
+    LinkStateFigures, MetricsInput, ProbeFigures, QuotaFigures, ReportFigures, RouteFailureFigures,
+    RouteFigures, RouteMessageFigures, RuleFigures, SourceFaultFigures, SourceFigures,
+    StoreFigures, TunnelFigures,
 };
 
 use self::family::{Families, Kind, METADATA};

@@ -145,6 +145,24 @@ fn connections_survive_a_path_that_shrinks() {
         let length = correspondent.recv(&mut [0; 2048]).unwrap();
         assert_eq!(length, 1460 - 48, "the other binding, with {outer} octets in the middle");
     }
+    // Shown, told and counted (K10): what the path takes, beside what the interface does.
+    let what = "the path of 1280 octets";
+    let status = ground.daemon("mr").wait_until(what, PATIENCE, |status| {
+        let wlan0 = status.links.iter().find(|link| link.interface.as_str() == "wlan0");
+        wlan0.and_then(|link| link.path_mtu).is_some_and(|path| path.octets == 1280)
+    });
+    let status = status.unwrap();
+    let wwan0 = status.links.iter().find(|link| link.interface.as_str() == "wwan0").unwrap();
+    assert_eq!((wwan0.mtu, wwan0.path_mtu), (Some(1500), None));
+    let takes = |link: &str| {
+        let figures = ground.figures("mr").links;
+        figures.iter().find(|it| it.link.as_str() == link).and_then(|it| it.path_mtu)
+    };
+    assert_eq!((takes("wlan0"), takes("wwan0")), (Some(1280), Some(1500)));
+    let words = "the path of link wlan0 carries 1280 octets, its interface 1500";
+    let told =
+        wait_for(words, PATIENCE, || ground.daemon("mr").story().contains(words).then_some(()));
+    assert!(told.is_ok(), "{}", ground.daemon("mr").story());
 }
 
 /// req TN-10 (RFC 2473 §8.1): what happens to an outer packet is one failure to whoever sent the

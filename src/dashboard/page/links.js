@@ -56,7 +56,8 @@ export class Links {
     const known = (value, text, unknown) => (value === null || value === undefined ? unknown : text(value));
     say(card.facts["round trip"], known(link.rtt_ms, (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`, "not measured yet"));
     say(card.facts.loss, known(link.loss_ratio, (ratio) => `${(ratio * 100).toFixed(1)} %`, "not measured"));
-    say(card.facts.signal, known(link.signal_dbm, (dbm) => `${dbm} dBm`, "nobody tells"));
+    const radio = [known(link.signal_dbm, (dbm) => `${dbm} dBm`, ""), link.radio?.technology, link.radio?.registration].filter(Boolean);
+    say(card.facts.signal, radio.join(", ") || (link.radio ? "not known" : "nobody tells"));
     say(card.facts["care-of address"], link.home_link ? "at home" : known(link.care_of, String, "none"));
     const recovers = known(link.recovers_in_seconds, (left) => `, used again in ${span(left)}`, "");
     say(card.facts.why, link.reason ? link.reason + recovers : "nothing speaks against it");

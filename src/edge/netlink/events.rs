@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use ipnet::Ipv6Net;
@@ -18,6 +20,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 use rtnetlink::{Handle, MulticastGroup, RouteMessageBuilder};
+use tokio::time::{Instant, timeout_at};
 
 use super::{Netlink, NetlinkError, name_of};
 use crate::edge::movement::{AddressFacts, LinkEvent, LinkFacts, RouteFacts};
@@ -29,8 +32,14 @@ const GROUPS: [MulticastGroup; 4] = [
     MulticastGroup::Ipv6Route,
     MulticastGroup::Neigh,
 ];
-/// Room for some thousand reports; beyond it the kernel drops them and says so.
-const RECEIVE_BUFFER: usize = 1 << 20;
+/// Room for some ten thousand reports, taken only when they come; beyond it the kernel drops them
+/// and says so.
+pub const RECEIVE_BUFFER: usize = 16 << 20;
+/// After reports were dropped everything is asked for as soon as nothing was reported for so long,
+const QUIET: Duration = Duration::from_millis(100);
+/// and in a storm without a pause after so long: what is asked for in the middle of one is old
+/// when it comes, and asking costs more than the storm.
+const RESTLESS: Duration = Duration::from_secs(2);
 /// `IFA_F_TEMPORARY`; for IPv6 the bit that IPv4 calls secondary.
 const TEMPORARY: AddressFlags = AddressFlags::Secondary;
 
@@ -39,46 +48,108 @@ pub struct Events {
     socket: TokioSocket,
     buffer: Vec<u8>,
     waiting: VecDeque<LinkEvent>,
-    complete: bool,
+    missing: Missing,
+    counts: Reports,
+}
+
+/// How the reports of the kernel came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reports {
+    /// How often the kernel had to drop some.
+    pub overruns: u64,
+    /// How often everything was asked for, the first time included.
+    pub listings: u64,
+}
+
+/// Whether some reports were not heard.
+#[derive(Clone, Copy, Debug)]
+enum Missing {
+    Nothing,
+    /// Everything is to be asked for.
+    All,
+    /// The kernel dropped some since then.
+    Some {
+        since: Instant,
+        heard: Instant,
+    },
 }
 
 impl Events {
-    pub(super) fn open() -> io::Result<Self> {
+    pub(super) fn open(room: usize) -> io::Result<Self> {
         let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        // The limit without CAP_NET_ADMIN; too small a buffer costs a new start, not correctness.
-        let _ = socket.socket_ref().set_rx_buf_sz(RECEIVE_BUFFER);
+        // Without CAP_NET_ADMIN there is a limit; too small a buffer costs a listing, not
+        // correctness.
+        if !force_room(socket.socket_ref(), room) {
+            let _ = socket.socket_ref().set_rx_buf_sz(room);
+        }
         let groups = GROUPS.iter().fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
         socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
         Ok(Self {
             socket,
             buffer: Vec::with_capacity(64 << 10),
             waiting: VecDeque::new(),
-            complete: false,
+            missing: Missing::All,
+            counts: Reports::default(),
         })
     }
 
-    /// The next report. When the kernel had to drop some, it is [`LinkEvent::Everything`]. Safe to
-    /// cancel.
+    /// How the reports came so far.
+    pub fn counts(&self) -> Reports {
+        self.counts
+    }
+
+    /// The next report. When the kernel had to drop some, it is [`LinkEvent::Everything`] once
+    /// the storm is over: 100 ms after the last report, or every two seconds in a storm that has no
+    /// end. Until then what is heard is told as it comes. Safe to cancel.
     pub async fn next(&mut self) -> Result<LinkEvent, NetlinkError> {
-        if !self.complete {
-            // Whatever changes during the listing is reported after it. A listing that is given
-            // up half-way blocks the next on its socket, so each has its own.
-            let asking = Netlink::open().map_err(NetlinkError::no_socket)?;
-            let everything = everything(&asking.handle).await?;
-            self.complete = true;
-            return Ok(LinkEvent::Everything(everything));
-        }
         loop {
             if let Some(event) = self.waiting.pop_front() {
                 return Ok(event);
             }
-            if let Err(error) = self.receive().await {
-                if error.raw_os_error() == Some(libc::ENOBUFS) {
-                    tracing::warn!("the kernel dropped link reports; asking for everything");
-                    self.complete = false;
-                    return Box::pin(self.next()).await;
+            let due = match self.missing {
+                Missing::Nothing => None,
+                Missing::All => Some(Instant::now()),
+                Missing::Some { since, heard } => Some((heard + QUIET).min(since + RESTLESS)),
+            };
+            if due.is_some_and(|due| due <= Instant::now()) {
+                // Whatever changes during the listing is reported after it. A listing that is
+                // given up half-way blocks the next on its socket, so each has its own.
+                let asking = Netlink::open().map_err(NetlinkError::no_socket)?;
+                let everything = everything(&asking.handle).await?;
+                self.missing = Missing::Nothing;
+                self.counts.listings += 1;
+                return Ok(LinkEvent::Everything(everything));
+            }
+            let heard = match due {
+                Some(due) => match timeout_at(due, self.receive()).await {
+                    Ok(heard) => heard,
+                    Err(_) => continue,
+                },
+                None => self.receive().await,
+            };
+            let now = Instant::now();
+            match heard {
+                Ok(()) => {
+                    if let Missing::Some { heard, .. } = &mut self.missing {
+                        *heard = now;
+                    }
                 }
-                return Err(NetlinkError::Refused { what: "listen to the kernel".into(), error });
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.counts.overruns += 1;
+                    self.missing = match self.missing {
+                        Missing::Some { since, .. } => Missing::Some { since, heard: now },
+                        Missing::Nothing | Missing::All => {
+                            tracing::warn!(
+                                "the kernel dropped link reports; asking for everything"
+                            );
+                            Missing::Some { since: now, heard: now }
+                        }
+                    };
+                }
+                Err(error) => {
+                    let what = "listen to the kernel".into();
+                    return Err(NetlinkError::Refused { what, error });
+                }
             }
         }
     }
@@ -92,6 +163,22 @@ impl Events {
         }
         Ok(())
     }
+}
+
+/// Gives a socket room beyond the limit of the system; whether that was allowed.
+fn force_room(socket: &impl AsRawFd, room: usize) -> bool {
+    let room = libc::c_int::try_from(room).unwrap_or(libc::c_int::MAX);
+    // SAFETY: the value is an int that outlives the call.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            std::ptr::from_ref(&room).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    done == 0
 }
 
 /// The reports in one datagram; what cannot be read or does not concern us is passed over.

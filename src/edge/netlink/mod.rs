@@ -20,7 +20,7 @@ use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec};
 use tokio::task::JoinHandle;
 
-pub use events::Events;
+pub use events::{Events, Reports};
 pub use forwarding::Changes;
 
 use super::movement::LinkFacts;
@@ -293,7 +293,12 @@ impl Netlink {
 
     /// Starts to listen. The first event is [`super::movement::LinkEvent::Everything`].
     pub fn events(&self) -> std::io::Result<Events> {
-        Events::open()
+        Events::open(events::RECEIVE_BUFFER)
+    }
+
+    /// The same with room for so many octets of reports that nobody has read yet.
+    pub fn events_with_room(&self, octets: usize) -> std::io::Result<Events> {
+        Events::open(octets)
     }
 }
 
