@@ -271,7 +271,7 @@ fn lost_reports_are_made_good() {
     let Some(world) = World::new() else { return };
     world.mobile.block_on(async || {
         let netlink = Netlink::open().unwrap();
-        let mut events = netlink.events().unwrap();
+        let mut events = netlink.events_with_room(4096).unwrap();
         assert!(matches!(events.next().await.unwrap(), LinkEvent::Everything(_)));
         // Far more than the socket holds while nobody reads.
         let batch: String =
@@ -288,5 +288,110 @@ fn lost_reports_are_made_good() {
                 break;
             }
         }
+    });
+}
+
+/// The addresses that somebody knows who was told of each change and of everything.
+fn addresses(known: &mut std::collections::BTreeSet<(u32, std::net::Ipv6Addr)>, event: &LinkEvent) {
+    match event {
+        LinkEvent::Everything(events) => {
+            known.clear();
+            events.iter().for_each(|event| addresses(known, event));
+        }
+        LinkEvent::Address { index, address, .. } => {
+            known.insert((*index, *address));
+        }
+        LinkEvent::AddressGone { index, address } => {
+            known.remove(&(*index, *address));
+        }
+        _ => {}
+    }
+}
+
+/// F-07: 10,000 changes of addresses past a buffer of 4 KiB. What is known in the end is what there
+/// is, and the kernel was asked for everything once for each pause or each two seconds at most.
+#[test]
+fn a_storm_is_survived_and_not_answered_with_a_storm() {
+    let Some(world) = World::new() else { return };
+    world.mobile.block_on(async || {
+        let netlink = Netlink::open().unwrap();
+        let mut events = netlink.events_with_room(4096).unwrap();
+        let mut known = Default::default();
+        addresses(&mut known, &events.next().await.unwrap());
+        // A hundred that come and go, and others in the end: many at once would cost the kernel more
+        // than the storm.
+        let change = |verb: &'static str, net: u16, last: &'static str| {
+            (0..100)
+                .map(move |n| format!("address {verb} 2001:db8:{net}::{n:x}/128 dev lan0{last}\n"))
+        };
+        let batch: String = (0..50)
+            .flat_map(|_| change("add", 5, " nodad").chain(change("del", 5, "")))
+            .chain(change("add", 6, " nodad"))
+            .collect();
+        let path = std::env::temp_dir().join(format!("mtun-edge-storm-{}", std::process::id()));
+        std::fs::write(&path, batch).unwrap();
+        let began = Instant::now();
+        let mut storm =
+            tokio::process::Command::new("ip").args(["-6", "-batch"]).arg(&path).spawn().unwrap();
+        // Told of each change while it lasts.
+        let lasting = timeout(6 * PATIENCE, async {
+            loop {
+                tokio::select! {
+                    event = events.next() => addresses(&mut known, &event.unwrap()),
+                    ended = storm.wait() => break assert!(ended.unwrap().success()),
+                }
+            }
+        });
+        lasting.await.expect("an end of the storm");
+        let mut wanted = Default::default();
+        addresses(&mut wanted, &netlink.events().unwrap().next().await.unwrap());
+        // And of everything after it.
+        let settled = timeout(PATIENCE, async {
+            while known != wanted {
+                addresses(&mut known, &events.next().await.unwrap());
+            }
+        });
+        settled.await.expect("what is known is what there is");
+        std::fs::remove_file(path).unwrap();
+        assert!(known.len() >= 100, "{}", known.len());
+        let counts = events.counts();
+        println!("{counts:?} in {:?}", began.elapsed());
+        assert!(counts.overruns > 0, "nothing was lost: {counts:?}");
+        // The first, one every two seconds, and one for the pause at the end.
+        let most = 3 + began.elapsed().as_secs() / 2;
+        assert!(counts.listings <= most, "{counts:?}, at most {most}");
+    });
+}
+
+/// K8: an uplink that is renamed away and back, and one that is deleted and made again with its name
+/// and another index.
+#[test]
+fn uplinks_that_are_renamed_and_made_again() {
+    let Some(world) = World::new() else { return };
+    world.mobile.block_on(async || {
+        let mut watch = start(&["wlan0"]);
+        let first = up(&mut watch).await;
+        // The kernel renames what is up, and its addresses stay.
+        world.mobile.shell("ip link set wlan0 name other0");
+        assert_eq!(down(&mut watch).await, ("wlan0".to_owned(), DownReason::NoInterface));
+        world.mobile.shell("ip link set other0 name wlan0");
+        let back = up(&mut watch).await;
+        assert_eq!((back.index, back.care_of), (first.index, first.care_of));
+        // Gone with its peer, and made again.
+        world.mobile.shell("ip link del wlan0");
+        let (gone, _) = down(&mut watch).await;
+        assert_eq!(gone, "wlan0");
+        while watch.movements().state(&"wlan0".into()) != Err(DownReason::NoInterface) {
+            timeout(PATIENCE, watch.report()).await.expect("it goes").unwrap();
+        }
+        let made =
+            world.mobile.shell("ip link add wlan0 type veth peer name far0 && ip link set far0 up");
+        assert_eq!(made, "");
+        world.mobile.shell("ip link set wlan0 arp off up");
+        world.mobile.shell("ip addr add 2001:db8:1::9/64 dev wlan0 nodad");
+        world.mobile.shell("ip -6 route add default dev wlan0 metric 100");
+        let again = up(&mut watch).await;
+        assert_ne!(again.index, first.index, "another interface of the name");
+        assert_eq!(again.care_of.to_string(), "2001:db8:1::9");
     });
 }

@@ -3,6 +3,10 @@
 //! The modem and the GPS receiver are the only stand-ins: they speak the real protocols over a bus
 //! and a socket of the test's own.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
 use mtun::control::documents::{LinkDocument, LinkState, SourceState, StatusDocument};
 use mtun::lab::namespace::wait_for;
 use mtun::lab::policy::PolicyText;
@@ -145,19 +149,30 @@ fn a_rule_follows_the_speed_of_the_vehicle() {
         "rules home=acme {\n    rule \"standing\" { match proto=tcp dport=22; when speed=\"<5km/h\"; prefer wlan0; failback now }",
     );
     start(&mut lab, None);
-    let mut caller = gpsd.accept();
+    // Centimetres a second, told five times a second until it is gone.
+    let (speed, gone) = (Arc::new(AtomicU32::new(2000)), Arc::new(AtomicBool::new(false)));
+    let receiver = std::thread::spawn({
+        let (speed, gone) = (speed.clone(), gone.clone());
+        move || {
+            let mut caller = gpsd.accept();
+            while !gone.load(Ordering::Relaxed) {
+                caller.fix(f64::from(speed.load(Ordering::Relaxed)) / 100.0);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    });
     lab.registered(&["wlan0", "wwan0"]);
-    caller.fix(20.0);
     let traffic = lab.traffic();
     let moving = lab.mobile().wait_until("the speed", PATIENCE, |status| {
         status.vehicle.as_ref().is_some_and(|it| it.speed_kmh == Some(72.0))
     });
     let vehicle = moving.unwrap().vehicle.unwrap();
     assert_eq!((vehicle.latitude, vehicle.longitude), (Some(48.137_154), Some(11.576_124)));
-    caller.fix(0.3);
+    speed.store(30, Ordering::Relaxed);
     lab.settled(&traffic, |_, _| "wlan0");
     // The receiver is gone: a speed that is not known meets no condition.
-    drop((caller, gpsd));
+    gone.store(true, Ordering::Relaxed);
+    receiver.join().unwrap();
     let lost = lab.mobile().wait_until("the loss", PATIENCE, |status| {
         status.vehicle.as_ref().is_some_and(|it| it.source.state == SourceState::Lost)
     });

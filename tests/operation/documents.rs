@@ -7,7 +7,7 @@ use mtun::metrics::{
     BindingFigures, BindingUpdateFigures, CopyFigures, Direction, DropFigures, FastPathFigures,
     FlowBindingFigures, FlowFigures, FlowMoveFigures, HomeFigures, LinkFigures, LinkStateFigures,
     MetricsInput, ProbeFigures, RouteFailureFigures, RouteFigures, RouteMessageFigures,
-    RuleFigures, StoreFigures, TunnelFigures,
+    RuleFigures, SourceFaultFigures, SourceFigures, StoreFigures, TunnelFigures,
 };
 use mtun::tunnel_interface::Backend;
 use mtun_policy::{
@@ -671,13 +671,16 @@ pub fn first_figures() -> MetricsInput {
             rtt_seconds: Some(0.0),
             rtt_p95_seconds: Some(0.0),
             jitter_seconds: Some(0.0),
-            signal_dbm: None,
-            path_mtu: None,
+            signal_dbm: Some(0),
+            path_mtu: Some(0),
         });
         for result in ["sent", "answered", "lost", "late"] {
             let (link, result) = (link.into(), result.to_owned());
             input.probes.push(ProbeFigures { link, result, probes: 0 });
         }
+        input.sources.push(SourceFigures { of: link.to_owned(), telling: false });
+        let (of, reason) = (link.to_owned(), "unreadable".to_owned());
+        input.source_faults.push(SourceFaultFigures { of, reason, count: 0 });
         for (state, reason) in [("up", "configured"), ("down", "carrier-lost")] {
             let (state, reason) = (state.to_owned(), reason.to_owned());
             input.link_states.push(LinkStateFigures {

@@ -16,7 +16,7 @@ use super::documents::{first_figures, status};
 use super::owner;
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 36] = [
+const FAMILIES: [(&str, &str); 42] = [
     ("mtun_binding_expires_timestamp_seconds", "gauge"),
     ("mtun_binding_updates_total", "counter"),
     ("mtun_copies_total", "counter"),
@@ -30,9 +30,13 @@ const FAMILIES: [(&str, &str); 36] = [
     ("mtun_handover_duration_seconds", "histogram"),
     ("mtun_link_jitter_seconds", "gauge"),
     ("mtun_link_loss_ratio", "gauge"),
+    ("mtun_link_path_mtu_bytes", "gauge"),
     ("mtun_link_probe_rtt_seconds", "gauge"),
     ("mtun_link_probes_total", "counter"),
+    ("mtun_link_reports_listings_total", "counter"),
+    ("mtun_link_reports_overruns_total", "counter"),
     ("mtun_link_rtt_seconds", "histogram"),
+    ("mtun_link_signal_dbm", "gauge"),
     ("mtun_link_state_changes_total", "counter"),
     ("mtun_link_up", "gauge"),
     ("mtun_link_usable", "gauge"),
@@ -41,6 +45,8 @@ const FAMILIES: [(&str, &str); 36] = [
     ("mtun_route_failures_total", "counter"),
     ("mtun_route_messages_total", "counter"),
     ("mtun_rule_bytes_total", "counter"),
+    ("mtun_source_faults_total", "counter"),
+    ("mtun_source_telling", "gauge"),
     ("mtun_store_commits_total", "counter"),
     ("mtun_store_failing", "gauge"),
     ("mtun_store_failures_total", "counter"),
