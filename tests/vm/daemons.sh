@@ -120,7 +120,7 @@ takes() { # takes NAME NAMESPACE PORT LINK [SOURCE]: they go by that link and no
         return
     fi
     mine=$(($(sent "$4") - mine)) theirs=$(($(sent $other) - theirs))
-    if [ $mine -gt 3000000 ] && [ $theirs -lt 500000 ]; then ok "$1"; else
+    if [ $mine -gt 1000000 ] && [ $theirs -lt $((mine / 4)) ]; then ok "$1"; else
         bad "$1: $mine octets by $4, $theirs by $other"
     fi
 }
