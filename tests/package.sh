@@ -17,7 +17,7 @@ daemon=""
 end() {
     [ -z "$daemon" ] || stop || true
     ip netns del "$namespace" 2>/dev/null || true
-    umount "$root/dev/pts" 2>/dev/null || true
+    umount "$root/proc" 2>/dev/null || true
     rm -rf --one-file-system "$place"
 }
 trap end EXIT
@@ -101,7 +101,7 @@ echo "package ok: $(stat -c %s "$package") octets"
 # The module's package: DKMS builds it for Debian's kernel, by the headers in the root.
 modules() { find "$root/lib/modules" -name 'mtun.ko*'; }
 cp "${packages##*$'\n'}" "$root/tmp/mtun-dkms.deb"
-mount -t devpts devpts "$root/dev/pts"
+mount -t proc proc "$root/proc"
 inside apt-get update -qq
 inside apt-get install -y -qq --no-install-recommends dkms gcc make linux-headers-amd64 >"$place/headers.log" 2>&1 ||
     { tail "$place/headers.log"; fail "no headers"; }
@@ -109,5 +109,5 @@ inside dpkg --install /tmp/mtun-dkms.deb >"$place/dkms.log" 2>&1 || { tail -n 30
 [ -n "$(modules)" ] || { tail -n 30 "$place/dkms.log"; inside dkms status; fail "no module was built"; }
 inside dpkg --purge mtun-dkms >>"$place/dkms.log" 2>&1 || { tail "$place/dkms.log"; fail "purge of the module"; }
 [ -z "$(modules)$(find "$root/usr/src" -name 'kmod-mtun*')" ] || fail "a purge left the module"
-umount "$root/dev/pts"
+umount "$root/proc"
 echo "module package ok"

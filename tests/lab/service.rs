@@ -246,7 +246,7 @@ fn keys_are_nowhere_but_in_their_files() {
         .collect();
     // As text, as octets, and as the list of numbers that a careless Debug prints.
     let list: Vec<String> = octets[..8].iter().map(ToString::to_string).collect();
-    let shapes = [hexadecimal[..32].as_bytes().to_vec(), octets, list.join(", ").into_bytes()];
+    let shapes = [hexadecimal.as_bytes()[..32].to_vec(), octets, list.join(", ").into_bytes()];
     let clean = |what: &str, said: &[u8]| {
         let lower = said.to_ascii_lowercase();
         for shape in &shapes {
