@@ -62,7 +62,7 @@ exec strace --daemonize --follow-forks --seccomp-bpf --quiet=all --signal=none -
     --output=$place/calls --trace='!$(IFS=,; echo "${hot[*]}")' $programs/mtund "\$@"
 EOF
 chmod +x "$place/bin/mtund"
-"$place/bin/mtun" demo --json >"$place/demo.json" || true
+"$place/bin/mtun" demo --json >"$place/demo.json" 2>"$place/demo.log" || true
 cat "$place"/calls.* 2>/dev/null | sed -n 's/^\([a-z_0-9]*\)(.*/\1/p' | sort -u - "$place/hot" >"$place/called"
 [ "$(wc -l <"$place/called")" -gt 30 ] || { cat "$place/demo.json"; fail "nothing was traced"; }
 # Everything before the daemon's own first call is strace's and the loader's: all of that is allowed too.
