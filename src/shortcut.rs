@@ -30,8 +30,8 @@ use crate::packets::{PacketThread, spawn};
 const ROUTE_GROUPS: [u32; 6] = [0, 2, 3, 8, 10, 18];
 /// `NFNLGRP_NFTABLES` less one.
 const RULE_GROUP: u32 = 6;
-/// From one reading of the rules to the next: whoever changes them all the time has no shortcut.
-const READ_EVERY: Duration = Duration::from_millis(500);
+/// From a reading of the rules that failed to the next.
+const READ_AGAIN: Duration = Duration::from_millis(500);
 /// Neighbours that are known by their link-layer address. Beyond it every report counts as news.
 const NEIGHBOURS: usize = 4096;
 /// Whether a firewall lets segments pass that are out of its window.
@@ -241,7 +241,7 @@ impl Watching {
         self.tell(reason);
         let _ = self.bpf.set_shortcut(shortcut);
         if !known {
-            self.due = Some(Instant::now() + READ_EVERY);
+            self.due = Some(Instant::now() + READ_AGAIN);
         }
     }
 

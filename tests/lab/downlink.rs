@@ -230,8 +230,10 @@ fn an_override_and_another_policy_move_both_directions() {
     let id = steered["override"]["id"].as_u64().unwrap().to_string();
     lab.mobile().mtun_ok(&["steer", "undo", &id]).unwrap();
     lab.settled(&traffic, figure_11);
+    // What goes up shows the way at once; who only sends down is told within a second.
+    wait_for("the agent to be told", PATIENCE, || (down(&lab) == [FIGURE_11; 2]).then_some(()))
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", lab.mobile().story()));
     told(&lab);
-    assert_eq!(down(&lab), [FIGURE_11; 2]);
 
     // Another file, and the agent knows.
     let rule = "match proto=udp dport=4000\n        prefer wwan0";

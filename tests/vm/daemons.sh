@@ -20,8 +20,7 @@ at() { ip netns exec "$@"; } # at NAMESPACE COMMAND...
 # The clock of an emulated machine may run ten times too fast when its host has much to do: what is
 # waited for is counted in tries, and limits in seconds are far away.
 eventually() { # eventually COMMAND...: polls
-    local try
-    for try in $(seq 200); do
+    for _ in $(seq 200); do
         "$@" >/dev/null 2>&1 && return
         sleep 0.1
     done
@@ -187,7 +186,11 @@ for _ in $(seq 10); do
     at mr ip link set wlan0 up
     at mr ip route replace default via 2001:db8:1::1 dev wlan0 metric 1024
 done
-wait $traffic && ok "a flow of the other link goes on" || bad "flapping: $(tail -n 2 /tmp/flapping)"
+if wait $traffic; then
+    ok "a flow of the other link goes on"
+else
+    bad "flapping: $(tail -n 2 /tmp/flapping)"
+fi
 if eventually registered wlan0 wwan0; then ok "registered after flapping"; else bad "$(ask mr bindings)"; fi
 check "and it reaches" eventually reaches mnn
 

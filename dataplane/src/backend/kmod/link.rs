@@ -5,7 +5,7 @@ use std::io;
 
 use super::message::{ACK, ATTRIBUTE, Attributes, CREATE, EXCLUSIVE, REQUEST, Request};
 use super::socket::Socket;
-use super::{KmodError, step};
+use super::{Family, KmodError, step};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
@@ -33,6 +33,8 @@ pub fn make(name: &str) -> Result<u32, KmodError> {
     match made.as_ref().err().and_then(io::Error::raw_os_error) {
         Some(libc::EOPNOTSUPP) => return Err(KmodError::NoKind),
         Some(libc::EEXIST) if !is_ours(&mut socket, &terminated)? => {
+            // The name is looked at before the kind, which may be unknown all the same.
+            Family::open()?;
             return Err(KmodError::Exists(name.to_owned()));
         }
         Some(libc::EEXIST) => {}

@@ -116,7 +116,10 @@ impl Family {
             number = attributes.find(CONTROL_NUMBER).try_into().ok().map(u16::from_ne_bytes);
             version = attributes.find(CONTROL_VERSION).try_into().ok().map(u32::from_ne_bytes);
         });
-        asked.map_err(step("cannot ask for the family mtun"))?;
+        match asked.as_ref().err().and_then(io::Error::raw_os_error) {
+            Some(libc::ENOENT) => return Err(KmodError::NoKind),
+            _ => asked.map_err(step("cannot ask for the family mtun"))?,
+        }
         match version {
             Some(version) if version == u32::from(VERSION) => {}
             other => return Err(KmodError::Version(other.unwrap_or_default())),
