@@ -20,7 +20,8 @@ const AGENT: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 1);
 const FIRST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x42);
 const SECOND: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x43);
 
-/// Counted where everything passes.
+/// Counted where everything passes. In tunnels what counts is UDP, the conversation: probes and
+/// mobility messages go that way too.
 const COUNTERS: &str = "table ip6 count {
   counter both { }
   counter tunnelled { }
@@ -28,7 +29,7 @@ const COUNTERS: &str = "table ip6 count {
   chain forward {
     type filter hook forward priority 0; policy accept;
     ip6 nexthdr 43 rt type 2 rt nexthdr 60 meta l4proto udp counter name both
-    meta l4proto 41 counter name tunnelled
+    meta l4proto 41 @th,48,8 17 counter name tunnelled
     icmpv6 type parameter-problem icmpv6 code 1 counter name refused
   }
 }
