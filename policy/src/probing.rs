@@ -126,15 +126,13 @@ impl Prober {
     /// Steering wants a burst ([`Notice::BurstWanted`](crate::steering::Notice::BurstWanted)).
     pub fn burst(&mut self, now: Duration, bid: Bid) {
         let Some(since) = self.link(bid).and_then(|link| link.burst(now)) else { return };
-        // Who could say that it is only this link is asked now, not when its turn comes.
-        let others = self.links.iter_mut().filter(|it| it.bid != bid);
         let mut answered = Vec::new();
-        for other in others {
+        for other in self.others(bid) {
             other.be_witness(now, since);
-            answered.extend(other.last_answered());
+            answered.extend(other.last_answered().map(|sent| (other.bid, sent)));
         }
         if let Some(link) = self.link(bid) {
-            answered.into_iter().for_each(|sent| link.note_witness(sent));
+            answered.into_iter().for_each(|(other, sent)| link.note_witness(other, sent));
         }
     }
 
@@ -158,8 +156,8 @@ impl Prober {
             return false;
         }
         let (measurement, sent) = (link.measured(now), link.last_answered());
-        for other in self.links.iter_mut().filter(|it| it.bid != bid) {
-            sent.into_iter().for_each(|sent| other.note_witness(sent));
+        for other in self.others(bid) {
+            sent.into_iter().for_each(|sent| other.note_witness(bid, sent));
         }
         self.orders.push_back(Order::Tell(Fact::Probed { bid, probe: ProbeResult::Answered }));
         self.tell_measured(bid, measurement);
@@ -187,20 +185,24 @@ impl Prober {
         for at in 0..self.links.len() {
             while let Some(lost) = self.links[at].overdue(now) {
                 let bid = self.links[at].bid;
-                if lost == Lost::Told {
-                    let probe = ProbeResult::Lost;
-                    self.orders.push_back(Order::Tell(Fact::Probed { bid, probe }));
+                self.others(bid).for_each(|other| other.forget_witness(bid));
+                match lost {
+                    Lost::Told => {
+                        let probe = ProbeResult::Lost;
+                        self.orders.push_back(Order::Tell(Fact::Probed { bid, probe }));
+                    }
+                    Lost::Burst => self.others(bid).for_each(|it| it.be_witness(now, now)),
+                    Lost::Counted => {}
                 }
                 let measurement = self.links[at].measured(now);
                 self.tell_measured(bid, measurement);
             }
         }
         self.judge_silent();
-        let suspected = |it: &&Probed| it.silence == Silence::Suspected;
-        let since = self.links.iter().filter(suspected).filter_map(Probed::silent_since).min();
+        let suspected = self.links.iter().any(|it| it.silence == Silence::Suspected);
         for link in &mut self.links {
-            if let Some(since) = since {
-                link.hurry(now, since, &self.pace);
+            if suspected {
+                link.hurry(now, &self.pace);
             }
             if let Some(sequence) = link.send(now, &self.pace) {
                 self.orders.push_back(Order::Send { bid: link.bid, sequence });
@@ -220,6 +222,10 @@ impl Prober {
 
     fn link(&mut self, bid: Bid) -> Option<&mut Probed> {
         self.links.iter_mut().find(|link| link.bid == bid)
+    }
+
+    fn others(&mut self, bid: Bid) -> impl Iterator<Item = &mut Probed> {
+        self.links.iter_mut().filter(move |it| it.bid != bid)
     }
 
     fn tell_measured(&mut self, bid: Bid, measurement: Option<crate::steering::Measurement>) {

@@ -1,6 +1,6 @@
 //! The probes of one link.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::figures::Figures;
@@ -47,6 +47,8 @@ pub(super) enum Lost {
     Told,
     /// One of a burst, or one that says nothing new.
     Counted,
+    /// The last one of a burst that was lost in whole.
+    Burst,
 }
 
 /// A probe under way.
@@ -58,6 +60,15 @@ struct UnderWay {
     in_burst: bool,
     /// Whether it was given up.
     lost: bool,
+}
+
+/// A time in which a link was answered all that it asked.
+#[derive(Clone, Copy, Debug)]
+struct Testimony {
+    /// When the first probe of it left.
+    first: Duration,
+    /// When the last one left.
+    last: Duration,
 }
 
 /// One link.
@@ -78,12 +89,12 @@ pub(super) struct Probed {
     /// Since it is bound.
     answers: u64,
     by: Option<Bid>,
-    /// When the last of the probes left that were answered.
+    /// When the last of the probes left that were answered, if none was lost after that.
     answered: Option<Duration>,
     /// When the first of the probes left that were lost in a row.
     silent: Option<Duration>,
-    /// When the first probe of another link left that was answered while this one is silent.
-    witnessed: Option<Duration>,
+    /// Whose probes were answered while this one is silent, and in what time none of theirs was lost.
+    witnesses: BTreeMap<Bid, Testimony>,
     burst_lost: u8,
     pub silence: Silence,
     figures: Figures,
@@ -110,7 +121,7 @@ impl Probed {
             by: None,
             answered: None,
             silent: None,
-            witnessed: None,
+            witnesses: BTreeMap::new(),
             burst_lost: 0,
             silence: Silence::No,
             figures: Figures::default(),
@@ -140,7 +151,7 @@ impl Probed {
         self.by = None;
         self.answered = None;
         self.silent = None;
-        self.witnessed = None;
+        self.witnesses.clear();
         self.burst_lost = 0;
         self.silence = Silence::No;
         self.figures = Figures::default();
@@ -169,7 +180,7 @@ impl Probed {
         self.silent_since()
     }
 
-    /// Another link is silent since a while: is this one, too?
+    /// Another link is silent since then: is this one, too?
     pub fn be_witness(&mut self, now: Duration, since: Duration) {
         let asked = self.under_way.iter().any(|it| it.sent >= since && !it.lost);
         if self.may_answer() && !self.answered_since(since) && !asked {
@@ -187,24 +198,35 @@ impl Probed {
         self.answered.is_some_and(|at| at >= since)
     }
 
-    /// Notes that another link answered a probe that left at `sent`.
-    pub fn note_witness(&mut self, sent: Duration) {
+    /// Notes that another link was answered in time what left at `sent`.
+    pub fn note_witness(&mut self, other: Bid, sent: Duration) {
         if self.silent.is_some_and(|since| since <= sent) {
-            self.witnessed = Some(self.witnessed.map_or(sent, |known| known.min(sent)));
+            let testimony =
+                self.witnesses.entry(other).or_insert(Testimony { first: sent, last: sent });
+            testimony.last = testimony.last.max(sent);
         }
     }
 
-    /// When the last of its probes left that were answered.
+    /// Another link lost a probe: what it said is no proof any more that the agent was there all the
+    /// time.
+    pub fn forget_witness(&mut self, other: Bid) {
+        self.witnesses.remove(&other);
+    }
+
+    /// When the last of its probes left that were answered, if none was lost after that.
     pub fn last_answered(&self) -> Option<Duration> {
         self.answered
     }
 
-    /// Whether it lost two probes that left when another link's was answered, or after that. One
-    /// may be overtaken: an agent that was away answers all that waited for it, one after the other.
+    /// Whether it lost two probes while another link lost none: the other was answered what left
+    /// before them or with them, and what left when they were overdue. Less would not do. By a link
+    /// that is slower an agent seems to be silent earlier than by one that is faster, and one that
+    /// was away answers all that waited for it one after the other.
     pub fn is_witnessed(&self) -> bool {
-        let lost_since =
-            |sent| self.under_way.iter().filter(|it| it.lost && it.sent >= sent).count();
-        self.witnessed.is_some_and(|sent| lost_since(sent) >= 2)
+        self.witnesses.values().any(|Testimony { first, last }| {
+            let between = |it: &&UnderWay| it.lost && it.sent >= *first && it.until <= *last;
+            self.under_way.iter().filter(between).nth(1).is_some()
+        })
     }
 
     pub fn answered_by(&self) -> Option<Bid> {
@@ -242,7 +264,7 @@ impl Probed {
             self.figures.forget_losses();
         }
         self.silent = None;
-        self.witnessed = None;
+        self.witnesses.clear();
         (self.burst, self.burst_lost) = (0, 0);
         // What is left of a burst are probes like others.
         self.under_way.iter_mut().for_each(|it| it.in_burst = false);
@@ -274,6 +296,7 @@ impl Probed {
         let probe = self.under_way.iter_mut().find(|it| !it.lost && it.until <= now)?;
         probe.lost = true;
         let UnderWay { sequence, sent, in_burst, .. } = *probe;
+        self.answered = None;
         self.counts.lost += 1;
         self.figures.lost(sequence);
         if self.answers == 0 {
@@ -285,18 +308,17 @@ impl Probed {
             self.burst_lost += 1;
             if self.burst_lost == BURST && self.silence == Silence::No {
                 self.silence = Silence::Suspected;
+                return Some(Lost::Burst);
             }
             return Some(Lost::Counted);
         }
         Some(if self.silence == Silence::No { Lost::Told } else { Lost::Counted })
     }
 
-    /// Another link is suspected since a while. As long as this one was not answered after that, it
-    /// is asked as if it carried traffic.
-    pub fn hurry(&mut self, now: Duration, since: Duration, pace: &Probe) {
-        if let Some(sent) = self.sent.filter(|_| self.may_answer())
-            && !self.answered_since(since)
-        {
+    /// A link is suspected: as long as nobody knows whether it is that one or the agent, this one is
+    /// asked as if it carried traffic.
+    pub fn hurry(&mut self, now: Duration, pace: &Probe) {
+        if let Some(sent) = self.sent.filter(|_| self.may_answer()) {
             self.next = self.next.min((sent + self.active_pause(pace)).max(now));
         }
     }

@@ -39,13 +39,29 @@ impl Line {
     };
 }
 
+/// What the agent does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Agent {
+    There,
+    /// Nothing that arrives is answered, ever.
+    Away,
+    /// What arrives waits.
+    Stopped,
+}
+
+/// When it arrives, what is asked about, its number, and the link by which it is answered.
+type Flight = (Duration, Bid, u64, Bid);
+
 struct World {
     now: Duration,
     lines: Vec<Line>,
-    agent: bool,
+    agent: Agent,
     prober: Prober,
     steering: Steering,
-    flying: Vec<(Duration, Bid, u64, Bid)>,
+    /// On the way to the agent, or there.
+    asking: Vec<Flight>,
+    /// On the way back.
+    flying: Vec<Flight>,
     notices: Vec<(Duration, Bid, LinkState, LinkReason)>,
     sent: Vec<(Duration, Bid)>,
     random: u64,
@@ -73,7 +89,8 @@ impl World {
         let mut world = Self {
             now: Duration::from_secs(100),
             lines: vec![Line::GOOD; lines],
-            agent: true,
+            agent: Agent::There,
+            asking: Vec::new(),
             prober: Prober::new(&policy, home),
             steering: Steering::new(&policy, home, Duration::from_secs(100)),
             flying: Vec::new(),
@@ -108,7 +125,9 @@ impl World {
         let end = self.now + time;
         loop {
             self.follow();
-            let arrival = self.flying.iter().map(|it| it.0).min();
+            let there = |it: &&Flight| self.agent != Agent::Stopped || it.0 > self.now;
+            let asked = self.asking.iter().filter(there).map(|it| it.0);
+            let arrival = asked.chain(self.flying.iter().map(|it| it.0)).min();
             let due = [self.prober.deadline(), self.steering.deadline(), arrival];
             let next = due.into_iter().flatten().min().unwrap_or(end).max(self.now);
             if next > end {
@@ -116,6 +135,7 @@ impl World {
                 return;
             }
             self.now = next;
+            self.serve();
             let arrived: Vec<_> = self.flying.extract_if(.., |it| it.0 <= next).collect();
             for (_, bid, sequence, by) in arrived {
                 self.prober.answered(self.now, bid, sequence, Some(by));
@@ -155,8 +175,21 @@ impl World {
         let by = if line.by == 0 { asked } else { bid(line.by) };
         let back = self.lines[usize::from(by.get()) - 1];
         let lost = self.lost(line.loss) || self.lost(back.loss);
-        if line.up && back.down && self.agent && !lost {
-            self.flying.push((self.now + line.trip / 2 + back.trip / 2, asked, sequence, by));
+        if line.up && back.down && !lost {
+            self.asking.push((self.now + line.trip / 2, asked, sequence, by));
+        }
+    }
+
+    /// What the agent does with what has arrived there.
+    fn serve(&mut self) {
+        if self.agent == Agent::Stopped {
+            return;
+        }
+        for (_, asked, sequence, by) in self.asking.extract_if(.., |it| it.0 <= self.now) {
+            if self.agent == Agent::There {
+                let back = self.lines[usize::from(by.get()) - 1];
+                self.flying.push((self.now + back.trip / 2, asked, sequence, by));
+            }
         }
     }
 
@@ -286,19 +319,38 @@ fn one_after_the_other_dies_and_the_last_one_is_kept() {
 fn an_agent_that_is_away_is_no_fault_of_the_links() {
     let mut world = World::new(3);
     world.lines[0].flows = true;
-    world.agent = false;
+    world.agent = Agent::Away;
     world.pass(Duration::from_secs(120));
     assert!(world.notices.is_empty(), "{:?}", world.notices);
-    world.agent = true;
+    world.agent = Agent::There;
     world.pass(Duration::from_secs(20));
     assert!(world.notices.is_empty(), "and nothing has to recover: {:?}", world.notices);
     // Whoever stays silent when the agent is back is dead.
-    world.agent = false;
+    world.agent = Agent::Away;
     world.pass(Duration::from_secs(20));
-    world.agent = true;
+    world.agent = Agent::There;
     world.lines[0].up = false;
     world.pass(Duration::from_secs(2));
     assert_eq!(world.words(), [(1, "down")]);
+}
+
+/// What arrives at it late by one link arrived early by another; when it is stopped for a while, all
+/// that waits for it is answered, only the faster link's first.
+#[test]
+fn an_agent_that_stops_is_no_fault_of_the_slower_link() {
+    for what in [Agent::Away, Agent::Stopped] {
+        for phase in 0..200 {
+            let mut world = World::new(2);
+            (world.lines[0].trip, world.lines[1].trip) = (ms(10), ms(80));
+            world.lines.iter_mut().for_each(|line| line.flows = true);
+            world.pass(Duration::from_secs(5) + ms(phase));
+            world.agent = what;
+            world.pass(ms(1000 + phase * 7));
+            world.agent = Agent::There;
+            world.pass(Duration::from_secs(5));
+            assert!(world.notices.is_empty(), "{what:?}, {phase}: {:?}", world.notices);
+        }
+    }
 }
 
 #[test]
