@@ -20,9 +20,10 @@
 //! burst lost in whole is told of a link only if something shows that it is the link:
 //!
 //! - It has answered before. Who never answers probes is not dead for that.
-//! - Another link of the home was answered meanwhile, and two of its own probes that left no
-//!   earlier than that were lost. When all fall silent at once it is the agent,
-//!   or what all have in common, and no link is better than another. The others are asked at once.
+//! - Another link of the home was answered what left before two of the lost ones, and what left
+//!   when they were overdue, and lost nothing between. So the agent was there all the time, also for
+//!   a link that takes longer to it. When all fall silent at once it is the agent, or what all have
+//!   in common, and no link is better than another. The others are asked at once.
 //! - Or there is no other link that could answer: the last link rule shows it as `degraded`.
 //! - Or the answers to others come by this link: their agent chooses one way down for all.
 //!
