@@ -18,7 +18,8 @@
  *   mtunctl fill DEV path N generation N count N     adds that many flows, tells the rate
  *   mtunctl answer DEV path N generation N [count N] decides every miss: out by that path, in
  *                      by the path it came; ends after `count` misses
- *   mtunctl malformed DEV seed N count N             sends nonsense
+ *   mtunctl malformed DEV seed N count N             sends nonsense over netlink
+ *   mtunctl noise DEV MAC|- SEED COUNT FROM|- TO|- SRC DST   and by a link, see noise.h
  *
  * FIELDS: a comma list of src dst proto ports dscp ingress label icmp spi uid all.
  */
@@ -32,6 +33,7 @@
 #include <time.h>
 
 #include "genl.h"
+#include "noise.h"
 
 static const char *const reasons[__MTUN_REASON_COUNT] = {
 	"out-hit", "in-hit", "out-executed", "in-executed", "up-miss", "up-stale", "up-path-gone",
@@ -441,40 +443,6 @@ static int answer(struct genl *genl, uint32_t ifindex, const struct words *words
 	return 0;
 }
 
-/* Every kind of nonsense, from cut headers to well-formed attributes with wrong contents. */
-static int malformed(struct genl *genl, uint32_t ifindex, const struct words *words)
-{
-	uint32_t i, refused = 0;
-
-	srandom(words->seed);
-	for (i = 0; i < words->count; i++) {
-		uint8_t junk[128];
-		int attributes = (int)(random() % 8), at;
-		struct nlmsghdr *message;
-
-		genl_begin(genl, (uint8_t)(random() % (MTUN_CMD_MAX + 4)),
-			   NLM_F_ACK | (random() % 16 ? 0 : NLM_F_DUMP));
-		if (random() % 8)
-			genl_put_u32(genl, MTUN_A_IFINDEX, ifindex);
-		while (attributes--) {
-			for (at = 0; at < (int)sizeof(junk); at++)
-				junk[at] = (uint8_t)random();
-			static const size_t lengths[] = { 0, 1, 2, 4, 8, 16, 40, 56, 127 };
-
-			genl_put(genl, (uint16_t)(random() % (MTUN_A_MAX + 4)), junk,
-				 lengths[random() % 9]);
-		}
-		message = (struct nlmsghdr *)(genl->out + genl->last);
-		if (!(random() % 8) && message->nlmsg_len > 24)
-			((uint8_t *)message)[20 + random() % (message->nlmsg_len - 20)] ^=
-				(uint8_t)random();
-		if (!freopen("/dev/null", "w", stderr) || genl_talk(genl, NULL, NULL))
-			refused++;
-	}
-	printf("malformed %u refused %u\n", i, refused);
-	return 0;
-}
-
 static int path_command(struct genl *genl, const char *verb, uint32_t ifindex, char **argv)
 {
 	struct words words;
@@ -554,7 +522,7 @@ static int device_command(struct genl *genl, const char *noun, uint32_t ifindex,
 	if (!strcmp(noun, "answer"))
 		return answer(genl, ifindex, &words);
 	if (!strcmp(noun, "malformed"))
-		return malformed(genl, ifindex, &words);
+		return noise_messages(genl, ifindex, words.seed, words.count);
 	fail("unknown command", noun);
 }
 
@@ -565,6 +533,12 @@ int main(int argc, char **argv)
 
 	if (argc < 3)
 		fail("usage", "see the head of mtunctl.c");
+	if (!strcmp(argv[1], "noise")) {
+		err = noise_packets(argv + 2);
+		if (err)
+			fail("noise", strerror(-err));
+		return 0;
+	}
 	err = genl_open(&genl);
 	if (!err && (!strcmp(argv[1], "path") || !strcmp(argv[1], "flow"))) {
 		if (argc < 4)

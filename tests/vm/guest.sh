@@ -39,6 +39,9 @@ counter() { # counter NAMESPACE REASON
 device_says() { # device_says NAMESPACE WORD
     at "$1" mtunctl device mtun0 | sed -n "s/^$2 //p"
 }
+statistic() { # statistic NAMESPACE DEVICE NAME
+    at "$1" cat "/sys/class/net/$2/statistics/$3"
+}
 rose() { # rose NAME NAMESPACE REASON BEFORE BY: the counter moved by at least that
     local now
     now=$(counter "$2" "$3")
@@ -122,6 +125,29 @@ speed() { # Mbit/s from a to b
 carries() { at a timeout -s KILL 20 iperf3 -6 -c $B -t 1 >/dev/null 2>&1; }
 through=$(speed)
 if [ -n "$through" ]; then ok "TCP through the tunnel: $through Mbit/s"; else bad "no TCP"; fi
+
+# Superpackets stay whole as long as the link takes them; cut into pieces, they are put together again.
+octets_each() { # octets_each NAMESPACE DEVICE rx|tx COMMAND...: of the packets while the command runs
+    local octets packets
+    octets=$(statistic "$1" "$2" "$3_bytes") packets=$(statistic "$1" "$2" "$3_packets")
+    "${@:4}" >/dev/null 2>&1
+    echo $((($(statistic "$1" "$2" "$3_bytes") - octets) /
+        ($(statistic "$1" "$2" "$3_packets") - packets + 1)))
+}
+whole=$(octets_each mr up1 tx carries)
+if [ "$whole" -ge 4000 ]; then ok "superpackets leave whole: $whole octets each"; else
+    bad "superpackets are cut: $whole octets each"
+fi
+check "a link that takes none" at mr ethtool -K up1 tx-ipxip6-segmentation off
+# Both of one transfer.
+collected() { octets_each ha lan tx carries >/tmp/collected; }
+pieces=$(octets_each ha up1 rx collected) merged=$(cat /tmp/collected)
+if [ "$pieces" -le 1514 ] && [ "$merged" -ge 3000 ]; then
+    ok "cut into $pieces octets, received as $merged"
+else
+    bad "$pieces octets each came in, $merged each went on"
+fi
+at mr ethtool -K up1 tx-ipxip6-segmentation on
 
 # A new generation makes all that was remembered stale, at once.
 # The ageing may have forgotten them before the packet comes.
@@ -338,7 +364,11 @@ race() { # race NAME TURNS: turn and turn about, the best of each
     goal "$1" "$(ratio "$(best "${ours[@]}")" "$(best "${theirs[@]}")")" '>=' 0.95
 }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (b) printf "%.2f", a / b; else print 0 }'; }
-goal() { # goal NAME MEASURED OP LIMIT
+goal() { # goal NAME MEASURED OP LIMIT: not of a kernel that watches every octet it allocates
+    if grep -q slub_debug /proc/cmdline; then
+        echo "note $1 $2, with the allocator watching"
+        return
+    fi
     echo "goal $1 $2 $3 $4 $(awk -v m="$2" -v l="$4" 'BEGIN { print (m + 0 >= l + 0) ? "met" : "missed" }')"
 }
 race kmod-tcp-against-ip6tnl-1-flow 3
@@ -350,6 +380,7 @@ at ha ip link del plain
 # A hundred thousand flows: in, counted, out; and what that leaves behind.
 # What flows are made of, counted by the allocator.
 objects() { awk '/^kmalloc.*-128 / { sum += $2 } END { print sum + 0 }' /proc/slabinfo; }
+before=$(objects)
 filled=$(at mr mtunctl fill mtun0 path 1 generation 2 count 100000)
 if [ "$(device_says mr flows)" -ge 100000 ]; then ok "$filled"; else bad "fill: $filled"; fi
 rate=${filled##*, } rate=${rate%% *}
@@ -357,6 +388,14 @@ goal kmod-flow-add-per-second "$rate" '>=' 50000
 check "ping with them there" pings 3
 listed=$(at mr mtunctl flow list mtun0 | grep -c '^out')
 if [ "$listed" -ge 100000 ]; then ok "all are listed"; else bad "$listed are listed"; fi
+interrupted() { at mr mtunctl flow list mtun0 | grep -q interrupted; }
+if interrupted; then bad "a list says it changed"; else ok "a list is one view"; fi
+(for _ in 1 2 3 4 5 6; do
+    at mr mtunctl fill mtun0 path 1 generation 2 count 100000 >/dev/null
+done) &
+filling=$!
+check "a list that changed meanwhile says so" eventually 60 interrupted
+wait $filling
 flushed=$(at mr mtunctl flow flush mtun0 src 2001:db8:ff00:: mask src)
 if [ "$flushed" = "flushed 1" ]; then ok "flush by mask takes what it describes"; else
     bad "flush by mask: $flushed"; fi
@@ -370,14 +409,14 @@ goal kmod-flow-add-against-route-add "$(awk -v r="$rate" -v t="$took" \
     'BEGIN { printf "%.2f", r / (5000 / t) }')" '>=' 1
 sed -i s/add/del/ /tmp/routes
 at mr ip -6 -batch /tmp/routes
-flat() { [ "$(objects)" -lt 50000 ]; }
-if [ "$(objects)" -gt 0 ]; then ok "the allocator counts"; else bad "no /proc/slabinfo"; fi
+flat() { [ "$(objects)" -le $((before + 2000)) ]; }
+if [ "$before" -gt 0 ]; then ok "the allocator counts"; else bad "no /proc/slabinfo"; fi
 for _ in 1 2 3; do
     at mr mtunctl fill mtun0 path 1 generation 2 count 100000 >/dev/null
     at mr mtunctl flow flush mtun0 out >/dev/null
 done
 check "memory is given back" eventually 60 flat
-echo "note $(objects) objects of the size of a flow in use"
+echo "note $before objects of the size of a flow in use before, $(objects) after 400000 flows"
 
 # The cap, and the ageing.
 at mr mtunctl device mtun0 flow-limit 1000
@@ -428,14 +467,89 @@ at ha mtunctl generation mtun0 registration 7 generation "$generation"
 check "decided once more" flows "$generation"
 check "and packets still flow" pings 3
 
+# Handover after handover under traffic: each of the two pairs of addresses is let in all the time.
+moving() {
+    at ha mtunctl path add mtun0 path 5 registration 7 generation "$generation" \
+        local 2001:db8:1::1 remote 2001:db8:1::2 link up1 &&
+        at ha mtunctl flow add mtun0 in path 5 generation "$generation" src $A dst $B &&
+        at mr mtunctl path add mtun0 path 6 registration 7 generation "$generation" \
+            local 2001:db8:1::2 remote 2001:db8:1::1 link up1 &&
+        at mr mtunctl flow add mtun0 out path 6 generation "$generation" src $A dst $B
+}
+check "a path that moves" moving
+before=$(statistic mr up1 tx_packets) other=$(statistic mr up2 tx_packets)
+at a ping -6 -n -q -c 1000 -i 0.005 -W 20 $B >/tmp/moving 2>&1 &
+traffic=$!
+handovers=0
+while kill -0 $traffic 2>/dev/null; do
+    for number in 2 1; do
+        at mr mtunctl path set mtun0 path 6 local 2001:db8:$number::2 \
+            remote 2001:db8:$number::1 link up$number || bad "a handover"
+    done
+    handovers=$((handovers + 2))
+done
+wait $traffic
+before=$(($(statistic mr up1 tx_packets) - before)) other=$(($(statistic mr up2 tx_packets) - other))
+if grep -q ' 1000 received, 0% packet loss' /tmp/moving && [ $handovers -ge 10 ] &&
+    [ $before -ge 50 ] && [ $other -ge 50 ]; then
+    ok "$handovers handovers under traffic lose nothing"
+else
+    bad "$handovers handovers: $(tail -n 2 /tmp/moving), by the links $before and $other"
+fi
+at mr mtunctl path delete mtun0 path 6
+at ha mtunctl path delete mtun0 path 5
+flows "$generation"
+
+# Packets that are nearly right, from both sides, in every shape; with nobody to ask, taken where they
+# enter, and with somebody who answers everything.
+shapes() {
+    local encapsulation
+    for encapsulation in 1 2 3; do
+        at mr mtunctl path add mtun0 path $((6 + encapsulation)) registration 8 generation 1 \
+            local 2001:db8:2::2 remote $N link up2 encapsulation $encapsulation &&
+            at mr mtunctl flow add mtun0 in path $((6 + encapsulation)) generation 1 \
+                src $N dst $H || return 1
+    done
+    at mr mtunctl flow add mtun0 out path 9 generation 1 src $H dst $N
+}
+noise() { # noise SEED
+    local mac
+    mac=$(at mr cat /sys/class/net/up2/address)
+    at ha mtunctl noise up2 "$mac" "$1" 2000 2001:db8:2::1 2001:db8:2::2 $B $A &&
+        at ha mtunctl noise up2 "$mac" "$1" 2000 2001:db8:2::1 2001:db8:2::2 $N $H &&
+        at mr mtunctl noise mtun0 - "$1" 2000 - - $A $B &&
+        at mr mtunctl noise mtun0 - "$1" 2000 - - $H $N
+}
+check "a path of every shape" shapes
+admitted=$(counter mr in-hit) sent=$(counter mr out-hit) unread=$(counter mr up-headers)
+check "nonsense by the links" noise 1
+rose "some of it is admitted" mr in-hit "$admitted" 100
+rose "some of it is sent" mr out-hit "$sent" 100
+rose "some of it is not to be read" mr up-headers "$unread" 100
+at mr mtunctl attach mtun0 link up2
+check "nonsense by an attached link" noise 2
+at mr mtunctl detach mtun0 link up2
+ip netns exec mr mtunctl answer mtun0 path 1 generation "$generation" >/tmp/answer.mr 2>&1 &
+listener_mr=$!
+eventually 60 grep -q listening /tmp/answer.mr
+check "nonsense that is answered" noise 3
+if kill -0 $listener_mr; then ok "whoever listens lives"; else bad "the listener ended"; fi
+kill $listener_mr
+wait $listener_mr 2>/dev/null
+for number in 7 8 9; do at mr mtunctl path delete mtun0 path $number; done
+flush >/dev/null
+check "decided after the noise" flows "$generation"
+check "and packets flow" pings 3
+check "and TCP" carries
+
 # What a flow carried comes back with it, once.
 carried() { at mr mtunctl flow take mtun0 out src $A dst $B; }
 pings 3
 taken=$(carried)
-case "$taken" in
-*" packets "[3-9]*) ok "a flow is taken out with what it carried" ;;
-*) bad "taken: $taken" ;;
-esac
+packets=${taken##* packets } packets=${packets%% *}
+if [ "${packets:-0}" -ge 3 ]; then ok "a flow is taken out with what it carried"; else
+    bad "taken: $taken"
+fi
 refused "and not twice" "No such file" carried
 
 # A flow that lasts so long, and not longer.
@@ -523,8 +637,28 @@ if pings 1 -W 1; then bad "used without its daemon"; else ok "it ends with the s
 check "moving the device away from its uplinks" at ha ip link set mtun0 netns b
 check "it goes with the namespace of its uplinks or by hand" at b ip link del mtun0
 
-# Unload while packets flow.
+# Devices come and go with all they hold, and leave nothing behind.
 at mr ip link del mtun0
+kept() { # octets of the allocators that nobody can take back
+    awk '/^(SUnreclaim|Percpu):/ { sum += $2 } END { print sum * 1024 }' /proc/meminfo
+}
+come_and_go() { # come_and_go TIMES
+    for _ in $(seq "$1"); do
+        everything || return 1
+        at mr mtunctl fill mtun0 path 1 generation 1 count 1000 >/dev/null
+        at mr mtunctl attach mtun0 link up1
+        at a ping -6 -n -q -c 1 -W 5 $B >/dev/null
+        no_tunnel
+    done
+}
+check "devices come and go" come_and_go 5
+settled=$(kept)
+check "and again" come_and_go 20
+less_kept() { [ "$(kept)" -le $((settled + 1048576)) ]; }
+check "nothing is kept of them" eventually 60 less_kept
+echo "note $settled octets kept before, $(kept) after 20 times two devices and 1000 flows"
+
+# Unload while packets flow.
 check "from the beginning" everything
 check "ping from the beginning" pings 3
 at a timeout -s KILL 6 ping -6 -n -q -f -w 3 $B >/dev/null 2>&1 &
