@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Packets are written to one end and read at the other. A marker follows each, in the same queues:
-//! what has not come before it does not come.
+//! what has not come before it does not come. So no packet may look like a marker.
 
 use std::io;
 use std::net::Ipv6Addr;
@@ -14,6 +14,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use mtun_dataplane::abi::FastOutcome;
 use mtun_dataplane::backend::{Kmod, KmodPath};
 use mtun_dataplane::{Engine, Exit, PathId, Publication, Settings, Snapshot, Verdict};
 use mtun_policy::Ingress;
@@ -93,18 +94,24 @@ impl Port {
     fn send(&self, frame: &[u8]) {
         // SAFETY: the frame is live and of the length given.
         let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        // Congestion and the like are the module's answer; a socket that does not work is not.
-        assert!(sent >= 0 || io::Error::last_os_error().raw_os_error() == Some(libc::ENOBUFS));
+        if sent < 0 {
+            // Congestion and the like are the module's answer, and what is longer than the device takes
+            // never comes to it; a socket that does not work is neither.
+            let error = io::Error::last_os_error();
+            let answers = [Some(libc::ENOBUFS), Some(libc::EMSGSIZE)];
+            assert!(answers.contains(&error.raw_os_error()), "{error}");
+        }
     }
 
-    fn receive(&self) -> Vec<u8> {
+    /// The next frame; an error when none comes.
+    fn receive(&self) -> io::Result<Vec<u8>> {
         let mut buffer = vec![0; 4096];
         // SAFETY: the buffer is live and of the length given.
         let length =
             unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
-        assert!(length >= 0, "the marker does not come: {}", io::Error::last_os_error());
-        buffer.truncate(length as usize);
-        buffer
+        let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
+        buffer.truncate(length);
+        Ok(buffer)
     }
 }
 
@@ -115,7 +122,7 @@ pub struct Twins {
     to_wire: [u8; LINK],
     out: Vec<u8>,
     // Last, so that the link goes when nobody writes to it.
-    _device: Arc<Kmod>,
+    device: Arc<Kmod>,
 }
 
 impl Twins {
@@ -153,7 +160,7 @@ impl Twins {
         to_wire[6..12].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
         to_wire[12..].copy_from_slice(&IPV6.to_be_bytes());
         let (tunnel, wire) = (Port::open("mtun0"), Port::open("wire1"));
-        Self { engine, tunnel, wire, to_wire, out: Vec::new(), _device: device }
+        Self { engine, tunnel, wire, to_wire, out: Vec::new(), device }
     }
 
     pub fn outbound(&mut self, ingress: Ingress, packet: &[u8]) -> Made {
@@ -194,7 +201,7 @@ impl Twins {
     pub fn fast_out(&self, packet: &[u8], marker: &[u8]) -> Option<Vec<u8>> {
         self.send_out(packet);
         self.send_out(marker);
-        let frames = std::iter::repeat_with(|| self.wire.receive()[LINK..].to_vec());
+        let frames = std::iter::repeat_with(|| self.next_of(&self.wire)[LINK..].to_vec());
         // What else is there are errors that the kernel sends by itself.
         let frames = frames.filter(|frame| frame[6] == TUNNELLED);
         let before: Vec<_> = frames.take_while(|it| !it.ends_with(marker)).collect();
@@ -206,9 +213,21 @@ impl Twins {
     pub fn fast_in(&self, packet: &[u8], marker: &[u8]) -> Option<Vec<u8>> {
         self.send_in(packet);
         self.send_in(marker);
-        let frames = std::iter::repeat_with(|| self.tunnel.receive());
+        let frames = std::iter::repeat_with(|| self.next_of(&self.tunnel));
         let before: Vec<_> = frames.take_while(|it| !marker.ends_with(it)).collect();
-        assert!(before.len() <= 1, "{before:x?}");
+        assert!(before.len() <= 1, "{packet:x?} {before:x?} {:?}", self.outcomes());
         before.into_iter().next()
+    }
+
+    /// What became of all packets.
+    fn outcomes(&self) -> Vec<(FastOutcome, u64)> {
+        self.device.outcomes().expect("the module answers")
+    }
+
+    /// A marker at the latest: without it, what the module did with the packets tells why.
+    fn next_of(&self, port: &Port) -> Vec<u8> {
+        port.receive().unwrap_or_else(|error| {
+            panic!("the marker does not come: {error}; {:?}", self.outcomes())
+        })
     }
 }

@@ -5,7 +5,7 @@ use mtun_dataplane::backend::Hook;
 use mtun_dataplane::{Registration, Verdict, wire};
 use mtun_policy::{Effective, Ingress, Otherwise, Outcome, TrafficSelector};
 
-use crate::packets::{Must, inbound, outbound, set, tos};
+use crate::packets::{Must, Noise, inbound, outbound, set, tos};
 use crate::support::*;
 use crate::twins::{NAMED, Twins};
 use FastOutcome::*;
@@ -149,26 +149,15 @@ fn every_field_that_rules_look_at_counts() {
     }
 }
 
-/// Packets made from a seed: an installed flow's with a few octets changed.
 #[test]
 fn whatever_is_taken_is_sent_as_decided() {
     let Some(mut twins) = Twins::new(mobile()) else { return };
     install_out(&mut twins);
     twins.install_in(&wrapped(AGENT, WLAN, &udp(PEER, HOME, (80, 7), 100)));
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut next = move |below: usize| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        (state >> 33) as usize % below
-    };
+    let mut noise = Noise::default();
     let (mut taken_out, mut taken_in) = (0, 0);
     for _ in 0..20_000 {
-        let mut packet = udp(HOME, PEER, (7, 80), 48 + next(1500));
-        for _ in 0..next(3) {
-            let at = next(48);
-            packet[at] = next(256) as u8;
-        }
+        let packet = noise.leaves();
         let slow = twins.outbound(Ingress::LOCAL, &packet);
         if let Some(fast) = twins.fast(Hook::Out, &packet, 0) {
             assert!(matches!(slow.verdict, Verdict::Send { .. }), "{packet:x?}");
@@ -176,11 +165,7 @@ fn whatever_is_taken_is_sent_as_decided() {
             assert_eq!(wire::packets(&fast).count(), 1);
             taken_out += 1;
         }
-        let mut packet = wrapped(AGENT, WLAN, &udp(PEER, HOME, (80, 7), 48 + next(1300)));
-        for _ in 0..next(3) {
-            let at = next(88);
-            packet[at] = next(256) as u8;
-        }
+        let packet = noise.comes();
         // First: what the engine admits by another binding ends the flow.
         let fast = twins.fast(Hook::In, &packet, 0);
         let slow = twins.inbound(&packet);

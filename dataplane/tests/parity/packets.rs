@@ -133,3 +133,44 @@ fn with_fragment(whole: &[u8]) -> Vec<u8> {
     let header = [whole[6], 0, 0, 1, 0, 0, 0, 9];
     raw(v6(AGENT), v6(WLAN), 44, &[&header, &whole[40..]].concat())
 }
+
+/// Packets from a seed: an installed flow's with a few octets changed.
+pub struct Noise(u64);
+
+impl Default for Noise {
+    fn default() -> Self {
+        Self(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+impl Noise {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 33) as usize % limit
+    }
+
+    /// Up to two of the first so many octets.
+    fn spoil(&mut self, packet: &mut [u8], first: usize) {
+        for _ in 0..self.below(3) {
+            let at = self.below(first);
+            packet[at] = self.below(256) as u8;
+        }
+    }
+
+    /// One that leaves; some are too long for the path.
+    pub fn leaves(&mut self) -> Vec<u8> {
+        let mut packet = udp(HOME, PEER, (7, 80), 48 + self.below(1500));
+        self.spoil(&mut packet, 48);
+        packet
+    }
+
+    /// One that comes, wrapped.
+    pub fn comes(&mut self) -> Vec<u8> {
+        let inner = udp(PEER, HOME, (80, 7), 48 + self.below(1300));
+        let mut packet = wrapped(AGENT, WLAN, &inner);
+        self.spoil(&mut packet, 88);
+        packet
+    }
+}
