@@ -28,7 +28,7 @@ use mtun_dataplane::backend::{
     BreakoutLink, KmodQueue, PacketSocket, PacketSocketError, Port, RECEIVE_BUFFER, SendError,
     TunQueue, Uplink, VnetHeader, Waker, wait,
 };
-use mtun_dataplane::{Carried, Engine, IgnoreReason, PathId, Verdict, wire};
+use mtun_dataplane::{Carried, Engine, IgnoreReason, PathId, Verdict, Whole, wire};
 use mtun_policy::{FieldSet, HomeAddress, Ingress};
 use mtun_signaling::machine::Envelope;
 use tokio::sync::Notify;
@@ -363,18 +363,16 @@ pub fn outbound(
     let name = format!("out-{}", ingress.0);
     spawn(name, move |course, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];
-        let mut out = Vec::with_capacity(RECEIVE_BUFFER);
+        let mut out = Vec::with_capacity(2 * RECEIVE_BUFFER);
+        let mut apart = Vec::new();
         let mut ready = Vec::new();
         while course.goes_on() {
             for _ in 0..BATCH {
                 match queue.recv(&mut buffer) {
                     Ok(Some(received)) => {
-                        let packet = &buffer[received.packet];
-                        let now = shared.clock.monotonic();
-                        let verdict = lane.engine.outbound(ingress, packet, now, &mut out);
-                        if !told_ourselves(&shared, verdict, &mut out) {
-                            carry(&shared, &lane, verdict, &out, VnetHeader::COMPLETE, None);
-                        }
+                        let packet = &mut buffer[received.packet];
+                        let header = received.header;
+                        leave(&shared, &lane, ingress, header, packet, &mut out, &mut apart);
                     }
                     Ok(None) => break,
                     // The interface is down or being removed; wait below until it is not.
@@ -389,6 +387,40 @@ pub fn outbound(
             }
         }
     })
+}
+
+/// Takes what entered the tunnel interface as its header says it is: one packet, or a superpacket.
+/// `apart` is room for the packets of one that go on one by one.
+fn leave(
+    shared: &Shared,
+    lane: &Lane,
+    ingress: Ingress,
+    header: VnetHeader,
+    packet: &mut [u8],
+    out: &mut Vec<u8>,
+    apart: &mut Vec<u8>,
+) {
+    if !header.is_superpacket() && header.finish(packet) {
+        return leave_one(shared, lane, ingress, packet, out);
+    }
+    // None has a checksum of its own; that it cannot be cut then is for the engine to count.
+    let size = if header.has_partial_checksum() { header.segment_size() } else { 0 };
+    let now = shared.clock.monotonic();
+    match lane.engine.outbound_whole(ingress, packet, size, now, out) {
+        Whole::Done(verdict) => carry(shared, lane, verdict, out, VnetHeader::COMPLETE, None),
+        Whole::Apart(cuts) => {
+            apart.clear();
+            cuts.cut(packet, |_, _| {}, apart);
+            wire::packets(apart).for_each(|it| leave_one(shared, lane, ingress, it, out));
+        }
+    }
+}
+
+fn leave_one(shared: &Shared, lane: &Lane, ingress: Ingress, packet: &[u8], out: &mut Vec<u8>) {
+    let verdict = lane.engine.outbound(ingress, packet, shared.clock.monotonic(), out);
+    if !told_ourselves(shared, verdict, out) {
+        carry(shared, lane, verdict, out, VnetHeader::COMPLETE, None);
+    }
 }
 
 /// Carries what a link of kmod-mtun does not remember out.
@@ -406,12 +438,7 @@ pub fn missed(
                 match queue.recv(&mut buffer) {
                     Ok(Some(missed)) if missed.packet.is_empty() => {}
                     Ok(Some(missed)) => {
-                        let packet = &buffer[missed.packet];
-                        let now = shared.clock.monotonic();
-                        let verdict = lane.engine.outbound(missed.ingress, packet, now, &mut out);
-                        if !told_ourselves(&shared, verdict, &mut out) {
-                            carry(&shared, &lane, verdict, &out, VnetHeader::COMPLETE, None);
-                        }
+                        leave_one(&shared, &lane, missed.ingress, &buffer[missed.packet], &mut out);
                     }
                     // The module is being taken out, and the link with it.
                     Ok(None) | Err(_) => break,

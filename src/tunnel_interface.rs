@@ -101,7 +101,9 @@ impl TunnelInterface {
             Err(TunError::Exists(_)) if Kmod::open(name).is_ok() => Tun::open(name, queues),
             other => other,
         };
-        Ok(Self::Tun(tun?, why))
+        let mut tun = tun?;
+        tun.take_superpackets()?;
+        Ok(Self::Tun(tun, why))
     }
 
     /// Its index, which never changes.

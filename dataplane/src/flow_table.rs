@@ -181,13 +181,25 @@ impl FlowTable {
 
     /// Notes a packet sent, and the answer it was sent by.
     pub fn sent(&self, key: &FlowKey, answer: Answer, octets: usize, now: Duration) {
+        self.sent_many(key, answer, 1, octets as u64, now);
+    }
+
+    /// The same of several packets that were sent at once.
+    pub(crate) fn sent_many(
+        &self,
+        key: &FlowKey,
+        answer: Answer,
+        packets: u64,
+        octets: u64,
+        now: Duration,
+    ) {
         self.update(key, now, |slot| {
             slot.key = *key;
             slot.memory.answer = Some(answer);
             slot.memory.last_seen = now;
             slot.memory.last_sent = Some(now);
-            slot.bytes_out += octets as u64;
-            slot.packets_out += 1;
+            slot.bytes_out += octets;
+            slot.packets_out += packets;
         });
     }
 

@@ -28,20 +28,22 @@ use crate::wire::icmpv6::IcmpError;
 use crate::wire::{self, CopySequence, TunnelOptions};
 
 /// An inner packet on its way out.
-struct Leaving<'p> {
-    inner: Inner,
-    packet: &'p [u8],
-    key: FlowKey,
-    now: Duration,
+pub(crate) struct Leaving<'p> {
+    pub inner: Inner,
+    pub packet: &'p [u8],
+    /// Octets of it, or of the longest of those that it stands for.
+    pub length: usize,
+    pub key: FlowKey,
+    pub now: Duration,
 }
 
 /// What a route takes of a packet.
 #[derive(Clone, Copy, Debug, Default)]
-struct Room {
+pub(crate) struct Room {
     /// The largest inner packet that needs no fragments.
-    octets: usize,
+    pub octets: usize,
     /// The limit that its outer packet must carry.
-    limit: Option<u8>,
+    pub limit: Option<u8>,
 }
 
 impl Engine {
@@ -69,7 +71,7 @@ impl Engine {
         }
         let flow = self.flows.remembered(&key);
         key.uid = uids::of(self.uids.as_deref(), &snapshot, &inner, &key, flow.as_ref(), now);
-        let leaving = Leaving { inner, packet, key, now };
+        let leaving = Leaving { inner, packet, length: packet.len(), key, now };
         let decision = self.decided(&snapshot, &leaving, flow.as_ref());
         let verdict = match &decision {
             Decision::Forward(route) => {
@@ -154,7 +156,7 @@ impl Engine {
 
     /// Decides, and settles the flow's group. Of two threads that settle a new group at once the
     /// second decides again, by what the first one settled.
-    fn decided<'s>(
+    pub(crate) fn decided<'s>(
         &self,
         snapshot: &'s Snapshot,
         leaving: &Leaving<'_>,
@@ -177,13 +179,13 @@ impl Engine {
     }
 
     /// Whether a packet may leave by a route, and what fits.
-    fn fit(
+    pub(crate) fn fit(
         &self,
         route: &Route<'_>,
         leaving: &Leaving<'_>,
         mark: CopyMark,
     ) -> Result<Room, Refusal> {
-        let Leaving { inner, packet, now, .. } = leaving;
+        let Leaving { inner, length, now, .. } = leaving;
         let told = |reason, error| Refusal::told(reason, error, Some(answer_source(route)));
         if inner.header.hop_limit == 0 {
             return Err(told(DropReason::HopLimit, IcmpError::HopLimit));
@@ -200,7 +202,7 @@ impl Engine {
             inner_mtu(path_mtu, encapsulation.overhead(limit, mark))
         };
         let octets = room(&route.encapsulation, route.binding);
-        if is_too_big(packet.len(), octets) {
+        if is_too_big(*length, octets) {
             // The least of all links that may carry, so that the next move needs no second try.
             let bindings = route.registration.bindings.iter().filter(|it| it.carries());
             let rooms = bindings.filter_map(|it| Some(room(&route.by(it)?, it)));
@@ -219,7 +221,7 @@ impl Engine {
         copy: Option<CopySequence>,
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
-        let Leaving { inner, packet, key, now } = leaving;
+        let Leaving { inner, packet, key, now, .. } = leaving;
         let start = out.len();
         let cut = match route.encapsulation {
             Encapsulation::Tunnel { source, destination } => {
@@ -277,7 +279,7 @@ impl Engine {
     }
 
     fn count(&self, snapshot: &Snapshot, route: &Route<'_>, leaving: &Leaving<'_>) {
-        let Leaving { inner, packet, key, now } = leaving;
+        let Leaving { inner, packet, key, now, .. } = leaving;
         let form = Form::from(&route.encapsulation);
         self.counters.carry(route.rule, route.binding.bid, Direction::Out, form, packet.len());
         match form {
@@ -321,7 +323,7 @@ impl Engine {
 
 /// The way of a packet, through the tunnel if it has headers of its own that do not go with those
 /// of a straight one: another source's option, or a route of its own.
-fn fitting<'s>(route: Route<'s>, inner: &Inner) -> Route<'s> {
+pub(crate) fn fitting<'s>(route: Route<'s>, inner: &Inner) -> Route<'s> {
     let chain = &inner.chain;
     let fits = chain.routing.is_none()
         && chain.home_address.is_none()

@@ -12,6 +12,10 @@ use super::{SteeringError, steering, sys};
 /// Packets that wait in each queue. A reader that is late by 20 ms at 200,000 packets per second
 /// loses nothing; beyond it the kernel drops and counts.
 const QUEUE_LENGTH: libc::c_int = 4096;
+/// What the kernel need not do before it hands packets out (linux/if_tun.h): finish checksums, and
+/// cut TCP and UDP of IPv6. Of UDP it knows only both versions together.
+const CHECKSUMS_AND_TCP: libc::c_ulong = 0x01 | 0x04 | 0x08;
+const UDP: libc::c_ulong = 0x20 | 0x40;
 /// The kernel's own limit, `MAX_TAP_QUEUES`.
 const MOST_QUEUES: usize = 256;
 
@@ -51,14 +55,17 @@ pub struct Tun {
     name: String,
     index: u32,
     queues: Vec<Arc<TunQueue>>,
+    /// What the kernel leaves to us; the same at all queues.
+    offloads: libc::c_ulong,
 }
 
 impl Tun {
     /// Makes the interface with so many queues, down and without addresses; or takes over the one
     /// of this name that a killed process left, as it is.
     ///
-    /// The kernel hands out complete packets only, because no offload is asked for (req TN-17); it accepts
-    /// superpackets and partial checksums as long as their header says so.
+    /// The kernel hands out complete packets only, because no offload is asked for (req TN-17) until
+    /// [`Self::take_superpackets`]; it accepts superpackets and partial checksums as long as their
+    /// header says so.
     pub fn open(name: &str, queues: usize) -> Result<Self, TunError> {
         if sys::interface_request(name).is_none() {
             return Err(TunError::Name(name.to_owned()));
@@ -70,14 +77,15 @@ impl Tun {
         if queues == 0 {
             return Err(TunError::Queues(queues));
         }
-        let first = TunQueue::attach(name).map_err(|error| match error {
+        let first = TunQueue::attach(name, 0).map_err(|error| match error {
             // Of another kind.
             TunError::Os { .. } if left => TunError::Exists(name.to_owned()),
             error => error,
         })?;
         let index = index_of(name).ok_or_else(|| TunError::Name(name.to_owned()))?;
         set_queue_length(name)?;
-        let mut tun = Self { name: name.to_owned(), index, queues: vec![Arc::new(first)] };
+        let mut tun =
+            Self { name: name.to_owned(), index, queues: vec![Arc::new(first)], offloads: 0 };
         tun.grow(queues)?;
         Ok(tun)
     }
@@ -90,13 +98,30 @@ impl Tun {
         self.queues[0].set_persistent(true)
     }
 
+    /// Has the kernel hand out superpackets and partial checksums as they are, as far as it can
+    /// (req TN-17); [`Received::header`] says of each packet what is left to do.
+    pub fn take_superpackets(&mut self) -> Result<(), TunError> {
+        // Superpackets of UDP came with Linux 6.2.
+        for offloads in [CHECKSUMS_AND_TCP | UDP, CHECKSUMS_AND_TCP] {
+            match self.queues[0].set_offloads(offloads) {
+                Ok(()) => {
+                    self.offloads = offloads;
+                    return Ok(());
+                }
+                Err(TunError::Os { error, .. }) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Adds queues until there are so many; never takes one away.
     pub fn grow(&mut self, queues: usize) -> Result<(), TunError> {
         if queues > MOST_QUEUES {
             return Err(TunError::Queues(queues));
         }
         while self.queues.len() < queues {
-            self.queues.push(Arc::new(TunQueue::attach(&self.name)?));
+            self.queues.push(Arc::new(TunQueue::attach(&self.name, self.offloads)?));
         }
         Ok(())
     }
@@ -153,7 +178,8 @@ pub struct TunQueue {
 }
 
 impl TunQueue {
-    fn attach(name: &str) -> Result<Self, TunError> {
+    /// `offloads` are those of the interface, which the last queue says for all of them.
+    fn attach(name: &str, offloads: libc::c_ulong) -> Result<Self, TunError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -176,11 +202,15 @@ impl TunQueue {
         let result =
             unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const length) };
         sys::check(result).map_err(step("TUNSETVNETHDRSZ"))?;
-        // SAFETY: the argument is a number, a set of offloads: none.
-        let result =
-            unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD, 0 as libc::c_ulong) };
-        sys::check(result).map_err(step("TUNSETOFFLOAD"))?;
-        Ok(Self { fd })
+        let queue = Self { fd };
+        queue.set_offloads(offloads)?;
+        Ok(queue)
+    }
+
+    fn set_offloads(&self, offloads: libc::c_ulong) -> Result<(), TunError> {
+        // SAFETY: the argument is a number, a set of offloads.
+        let result = unsafe { libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETOFFLOAD, offloads) };
+        sys::check(result).map(drop).map_err(step("TUNSETOFFLOAD"))
     }
 
     /// Whether the interface outlives its queues.

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::wire::sums::Sum;
+
 /// Octets of a [`VnetHeader`] as the kernel reads and writes it.
 pub(super) const LENGTH: usize = 10;
 
@@ -90,6 +92,27 @@ impl VnetHeader {
         self.gso_size
     }
 
+    /// Finishes the transport checksum of an ordinary packet, which is complete then. Whether there
+    /// was room for it where the header says.
+    pub fn finish(&self, packet: &mut [u8]) -> bool {
+        if !self.has_partial_checksum() {
+            return true;
+        }
+        let start = usize::from(self.checksum_start);
+        let at = start + usize::from(self.checksum_offset);
+        // What stands there is the sum of the pseudo-header and counts like any other octets.
+        let Some(checksum) = packet.get(start..).map(|it| Sum::of(it).checksum()) else {
+            return false;
+        };
+        match packet.get_mut(at..at + 2) {
+            Some(place) => {
+                place.copy_from_slice(&checksum);
+                true
+            }
+            None => false,
+        }
+    }
+
     /// The header of the same packet without its first `octets`; `None` when the checksum or the
     /// headers that a superpacket repeats would start before what is left.
     pub fn without(&self, octets: usize) -> Option<Self> {
@@ -137,6 +160,19 @@ mod tests {
     fn parse_and_emit_are_inverse() {
         for header in [VnetHeader::COMPLETE, MERGED] {
             assert_eq!(VnetHeader::parse(&header.emit()), header);
+        }
+    }
+
+    #[test]
+    fn a_partial_checksum_is_finished_in_its_place() {
+        let mut packet = [0_u8; 56];
+        packet[50..].copy_from_slice(&[0x12, 0x34, 0, 1, 0, 2]);
+        assert!(VnetHeader::partial(50, 0).finish(&mut packet));
+        // The complement of 0x1234 + 1 + 2.
+        assert_eq!(packet[50..52], (!0x1237_u16).to_be_bytes());
+        assert!(VnetHeader::COMPLETE.finish(&mut packet));
+        for (start, offset) in [(50, 5), (55, 0), (57, 0), (u16::MAX, u16::MAX)] {
+            assert!(!VnetHeader::partial(start, offset).finish(&mut packet), "{start} {offset}");
         }
     }
 

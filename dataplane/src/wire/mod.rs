@@ -10,6 +10,7 @@ pub mod icmpv6;
 pub mod ipv6;
 pub mod probe;
 pub mod signalling;
+pub mod sums;
 pub mod tcp;
 pub mod tunnel_limit;
 pub mod tunnel_options;
