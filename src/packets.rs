@@ -9,10 +9,15 @@
 //! Copies of one packet come on several of these threads and are delivered in turns; whoever was
 //! the last to hear that one waits for others wakes up when it has waited for long enough.
 //!
+//! What leaves goes to the next hop that its thread knows (`exits`), else by the kernel's own way.
+//!
 //! One plain thread per queue of a tunnel and one per uplink. They read the published snapshot
 //! through their engine and share no lock with the owner loop but that of [`Arrivals`], which no
 //! data packet takes. Every thread sleeps over its
 //! descriptor and a waker, so it ends at once when its owner is dropped.
+
+mod exits;
+mod leaving;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -28,7 +33,7 @@ use mtun_dataplane::backend::{
     BreakoutLink, KmodQueue, PacketSocket, PacketSocketError, Port, RECEIVE_BUFFER, SendError,
     TunQueue, Uplink, VnetHeader, Waker, wait,
 };
-use mtun_dataplane::{Carried, Engine, IgnoreReason, PathId, Verdict, Whole, wire};
+use mtun_dataplane::{Carried, Engine, IgnoreReason, PathId, Verdict, wire};
 use mtun_policy::{FieldSet, HomeAddress, Ingress};
 use mtun_signaling::machine::Envelope;
 use tokio::sync::Notify;
@@ -37,6 +42,8 @@ use crate::arrivals::{Arrivals, Arrived};
 use crate::daemon::ProbeAnswer;
 use crate::edge::clock::Clock;
 use crate::tunnel_interface::Choice;
+
+use leaving::Leaving;
 
 /// Packets that one wake-up of a thread handles before it looks for others: a batch keeps the
 /// thread from sleeping under load, its end keeps it from never looking at the waker.
@@ -96,6 +103,8 @@ impl Octets {
 /// The way out of one path, inside the tunnel and past it.
 #[derive(Debug)]
 struct Way {
+    /// Another one with every opening.
+    number: u64,
     uplink: Uplink,
     past: Option<BreakoutLink>,
     octets: Arc<Octets>,
@@ -106,6 +115,7 @@ struct Way {
 pub struct Paths {
     ways: ArcSwap<BTreeMap<PathId, Arc<Way>>>,
     octets: Mutex<BTreeMap<PathId, Arc<Octets>>>,
+    opened: AtomicU64,
     /// Told when a watched path has carried a further [`Octets::STEP`].
     pub carried: Notify,
 }
@@ -114,7 +124,8 @@ impl Paths {
     /// Opens or replaces a path; `past` is its way outside the tunnel, if it has one.
     pub fn open(&self, path: PathId, uplink: Uplink, past: Option<BreakoutLink>) {
         let mut ways = BTreeMap::clone(&self.ways.load());
-        ways.insert(path, Arc::new(Way { uplink, past, octets: self.octets(path) }));
+        let number = self.opened.fetch_add(1, Ordering::Relaxed);
+        ways.insert(path, Arc::new(Way { number, uplink, past, octets: self.octets(path) }));
         self.ways.store(Arc::new(ways));
     }
 
@@ -138,13 +149,15 @@ impl Paths {
 
     /// Sends one outer packet; `None` if the path is not open.
     pub fn send(&self, path: PathId, packet: &[u8]) -> Option<Result<(), SendError>> {
-        let ways = self.ways.load();
-        let way = ways.get(&path)?;
+        Some(self.send_by(self.ways.load().get(&path)?, packet))
+    }
+
+    fn send_by(&self, way: &Way, packet: &[u8]) -> Result<(), SendError> {
         let sent = way.uplink.send(packet);
         if sent.is_ok() {
             way.octets.count(&way.octets.sent, packet.len() as u64, &self.carried);
         }
-        Some(sent)
+        sent
     }
 
     /// Sends one packet outside the tunnel; `None` if the path has no such way.
@@ -363,16 +376,14 @@ pub fn outbound(
     let name = format!("out-{}", ingress.0);
     spawn(name, move |course, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];
-        let mut out = Vec::with_capacity(2 * RECEIVE_BUFFER);
-        let mut apart = Vec::new();
+        let mut leaving = Leaving::new();
         let mut ready = Vec::new();
         while course.goes_on() {
             for _ in 0..BATCH {
                 match queue.recv(&mut buffer) {
                     Ok(Some(received)) => {
                         let packet = &mut buffer[received.packet];
-                        let header = received.header;
-                        leave(&shared, &lane, ingress, header, packet, &mut out, &mut apart);
+                        leaving.take(&shared, &lane, ingress, received.header, packet);
                     }
                     Ok(None) => break,
                     // The interface is down or being removed; wait below until it is not.
@@ -389,40 +400,6 @@ pub fn outbound(
     })
 }
 
-/// Takes what entered the tunnel interface as its header says it is: one packet, or a superpacket.
-/// `apart` is room for the packets of one that go on one by one.
-fn leave(
-    shared: &Shared,
-    lane: &Lane,
-    ingress: Ingress,
-    header: VnetHeader,
-    packet: &mut [u8],
-    out: &mut Vec<u8>,
-    apart: &mut Vec<u8>,
-) {
-    if !header.is_superpacket() && header.finish(packet) {
-        return leave_one(shared, lane, ingress, packet, out);
-    }
-    // None has a checksum of its own; that it cannot be cut then is for the engine to count.
-    let size = if header.has_partial_checksum() { header.segment_size() } else { 0 };
-    let now = shared.clock.monotonic();
-    match lane.engine.outbound_whole(ingress, packet, size, now, out) {
-        Whole::Done(verdict) => carry(shared, lane, verdict, out, VnetHeader::COMPLETE, None),
-        Whole::Apart(cuts) => {
-            apart.clear();
-            cuts.cut(packet, |_, _| {}, apart);
-            wire::packets(apart).for_each(|it| leave_one(shared, lane, ingress, it, out));
-        }
-    }
-}
-
-fn leave_one(shared: &Shared, lane: &Lane, ingress: Ingress, packet: &[u8], out: &mut Vec<u8>) {
-    let verdict = lane.engine.outbound(ingress, packet, shared.clock.monotonic(), out);
-    if !told_ourselves(shared, verdict, out) {
-        carry(shared, lane, verdict, out, VnetHeader::COMPLETE, None);
-    }
-}
-
 /// Carries what a link of kmod-mtun does not remember out.
 pub fn missed(
     shared: Arc<Shared>,
@@ -431,14 +408,14 @@ pub fn missed(
 ) -> io::Result<PacketThread> {
     spawn("out".to_owned(), move |course, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];
-        let mut out = Vec::with_capacity(RECEIVE_BUFFER);
+        let mut leaving = Leaving::new();
         let mut ready = Vec::new();
         while course.goes_on() {
             for _ in 0..BATCH {
                 match queue.recv(&mut buffer) {
                     Ok(Some(missed)) if missed.packet.is_empty() => {}
                     Ok(Some(missed)) => {
-                        leave_one(&shared, &lane, missed.ingress, &buffer[missed.packet], &mut out);
+                        leaving.take_one(&shared, &lane, missed.ingress, &buffer[missed.packet]);
                     }
                     // The module is being taken out, and the link with it.
                     Ok(None) | Err(_) => break,

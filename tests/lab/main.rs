@@ -13,6 +13,7 @@ mod dashboard;
 mod demo;
 mod detector;
 mod downlink;
+mod engine;
 mod errors;
 mod facts;
 mod failback;

@@ -2,7 +2,7 @@
 //!
 //! Inner packets enter and leave by a [`Tun`] or, where the kernel has that module, a [`Kmod`]: the
 //! one interface of a home network, which is a [`Port`] to its engine. Outer packets
-//! leave by an [`Uplink`] and arrive by a [`PacketSocket`], which sees them before the kernel's own
+//! leave by an [`Uplink`], or by a [`LinkSocket`] while their next hop is known, and arrive by a [`PacketSocket`], which sees them before the kernel's own
 //! IPv6 does, so that a kernel without Mobile IPv6 neither answers nor drops them. Nothing here
 //! judges a packet: bytes go in, bytes come out, and every failure is a named reason.
 //!
@@ -16,6 +16,7 @@
 mod bpf;
 mod breakout;
 mod kmod;
+mod link_socket;
 mod neighbour_socket;
 mod packet_socket;
 mod port;
@@ -32,6 +33,7 @@ mod wake;
 pub use bpf::{Bpf, BpfError, BpfPath, ExitOf, FAST_PATHS, Hook, Tried};
 pub use breakout::{BreakoutLink, MARK_PLAIN, MARK_TRANSLATED};
 pub use kmod::{Kmod, KmodError, KmodExit, KmodPath, KmodQueue, Missed};
+pub use link_socket::{Left, LinkSocket, NextHop};
 pub use neighbour_socket::NeighbourSocket;
 pub use packet_socket::{PacketSocket, PacketSocketError, Statistics};
 pub use port::Port;

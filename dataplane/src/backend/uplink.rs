@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use super::sys;
 
 /// Room for outer packets that wait for the interface: 20 ms at 1.6 Gbit/s.
-const SEND_BUFFER: libc::c_int = 4 << 20;
+pub(super) const SEND_BUFFER: libc::c_int = 4 << 20;
 /// `SO_BINDTOIFINDEX`: binds to an interface by index, so a renamed one stays bound.
 const SO_BINDTOIFINDEX: libc::c_int = 62;
 const HEADER: usize = 40;
@@ -47,6 +47,7 @@ pub enum SendError {
 pub struct Uplink {
     socket: OwnedFd,
     interface: Option<u32>,
+    mark: u32,
 }
 
 impl Uplink {
@@ -76,7 +77,12 @@ impl Uplink {
         sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, probe)?;
         // The kernel would otherwise hand a copy of multicast packets back to this machine.
         sys::set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, 0)?;
-        Ok(Self { socket, interface })
+        Ok(Self { socket, interface, mark: mark.unwrap_or(0) })
+    }
+
+    /// The mark that every packet carries; 0 for none.
+    pub fn mark(&self) -> u32 {
+        self.mark
     }
 
     /// The interface that packets leave by, if only one.
@@ -112,20 +118,21 @@ impl Uplink {
         };
         match sys::check_length(result) {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.reason(error.raw_os_error().unwrap_or(0))),
+            Err(error) => Err(reason(self.interface, error.raw_os_error().unwrap_or(0))),
         }
     }
+}
 
-    fn reason(&self, error: i32) -> SendError {
-        match error {
-            libc::EMSGSIZE => SendError::TooBig { mtu: self.interface.and_then(mtu_of) },
-            libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EADDRNOTAVAIL => SendError::NoRoute,
-            libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM => SendError::NoBuffer,
-            libc::ENETDOWN | libc::ENODEV | libc::ENXIO => SendError::LinkDown,
-            libc::EPERM | libc::EACCES => SendError::NotPermitted,
-            libc::EINVAL => SendError::Malformed,
-            other => SendError::Os(other),
-        }
+/// What an error number means of a packet that was to leave, by this interface if only one.
+pub(super) fn reason(interface: Option<u32>, error: i32) -> SendError {
+    match error {
+        libc::EMSGSIZE => SendError::TooBig { mtu: interface.and_then(mtu_of) },
+        libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EADDRNOTAVAIL => SendError::NoRoute,
+        libc::ENOBUFS | libc::EAGAIN | libc::ENOMEM => SendError::NoBuffer,
+        libc::ENETDOWN | libc::ENODEV | libc::ENXIO => SendError::LinkDown,
+        libc::EPERM | libc::EACCES => SendError::NotPermitted,
+        libc::EINVAL => SendError::Malformed,
+        other => SendError::Os(other),
     }
 }
 
@@ -167,9 +174,9 @@ mod tests {
         ];
         // Any socket will do: nothing is sent.
         let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).unwrap();
-        let uplink = Uplink { socket, interface: None };
+        let uplink = Uplink { socket, interface: None, mark: 0 };
         for (error, want) in cases {
-            assert_eq!(uplink.reason(error), want);
+            assert_eq!(reason(None, error), want);
         }
         assert_eq!(uplink.send(&[0x60; 39]), Err(SendError::Malformed), "no whole header");
     }
