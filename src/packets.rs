@@ -9,6 +9,7 @@
 //! Copies of one packet come on several of these threads and are delivered in turns; whoever was
 //! the last to hear that one waits for others wakes up when it has waited for long enough.
 //!
+//! What arrives is joined where segments follow each other (`delivering`).
 //! What leaves goes to the next hop that its thread knows (`exits`), else by the kernel's own way.
 //!
 //! One plain thread per queue of a tunnel and one per uplink. They read the published snapshot
@@ -16,6 +17,7 @@
 //! data packet takes. Every thread sleeps over its
 //! descriptor and a waker, so it ends at once when its owner is dropped.
 
+mod delivering;
 mod exits;
 mod leaving;
 
@@ -43,6 +45,7 @@ use crate::daemon::ProbeAnswer;
 use crate::edge::clock::Clock;
 use crate::tunnel_interface::Choice;
 
+use delivering::Delivering;
 use leaving::Leaving;
 
 /// Packets that one wake-up of a thread handles before it looks for others: a batch keeps the
@@ -459,6 +462,7 @@ pub fn inbound(
     let thread = spawn(name, move |course, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];
         let mut out = Vec::with_capacity(RECEIVE_BUFFER);
+        let mut delivering = Delivering::default();
         let mut ready = Vec::new();
         while course.goes_on() {
             release(&shared, shared.clock.monotonic(), &mut out);
@@ -466,7 +470,8 @@ pub fn inbound(
                 match socket.recv(&mut buffer) {
                     Ok(Some(received)) => {
                         let packet = &buffer[received.packet];
-                        if arrive(&shared, path, packet, received.header, interface, &mut out) {
+                        let (header, hands) = (received.header, (&mut out, &mut delivering));
+                        if arrive(&shared, path, packet, header, interface, hands) {
                             shared.paths.received(&octets, packet);
                         }
                     }
@@ -475,6 +480,7 @@ pub fn inbound(
                     Err(_) => break,
                 }
             }
+            delivering.end(&shared);
             if shared.lanes.load().iter().any(|lane| lane.engine.has_route_notes()) {
                 shared.noted.notify_one();
             }
@@ -519,7 +525,7 @@ fn arrive(
     packet: &[u8],
     header: VnetHeader,
     interface: u32,
-    out: &mut Vec<u8>,
+    (out, delivering): (&mut Vec<u8>, &mut Delivering),
 ) -> bool {
     let now = shared.clock.monotonic();
     let lanes = shared.lanes.load();
@@ -570,7 +576,14 @@ fn arrive(
             _ => Some(VnetHeader::COMPLETE),
         };
         match header {
-            Some(header) => carry(shared, lane, verdict, out, header, Some(interface)),
+            // What is in an order is not kept back.
+            Some(header) if verdict == Verdict::Deliver && turn.is_none() => {
+                delivering.take(shared, lane, header, out);
+            }
+            Some(header) => {
+                delivering.end(shared);
+                carry(shared, lane, verdict, out, header, Some(interface));
+            }
             None => shared.failures.count_tunnel(),
         }
         if turn.is_some() {

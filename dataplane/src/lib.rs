@@ -44,6 +44,7 @@ mod flow_table;
 mod fragments;
 mod groups;
 mod hashing;
+mod joining;
 mod memory;
 mod moves;
 mod mtu;
@@ -89,6 +90,7 @@ pub use explain::{Explained, ExplainedCopy, ExplainedRegistration, Fate, explain
 pub use fast_path::{Carried, Exit, FastPath, LEASE, SEES};
 pub use flow_table::{FlowEntry, FlowTable, Glance};
 pub use groups::{GroupKey, GroupTable};
+pub use joining::{CHECKSUM, Joined, Joining};
 pub use memory::{Answer, Due, Marks, Memory, Remembered, Way};
 pub use moves::{MoveReason, MoveRecord, Moved};
 pub use mtu::{MIN_MTU, inner_mtu};

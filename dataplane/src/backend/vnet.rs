@@ -54,6 +54,25 @@ impl VnetHeader {
         }
     }
 
+    /// Of a superpacket of TCP over IPv6: octets before its payload, and of payload in each packet
+    /// that it stands for. Its checksum is at this place and covers the pseudo-header only.
+    pub const fn segments(before: u16, each: u16, (start, offset): (u16, u16)) -> Self {
+        /// `VIRTIO_NET_HDR_GSO_TCPV6`.
+        const TCP: u8 = 4;
+        Self {
+            gso_type: TCP,
+            header_length: before,
+            gso_size: each,
+            ..Self::partial(start, offset)
+        }
+    }
+
+    /// Whether the checksum is at this place, and covers the pseudo-header only.
+    pub fn is_partial_at(&self, (start, offset): (u16, u16)) -> bool {
+        self.has_partial_checksum()
+            && (self.checksum_start, self.checksum_offset) == (start, offset)
+    }
+
     pub(super) fn parse(octets: &[u8; LENGTH]) -> Self {
         let field = |at: usize| u16::from_ne_bytes([octets[at], octets[at + 1]]);
         Self {

@@ -56,6 +56,11 @@ impl Sum {
         sum as u16
     }
 
+    /// The sum itself as it stands in the place of a checksum that is to be finished.
+    pub fn octets(self) -> [u8; 2] {
+        self.folded().to_ne_bytes()
+    }
+
     /// The checksum as it stands in a header: the complement, and never zero, which means none
     /// in UDP (RFC 8200 §8.1) and is the same number as this one in TCP.
     pub fn checksum(self) -> [u8; 2] {
