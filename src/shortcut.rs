@@ -7,7 +7,10 @@
 //! none where something needs every packet: rules that count or limit ([`per_packet`]), rules of a
 //! kind that cannot be read, a queue of the owner's at the tunnel interface.
 //!
-//! After a change of rules or queues there is no shortcut until they have been read again.
+//! After a change of rules or queues there is no shortcut until they have been read again. A packet
+//! that was forwarded by the old rules may still be on its way to the program that notes it, when
+//! the change is heard; so every change is followed by a second round, when no such packet can be
+//! left.
 
 use std::collections::HashMap;
 use std::io;
@@ -32,6 +35,8 @@ const ROUTE_GROUPS: [u32; 6] = [0, 2, 3, 8, 10, 18];
 const RULE_GROUP: u32 = 6;
 /// From a reading of the rules that failed to the next.
 const READ_AGAIN: Duration = Duration::from_millis(500);
+/// From one round to the next that follows it: longer than a packet needs through this machine.
+const SETTLED: Duration = Duration::from_millis(100);
 /// Neighbours that are known by their link-layer address. Beyond it every report counts as news.
 const NEIGHBOURS: usize = 4096;
 /// Whether a firewall lets segments pass that are out of its window.
@@ -102,6 +107,7 @@ impl ShortcutWatch {
                 reason: told,
                 neighbours: HashMap::new(),
                 due: Some(Instant::now()),
+                again: None,
             };
             let mut ready = Vec::new();
             let mut buffer = vec![0; 1 << 16];
@@ -112,7 +118,13 @@ impl ShortcutWatch {
                 if watching.due.is_some_and(|due| due <= now) {
                     watching.read();
                 }
-                let until = watching.due.map(|due| due.saturating_duration_since(now));
+                if watching.again.is_some_and(|again| again <= now) {
+                    watching.again = None;
+                    // A map of our own that cannot be written is out of use altogether.
+                    let _ = watching.bpf.next_round();
+                }
+                let until = [watching.due, watching.again].into_iter().flatten().min();
+                let until = until.map(|until| until.saturating_duration_since(now));
                 let sources = [routes.as_fd(), rules.as_fd()];
                 if wait(&sources, waker, until, &mut ready).is_err() {
                     return;
@@ -146,6 +158,8 @@ struct Watching {
     neighbours: HashMap<(u32, Vec<u8>), Vec<u8>>,
     /// When rules and queues are to be read.
     due: Option<Instant>,
+    /// When the round is due that follows a change.
+    again: Option<Instant>,
 }
 
 impl Watching {
@@ -172,6 +186,9 @@ impl Watching {
                     break;
                 }
             }
+        }
+        if news > News::None {
+            self.again = Some(Instant::now() + SETTLED);
         }
         // A map of our own that cannot be written is out of use altogether.
         match news {

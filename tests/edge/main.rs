@@ -15,6 +15,8 @@
 mod events;
 mod firewall;
 mod neighbours;
+#[cfg(feature = "bpf")]
+mod rounds;
 mod routing;
 #[path = "../support/skip.rs"]
 mod skip;
