@@ -150,6 +150,8 @@ if [ "$all" = yes ]; then
     say "a thousand deaths of an agent, ten thousand power cuts of its disk"
     MTUN_KILLS=1000 cargo test --test lab --locked -- kills --nocapture
     MTUN_CRASHES=10000 cargo test --lib --locked -- store::database
+    say "ten minutes of links, policies and flows that come and go"
+    MTUN_CHURN_SECONDS=600 cargo test --test lab --locked -- churn --nocapture
     say "benchmarks"
     cargo bench --locked
 fi

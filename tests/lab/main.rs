@@ -7,6 +7,7 @@ mod administration;
 mod agent_mobiles;
 mod beyond;
 mod breakout;
+mod churn;
 mod copies;
 mod correspondents;
 mod dashboard;
