@@ -116,8 +116,9 @@ fn measure(rounds: usize) -> Result<()> {
     };
     row("superpackets", "Gbit", rounds, &rigs, SUPERPACKETS, stream)?;
     row("small", "Mpkt", rounds, &rigs, SMALL, |(_, rig)| small(rig))?;
-    if let Some((_, fast)) = rigs.iter().find(|(_, rig)| rig.way == Way::Fast) {
-        program_time(fast)?;
+    for way in [Way::Fast, Way::Short] {
+        let at = rigs.iter().find(|(_, rig)| rig.way == way);
+        at.map_or(Ok(()), |(_, rig)| program_time(rig))?;
     }
     rigs.iter().try_for_each(|(_, rig)| rig.without_superpackets())?;
     row("mtu-sized", "Gbit", rounds, &rigs, MTU_SIZED, stream)?;
@@ -216,10 +217,13 @@ fn program_time(rig: &Rig) -> Result<()> {
         }
     }
     let [unwrap, wrap] = least.map(|ns| ns - empty);
-    println!("program time: empty {empty:.0} ns, wrap {wrap:.0} ns, unwrap {unwrap:.0} ns more");
-    let both = wrap + unwrap;
-    let met = if both <= 300.0 { "met" } else { "missed" };
-    println!("goal dataplane.program-ns {both:.0} <= 300 {met}");
+    let (both, way) = (wrap + unwrap, rig.way.name());
+    println!("program time, {way}: wrap {wrap:.0} ns, unwrap {unwrap:.0} ns beyond {empty:.0} ns");
+    // At the tunnel interface a packet has no link header yet, which costs more and has no goal.
+    if rig.way == Way::Short {
+        let met = if both <= 300.0 { "met" } else { "missed" };
+        println!("goal dataplane.program-ns {both:.0} <= 300 {met}");
+    }
     Ok(())
 }
 
