@@ -38,13 +38,25 @@ package="${packages%%$'\n'*}"
 
 debootstrap --variant=minbase --include=nftables,adduser bookworm "$root" "$mirror" \
     >"$place/debootstrap.log" 2>&1 || { tail "$place/debootstrap.log"; fail "no clean root"; }
-before="$(cd "$root" && find etc usr/bin usr/sbin lib/systemd var/lib -xdev | sort)"
+# Everything but what dpkg keeps of its own doings, and its copies of the files of users.
+everything() {
+    (cd "$root" && find etc usr var -xdev -not -path 'var/log/*' -not -path 'var/cache/*' \
+        -not -path 'var/lib/dpkg/*' -not -path 'usr/share/info/*' |
+        grep -v 'etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\)-$' | sort)
+}
+before="$(everything)"
 users="$(cat "$root/etc/passwd" "$root/etc/group")"
 cp "$package" "$root/tmp/mtun.deb"
 
 inside dpkg --install /tmp/mtun.deb >"$place/install.log" 2>&1 || { cat "$place/install.log"; fail "install"; }
 inside getent passwd mtun | grep -q '/usr/sbin/nologin$' || fail "no user of its own"
 [ "$(stat -c '%U %a' "$root/etc/mtun/keys")" = "root 700" ] || fail "keys are open"
+
+# What man and shells read.
+for page in mtun mtun-status mtun-policy-apply; do
+    gzip -dc "$root/usr/share/man/man1/$page.1.gz" | grep '^\.TH' >/dev/null || fail "no manual page $page"
+done
+inside bash -c '. /usr/share/bash-completion/completions/mtun' || fail "bash does not take the completions"
 
 # A home agent, as a person makes one, started as the unit starts it.
 inside mtun init agent >"$place/init.log" || fail "init"
@@ -90,10 +102,7 @@ daemon=""
 inside dpkg --remove mtun >/dev/null 2>&1 || fail "remove"
 [ -e "$root/etc/mtun/keys/home.key" ] || fail "a removal took the key"
 inside dpkg --purge mtun >"$place/purge.log" 2>&1 || { cat "$place/purge.log"; fail "purge"; }
-left="$(cd "$root" && find etc usr/bin usr/sbin lib/systemd var/lib -xdev | sort)"
-# dpkg keeps a log of its own, and copies of the two files of users.
-diff <(grep -v -e dpkg -e 'etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\)-$' <<<"$before") \
-    <(grep -v -e dpkg -e 'etc/\(passwd\|group\|shadow\|gshadow\|subuid\|subgid\)-$' <<<"$left") ||
+diff <(echo "$before") <(everything) ||
     fail "a purge left something"
 [ "$users" = "$(cat "$root/etc/passwd" "$root/etc/group")" ] || fail "a purge left a user"
 echo "package ok: $(stat -c %s "$package") octets"

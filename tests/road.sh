@@ -51,6 +51,20 @@ halt() { # halt MACHINE
     unset "manager[$1]" "leader[$1]"
 }
 
+# A machine whose power goes: nothing gets to tidy up, and what its kernel knew is gone.
+unplug() { # unplug MACHINE
+    kill -KILL "${leader[$1]}"
+    wait "${manager[$1]}" 2>/dev/null || true
+    unset "manager[$1]" "leader[$1]"
+    local port
+    for port in $(ip -n "$name-net" -brief link | cut -d@ -f1 | grep "^${1:0:4}-"); do
+        ip -n "$name-net" link del "$port"
+    done
+    [ "$1" != router ] || ip -n "$name-behind" link del port
+    ip netns del "$name-$1"
+    plug "$1"
+}
+
 # Starts a machine; further words are nspawn's.
 boot() { # boot MACHINE [OPTION...]
     local machine="$1"
@@ -132,25 +146,36 @@ network() { # network NAME
     ip netns add "$name-$1"
     ip netns exec "$name-$1" ip link set lo up
 }
-for machine in net agent router correspondent; do
-    network "$machine"
-done
 cable() { # cable MACHINE INTERFACE PREFIX
     local port="${1:0:4}-$2"
     ip -n "$name-net" link add "$port" type veth peer name "$2" netns "$name-$1"
     ip -n "$name-net" address add "$3::1/64" dev "$port" nodad
     ip -n "$name-net" link set "$port" up
 }
+plug() { # plug MACHINE: its network, and the cables into it
+    network "$1"
+    case "$1" in
+    agent)
+        cable agent eth0 2001:db8:f0
+        ip -n "$name-net" route replace 2001:db8:100::/48 via 2001:db8:f0::2
+        ;;
+    correspondent) cable correspondent eth0 2001:db8:c ;;
+    router)
+        cable router wlan0 2001:db8:1
+        cable router wwan0 2001:db8:2
+        # Nobody is behind the router; the cable ends in a machine that is switched off.
+        ip -n "$name-behind" link add port type veth peer name lan0 netns "$name-router"
+        ip -n "$name-behind" link set port up
+        ;;
+    esac
+}
+for machine in net behind; do
+    network "$machine"
+done
 ip netns exec "$name-net" sysctl -qw net.ipv6.conf.all.forwarding=1
-cable agent eth0 2001:db8:f0
-cable correspondent eth0 2001:db8:c
-cable router wlan0 2001:db8:1
-cable router wwan0 2001:db8:2
-# Nobody is behind the router; the cable ends in a machine that is switched off.
-network behind
-ip -n "$name-behind" link add port type veth peer name lan0 netns "$name-router"
-ip -n "$name-behind" link set port up
-ip -n "$name-net" route add 2001:db8:100::/48 via 2001:db8:f0::2
+for machine in agent router correspondent; do
+    plug "$machine"
+done
 # What a machine is told of its networks, as most are.
 attached() { # attached MACHINE INTERFACE ADDRESS [LINE...]
     {
@@ -248,14 +273,39 @@ on router "tail -n 1 /etc/mtun/mtun.kdl" | grep -q edited || fail "an upgrade to
 on agent "ping -c 3 -i 0.2 2001:db8:100::42" >/dev/null || fail "nothing goes on after an upgrade"
 echo "== kill, network service, upgrade ok"
 
+# The power goes at both ends in the middle of work, and comes back: nobody is there to help.
+# shellcheck disable=SC2016 # for the machine's shell
+on router 'cd /etc/mtun && cp mtun.kdl a.kdl && cp mtun.kdl b.kdl && echo "// again" >>b.kdl
+    setsid sh -c "while mtun policy apply a.kdl && mtun policy apply b.kdl; do touch applied; done" \
+        >/dev/null 2>&1 &'
+for _ in $(seq 100); do
+    [ ! -e "$place/router/etc/mtun/applied" ] || break
+    sleep 0.1
+done
+[ -e "$place/router/etc/mtun/applied" ] || fail "no policy was applied"
+unplug router
+unplug agent
+boot agent
+boot router
+well() { # well MACHINE WHAT
+    local _
+    for _ in $(seq 300); do
+        ! on "$1" "mtun status" >"$place/status" 2>&1 || ! grep -q '^health *ok' "$place/status" || return 0
+        sleep 0.1
+    done
+    cat "$place/status"
+    fail "$1: not well $2"
+}
+well agent "after a power cut"
+well router "after a power cut"
+on router "mtun policy history" >/dev/null || fail "no history of policies after a power cut"
+on agent "ping -c 3 -i 0.2 2001:db8:100::42" >/dev/null || fail "nothing goes on after a power cut"
+echo "== power cut at both ends ok"
+
 # It comes back by itself when the machine does, from a root that nobody can write.
 halt router
 boot router --read-only --tmpfs=/var --tmpfs=/tmp
-for _ in $(seq 300); do
-    on router "mtun status" >"$place/status" 2>&1 && break
-    sleep 0.1
-done
-grep -q '^health *ok' "$place/status" || { cat "$place/status"; fail "not well on a read-only root"; }
+well router "on a read-only root"
 on agent "ping -c 3 -i 0.2 2001:db8:100::42" >/dev/null || fail "nothing goes from a read-only root"
 echo "== boot from a read-only root ok"
 
