@@ -1,10 +1,12 @@
 //! What the daemon gives up before it does anything: rights that it never needs, the way back to
-//! them, and the right of others to look into its memory.
+//! them, system calls that it never makes ([`calls`]), and the right of others to look into its memory.
 //!
 //! Capabilities belong to threads, so this comes before the first thread is started. Started as
 //! root it keeps what reading files anywhere and talking to the kernel's network takes; the unit
 //! file starts it as a user of its own with what the network and the fast path take, and then nothing
 //! else is left to give up. Programs that it starts (`nft`) get no more than it has.
+
+mod calls;
 
 use std::io;
 
@@ -48,7 +50,7 @@ struct Words {
 ///
 /// # Errors
 ///
-/// If the kernel refuses what every process may ask of it.
+/// If the kernel refuses what every process may ask of it; everything before that is given up then.
 pub fn give_up() -> io::Result<()> {
     // Keys are in memory: no core dump, no look into /proc by others of the same user.
     control(libc::PR_SET_DUMPABLE, 0)?;
@@ -68,7 +70,8 @@ pub fn give_up() -> io::Result<()> {
         words.inheritable &= keep;
     }
     // SAFETY: as above; the kernel only reads them.
-    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) })
+    check(unsafe { libc::syscall(libc::SYS_capset, &raw mut header, words.as_ptr()) })?;
+    calls::refuse()
 }
 
 /// 1 for what is kept.

@@ -19,6 +19,8 @@ use crate::need_lab;
 const NOBODY: u32 = 65_534;
 /// CAP_NET_ADMIN and CAP_NET_RAW.
 const TWO: u64 = 1 << 12 | 1 << 13;
+/// `SECCOMP_MODE_FILTER`: a filter stands before its system calls.
+const FILTERED: u64 = 2;
 
 /// What the unit file says, in a script: user, capabilities, where the manager listens.
 fn as_a_service(directory: &Path, notify: &Path) -> Programs {
@@ -79,8 +81,8 @@ impl Drop for Stopped {
     }
 }
 
-/// The fields of one thread's status that matter, all numbers hexadecimal but the last two.
-fn rights(status: &str) -> [u64; 5] {
+/// The fields of one thread's status that matter, all numbers hexadecimal but the last three.
+fn rights(status: &str) -> [u64; 6] {
     let field = |name: &str, radix: u32| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
         let word = line.trim_start_matches(':').split_whitespace().next().expect(name);
@@ -91,6 +93,7 @@ fn rights(status: &str) -> [u64; 5] {
         field("CapPrm", 16),
         field("CapBnd", 16),
         field("NoNewPrivs", 10),
+        field("Seccomp", 10),
         field("Uid", 10),
     ]
 }
@@ -139,7 +142,7 @@ fn with_two_capabilities_it_registers_feeds_the_watchdog_and_carries_packets() {
     for task in std::fs::read_dir(format!("/proc/{id}/task")).unwrap() {
         let status = task.unwrap().path().join("status");
         let status = std::fs::read_to_string(status).unwrap();
-        assert_eq!(rights(&status), [TWO, TWO, TWO, 1, NOBODY.into()], "{status}");
+        assert_eq!(rights(&status), [TWO, TWO, TWO, 1, FILTERED, NOBODY.into()], "{status}");
         threads += 1;
     }
     assert!(threads >= 4, "packet threads have them too: {threads}");
@@ -166,8 +169,9 @@ fn started_by_hand_it_keeps_what_files_and_networks_take() {
     let lab = Lab::with_agent(Plan::default(), PolicyText::default());
     let id = lab.agent().process.id();
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
-    let [effective, permitted, bounding, no_new, uid] = rights(&status);
+    let [effective, permitted, bounding, no_new, filtered, uid] = rights(&status);
     assert_eq!((effective, permitted, no_new, uid), (bounding, bounding, 1, 0), "{status}");
+    assert_eq!(filtered, FILTERED, "system calls that nobody needs are refused: {status}");
     assert_eq!(effective & TWO, TWO);
     for (number, name) in
         [(7, "SETUID"), (8, "SETPCAP"), (16, "SYS_MODULE"), (19, "SYS_PTRACE"), (21, "SYS_ADMIN")]
