@@ -335,3 +335,104 @@ fn print(text: &str) {
     let mut stdout = std::io::stdout().lock();
     let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// The words of a line as a shell splits them, up to what belongs to the shell.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+        for letter in line.chars() {
+            match (quote, letter) {
+                (Some(open), _) if open == letter => quote = None,
+                (None, '\'' | '"') => {
+                    quote = Some(letter);
+                    word.get_or_insert_default();
+                }
+                (None, '#' | '|' | ';' | '>' | '<' | '&') if word.is_none() => break,
+                (None, ';') => break,
+                (None, ' ') => words.extend(word.take()),
+                _ => word.get_or_insert_default().push(letter),
+            }
+        }
+        words.extend(word);
+        words
+    }
+
+    /// Command lines of a page: in fenced blocks from the line's beginning, in a paragraph in
+    /// backticks. A backslash goes on with the next line.
+    fn commands(page: &str) -> Vec<String> {
+        let page = page.replace("\\\n", " ");
+        let (mut fenced, mut found) = (false, Vec::new());
+        for line in page.lines() {
+            if line.starts_with("```") {
+                fenced = !fenced;
+            } else if fenced {
+                let line = line.trim_start().trim_start_matches("$ ");
+                found.extend(line.starts_with("mtun ").then(|| line.to_owned()));
+            } else {
+                let spans = line.split('`').skip(1).step_by(2);
+                found.extend(spans.filter(|it| it.starts_with("mtun ")).map(str::to_owned));
+            }
+        }
+        found
+    }
+
+    /// What stands on pages for what a person fills in, and something that fits there.
+    const PLACEHOLDERS: [(&str, &str); 6] = [
+        ("ADDRESS", "2001:db8::1"),
+        ("FILE", "new.kdl"),
+        ("FLOW", "tcp 2001:db8::1 -> 2001:db8::2 dport 22"),
+        ("FILTER", "dport 22"),
+        ("LINK", "wlan0"),
+        ("TIME", "10m"),
+    ];
+
+    /// What a line says; one that offers words by `a|b` says each of them.
+    fn said(line: &str) -> Vec<Vec<String>> {
+        let fill = |word: String| {
+            let filled = PLACEHOLDERS.iter().find(|(name, _)| *name == word);
+            filled.map_or(word, |(_, value)| (*value).to_owned())
+        };
+        let words: Vec<String> = words(line).into_iter().map(fill).collect();
+        let Some(at) = words.iter().position(|word| word.contains('|')) else {
+            return vec![words];
+        };
+        let with = |choice: &str| {
+            let mut words = words.clone();
+            choice.clone_into(&mut words[at]);
+            words
+        };
+        words[at].split('|').map(with).collect()
+    }
+
+    /// What pages tell people to type is what the command line takes.
+    #[test]
+    fn every_command_of_the_pages_is_one() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let pages = std::fs::read_dir(root.join("docs")).unwrap().map(|it| it.unwrap().path());
+        let pages = pages.filter(|it| it.extension().is_some_and(|it| it == "md"));
+        let mut seen = 0;
+        for page in pages.chain([root.join("README.md")]) {
+            let text = std::fs::read_to_string(&page).unwrap();
+            for command in commands(&text).iter().filter(|it| !it.contains('…')) {
+                for words in said(command) {
+                    seen += 1;
+                    let Err(error) = Cli::try_parse_from(words) else { continue };
+                    // By its name alone a command is what the page speaks of.
+                    let named = [
+                        ErrorKind::DisplayHelp,
+                        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+                        ErrorKind::MissingSubcommand,
+                        ErrorKind::MissingRequiredArgument,
+                    ];
+                    let known = named.contains(&error.kind());
+                    assert!(known, "{}: {command}\n{error}", page.display());
+                }
+            }
+        }
+        assert!(seen >= 200, "{seen}");
+    }
+}

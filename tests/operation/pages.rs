@@ -127,3 +127,38 @@ fn every_recipe_is_a_policy_that_passes_its_own_tests() {
     }
     assert!(recipes.len() >= 12, "{}", recipes.len());
 }
+
+/// Every `.rs` below a directory, with the program's words in it.
+fn sources(directory: &Path, into: &mut String) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, into);
+        } else if path.extension().is_some_and(|it| it == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            // A string goes on behind a backslash, without the blanks of the next line.
+            let mut parts = text.split("\\\n");
+            into.push_str(parts.next().unwrap_or_default());
+            parts.for_each(|it| into.push_str(it.trim_start()));
+        }
+    }
+}
+
+/// Who looks for what the program said finds it on the page, because the page has its words.
+#[test]
+fn the_page_of_troubles_has_the_programs_own_words() {
+    let mut program = String::new();
+    for part in ["src", "policy/src", "signaling/src", "dataplane/src"] {
+        sources(&root().join(part), &mut program);
+    }
+    let page = page("docs/troubleshooting.md");
+    let said = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let mut rows = 0;
+    for words in said {
+        // Names of reasons are joined when they are shown.
+        let inside = words.replace('-', "_");
+        assert!(program.contains(words) || program.contains(&inside), "nothing says: {words}");
+        rows += 1;
+    }
+    assert!(rows >= 50, "{rows}");
+}
