@@ -2,7 +2,8 @@
 //!
 //! Every change is logged and its original kept in a state file, so that a daemon that starts
 //! after another was killed still knows what to put back. A setting that somebody else has changed
-//! in the meantime is left alone.
+//! in the meantime is left alone. What was changed before the machine started anew is forgotten: the
+//! power took it along, and what is found then is the machine's own.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 /// The setting that makes this machine forward.
 const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
+
+/// The number of this start of the machine.
+const BOOT: &str = "kernel/random/boot_id";
 
 /// Why a setting could not be changed.
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +77,21 @@ struct Change {
     ours: String,
 }
 
+/// The state file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Remembered<C> {
+    /// In which start of the machine they were changed.
+    boot: String,
+    changed: C,
+}
+
 /// The settings changed so far.
 #[derive(Debug)]
 pub struct Sysctls {
     /// `/proc/sys`, or another folder in tests.
     root: PathBuf,
     state: Option<PathBuf>,
+    boot: String,
     changed: BTreeMap<String, Change>,
 }
 
@@ -90,13 +103,18 @@ impl Sysctls {
     }
 
     fn with_root(root: PathBuf, state: Option<PathBuf>) -> Self {
+        let boot = std::fs::read_to_string(root.join(BOOT)).unwrap_or_default().trim().to_owned();
         let remembered = state.as_ref().and_then(|path| std::fs::read(path).ok());
-        let changed: BTreeMap<_, _> =
+        let remembered: Remembered<BTreeMap<_, _>> =
             remembered.and_then(|octets| serde_json::from_slice(&octets).ok()).unwrap_or_default();
+        let changed = match remembered.boot == boot {
+            true => remembered.changed,
+            false => BTreeMap::new(),
+        };
         if !changed.is_empty() {
             tracing::info!(settings = changed.len(), "an earlier run left changed settings");
         }
-        Self { root, state, changed }
+        Self { root, state, boot, changed }
     }
 
     /// Sets `net.ipv6.conf.all.forwarding` and the like; `key` is the path below `/proc/sys`, so
@@ -112,8 +130,11 @@ impl Sysctls {
         // Set twice, the first original counts.
         let entry = self.changed.entry(key.to_owned()).or_insert(change);
         entry.ours = value.to_owned();
-        // Written down first: a change that is not remembered could not be taken back.
-        self.remember()?;
+        // Written down first: what a killed run has not written down cannot be taken back. A disk that
+        // takes nothing is no reason not to carry packets; a stop takes all of it back still.
+        if let Err(error) = self.remember() {
+            tracing::warn!(%error, "what this machine's settings were is not written down");
+        }
         tracing::info!(setting = key, from = found, to = value, "changed a kernel setting");
         std::fs::write(&path, value).map_err(SysctlError::new(&path))
     }
@@ -206,8 +227,10 @@ impl Sysctls {
 
     fn remember(&self) -> Result<(), SysctlError> {
         let Some(state) = &self.state else { return Ok(()) };
-        let text = serde_json::to_vec(&self.changed).expect("strings are always valid JSON");
-        // Renamed into place, so a crash leaves the old file or the new one.
+        let remembered = Remembered { boot: self.boot.clone(), changed: &self.changed };
+        let text = serde_json::to_vec(&remembered).expect("strings are always valid JSON");
+        // Renamed into place, so a crash leaves the old file or the new one. Of a power cut nothing has
+        // to be left, so no disk is waited for.
         let draft = state.with_extension("new");
         std::fs::write(&draft, text)
             .and_then(|()| std::fs::rename(&draft, state))
@@ -227,7 +250,9 @@ mod tests {
             let root = std::env::temp_dir().join(format!("mtun-{name}-{}", std::process::id()));
             std::fs::create_dir_all(root.join("net/ipv6/conf/wlan0.5")).unwrap();
             std::fs::create_dir_all(root.join("net/ipv6/conf/all")).unwrap();
+            std::fs::create_dir_all(root.join("kernel/random")).unwrap();
             let tree = Self(root);
+            tree.write(BOOT, "first\n");
             tree.write("net/ipv6/conf/wlan0.5/accept_ra", "1\n");
             tree.write("net/ipv6/conf/all/forwarding", "0\n");
             tree
@@ -297,6 +322,21 @@ mod tests {
         next.forward().unwrap();
         next.restore();
         assert_eq!(tree.read(FORWARDING), "0");
+    }
+
+    /// A machine that forwards by itself since, does so after the daemon's stop as well.
+    #[test]
+    fn what_the_power_took_along_is_not_put_back() {
+        let tree = Tree::new("power");
+        tree.open().forward().unwrap();
+        tree.write(BOOT, "second\n");
+        tree.write(FORWARDING, "1\n");
+        let mut next = tree.open();
+        next.restore();
+        assert!(!tree.0.join("state.json").exists());
+        next.forward().unwrap();
+        next.restore();
+        assert_eq!(tree.read(FORWARDING), "1");
     }
 
     #[test]

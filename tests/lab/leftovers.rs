@@ -2,6 +2,7 @@
 //! twice after a kill -9 and a restart, and in between nothing leaks.
 
 use std::net::{Ipv6Addr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,9 +17,6 @@ use serde_json::Value;
 use crate::fixture::{Lab, PATIENCE, assert_alive, figure_11};
 use crate::need_lab;
 
-const ROUTER: &[&str] = &["all", "default", "lan0", "wlan0", "wwan0"];
-const AGENT: &[&str] = &["all", "default", "core0", "home0"];
-
 /// Waits until no address of a namespace is tentative: that ends by itself.
 fn rest(namespace: &Namespace) {
     wait_for("duplicate address detection", PATIENCE, || {
@@ -31,7 +29,7 @@ fn rest(namespace: &Namespace) {
 }
 
 /// Everything of a namespace that the daemon may change, without what changes by itself.
-fn kernel_state(namespace: &Namespace, interfaces: &[&str]) -> Vec<String> {
+fn kernel_state(namespace: &Namespace) -> Vec<String> {
     rest(namespace);
     let mut state = Vec::new();
     for line in ["-6 rule show", "-6 route show table all", "-6 address show"] {
@@ -51,13 +49,28 @@ fn kernel_state(namespace: &Namespace, interfaces: &[&str]) -> Vec<String> {
         let line = line.split("packets ").next().unwrap_or_default();
         format!("nft: {}", line.trim())
     }));
-    for interface in interfaces {
-        for key in ["forwarding", "accept_ra", "keep_addr_on_down", "ignore_routes_with_linkdown"] {
-            let key = format!("ipv6/conf/{interface}/{key}");
-            state.push(format!("{key} = {}", namespace.sysctl(&key).unwrap()));
+    state.extend(namespace.run(|| settings(Path::new("/proc/sys/net/ipv4"))));
+    state.extend(namespace.run(|| settings(Path::new("/proc/sys/net/ipv6"))));
+    state
+}
+
+/// Every setting below a directory of the kernel's, but those of `mtun0`, which go with it; sorted.
+fn settings(directory: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true if path.ends_with("mtun0") => {}
+            true => found.extend(settings(&path)),
+            // Some can only be written.
+            false => found.extend(
+                std::fs::read_to_string(&path)
+                    .map(|value| format!("{} = {}", path.display(), value.trim())),
+            ),
         }
     }
-    state
+    found.sort();
+    found
 }
 
 /// Lifetimes run down, and indices of a new TUN differ.
@@ -105,23 +118,19 @@ fn a_stop_deregisters_and_leaves_the_kernel_as_it_was() {
     let plan = Plan::default();
     let mut lab = Lab::with_agent(plan, PolicyText::default());
     lab.world.wait_for_wlan_address().unwrap();
-    let agent_idle = kernel_state(&lab.world.ha, AGENT);
-    let before = kernel_state(&lab.world.mr, ROUTER);
+    let agent_idle = kernel_state(&lab.world.ha);
+    let before = kernel_state(&lab.world.mr);
     lab.start_mobile(&[]);
     lab.registered(&["wlan0", "wwan0"]);
-    assert_ne!(kernel_state(&lab.world.mr, ROUTER), before, "the daemon does change something");
+    assert_ne!(kernel_state(&lab.world.mr), before, "the daemon does change something");
     let mut mobile = lab.mobile.take().unwrap();
     let status = mobile.process.stop().unwrap();
     assert!(status.success(), "{status}\n{}", mobile.story());
-    assert_same(&before, &kernel_state(&lab.world.mr, ROUTER), "the router after the stop");
+    assert_same(&before, &kernel_state(&lab.world.mr), "the router after the stop");
     let held =
         lab.agent().wait_until("an empty cache", PATIENCE, |status| cached(status).is_empty());
     assert!(held.is_ok(), "{:#}", held.unwrap_err());
-    assert_same(
-        &agent_idle,
-        &kernel_state(&lab.world.ha, AGENT),
-        "the agent after the mobile's stop",
-    );
+    assert_same(&agent_idle, &kernel_state(&lab.world.ha), "the agent after the mobile's stop");
     lab.assert_clean();
 }
 
@@ -129,7 +138,7 @@ fn a_stop_deregisters_and_leaves_the_kernel_as_it_was() {
 fn the_agents_stop_leaves_its_kernel_as_it_was() {
     need_lab!();
     let world = mtun::lab::world::World::build(Plan::default()).unwrap();
-    let before = kernel_state(&world.ha, AGENT);
+    let before = kernel_state(&world.ha);
     mtun::lab::daemons::write_keys(&world).unwrap();
     let mut agent = mtun::lab::daemons::Daemon::start(
         &world,
@@ -142,16 +151,15 @@ fn the_agents_stop_leaves_its_kernel_as_it_was() {
     agent.wait_until("its status", PATIENCE, |_| true).unwrap();
     let status = agent.process.stop().unwrap();
     assert!(status.success(), "{status}\n{}", agent.story());
-    assert_same(&before, &kernel_state(&world.ha, AGENT), "the agent after its stop");
+    assert_same(&before, &kernel_state(&world.ha), "the agent after its stop");
 }
 
 #[test]
 fn a_correspondents_stop_and_its_death_leave_its_kernel_as_it_was() {
     need_lab!();
-    const CORRESPONDENT: &[&str] = &["all", "default", "eth0"];
     let text = PolicyText::default().with_optimization("traffic");
     let mut lab = Lab::with_agent(Plan::default(), text);
-    let before = kernel_state(&lab.world.cn, CORRESPONDENT);
+    let before = kernel_state(&lab.world.cn);
     lab.start_correspondent();
     lab.start_mobile(&[]);
     lab.registered(&["wlan0", "wwan0"]);
@@ -169,7 +177,7 @@ fn a_correspondents_stop_and_its_death_leave_its_kernel_as_it_was() {
         .unwrap();
     };
     bound(&lab);
-    let bound_before = kernel_state(&lab.world.cn, CORRESPONDENT);
+    let bound_before = kernel_state(&lab.world.cn);
     assert_ne!(bound_before, before, "the daemon does change something");
 
     let mut daemon = lab.correspondent.take().unwrap();
@@ -179,7 +187,7 @@ fn a_correspondents_stop_and_its_death_leave_its_kernel_as_it_was() {
     bound(&lab);
     assert_same(
         &bound_before,
-        &kernel_state(&lab.world.cn, CORRESPONDENT),
+        &kernel_state(&lab.world.cn),
         "the correspondent after kill -9 and restart",
     );
     assert_alive(&traffic);
@@ -187,11 +195,7 @@ fn a_correspondents_stop_and_its_death_leave_its_kernel_as_it_was() {
     let mut daemon = lab.correspondent.take().unwrap();
     let status = daemon.process.stop().unwrap();
     assert!(status.success(), "{status}\n{}", daemon.story());
-    assert_same(
-        &before,
-        &kernel_state(&lab.world.cn, CORRESPONDENT),
-        "the correspondent after its stop",
-    );
+    assert_same(&before, &kernel_state(&lab.world.cn), "the correspondent after its stop");
 }
 
 /// A correspondent that goes on sending, whatever happens: its packets reach a router without a
@@ -234,7 +238,7 @@ fn between_kill_and_restart_nothing_leaks_and_the_restart_leaves_no_double() {
     lab.registered(&["wlan0", "wwan0"]);
     let traffic = lab.traffic();
     let tunnel = |lab: &Lab| lab.mobile().status().unwrap().homes[0].tunnel.clone();
-    let (before, tunnel_before) = (kernel_state(&lab.world.mr, ROUTER), tunnel(&lab));
+    let (before, tunnel_before) = (kernel_state(&lab.world.mr), tunnel(&lab));
     let downstream = Downstream::start(&lab.world.cn);
     let mut mobile = lab.mobile.take().unwrap();
     mobile.process.kill().unwrap();
@@ -250,11 +254,7 @@ fn between_kill_and_restart_nothing_leaks_and_the_restart_leaves_no_double() {
     lab.registered(&["wlan0", "wwan0"]);
     lab.settled(&traffic, figure_11);
     assert_alive(&traffic);
-    assert_same(
-        &before,
-        &kernel_state(&lab.world.mr, ROUTER),
-        "the router after kill -9 and restart",
-    );
+    assert_same(&before, &kernel_state(&lab.world.mr), "the router after kill -9 and restart");
     assert_eq!(tunnel(&lab), tunnel_before, "the same interface, index and MTU");
     let held = cached(&lab.agent().status().unwrap());
     assert_eq!(held.len(), 2, "no double binding: {held:?}");

@@ -34,6 +34,7 @@ mod messages;
 mod nested;
 mod optimization;
 mod pages;
+mod power;
 mod quota;
 mod restart;
 mod rights;
