@@ -162,3 +162,14 @@ fn the_page_of_troubles_has_the_programs_own_words() {
     }
     assert!(rows >= 50, "{rows}");
 }
+
+/// Who looks for a page finds it in the table of pages.
+#[test]
+fn the_table_of_pages_has_them_all() {
+    let table = page("docs/README.md");
+    for entry in std::fs::read_dir(root().join("docs")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let listed = table.contains(&format!("]({name})"));
+        assert!(listed || !name.ends_with(".md") || name == "README.md", "{name}");
+    }
+}
