@@ -145,6 +145,7 @@ if [ "$all" = yes ]; then
     command -v musl-gcc >/dev/null 2>&1 ||
         DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends musl-tools
     bash packaging/static.sh "${CARGO_TARGET_DIR:-target}/static"
+    bash tests/static.sh "${CARGO_TARGET_DIR:-target}/static"
     say "twenty thousand simulated lives"
     MTUN_SEEDS=20000 cargo test -p mtun-simulation --test seeds --locked
     say "a thousand deaths of an agent, ten thousand power cuts of its disk"
