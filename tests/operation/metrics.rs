@@ -236,6 +236,7 @@ fn no_label_is_an_address_and_the_number_of_series_is_bounded() {
     let text = metrics.render();
     let series: usize = read(&text).values().map(|family| family.samples.len()).sum();
     assert!(series <= 2000, "{series} series");
+    assert!(text.len() <= 1 << 20, "{} octets", text.len());
     assert!(!text.contains("2001:db8"), "an address became a label");
 }
 
