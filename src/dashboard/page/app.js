@@ -32,11 +32,32 @@ function showStatus(status) {
   pill.className = `pill ${well ? "good" : "bad"}`;
   say(pill, well ? "● everything works as configured" : `✕ degraded: ${status.health.reasons.length}`);
   const reasons = status.health.reasons.map((reason) => why(reason));
-  if (find("#reasons").textContent !== reasons.join("")) fill(find("#reasons"), ...reasons.map((text) => el("li", {}, text)));
+  tell("#reasons", reasons);
+  const homes = status.homes.map((home) => homeLine(home)), overrides = status.overrides.map((it) => overrideLine(it));
+  tell("#homes", homes);
+  tell("#overrides", overrides);
   if (!agent) {
     links.show(status.links, lineOf);
     if (flows) flows.links = status.links.filter((link) => link.bid !== null).map((link) => link.interface);
   }
+}
+
+/** Lines of a list, made anew only if they are others. */
+function tell(list, texts) {
+  const node = find(list);
+  if (node.textContent !== texts.join("")) fill(node, ...texts.map((text) => el("li", {}, text)));
+}
+
+/** A home network and its one tunnel. */
+function homeLine(home) {
+  const carried = { daemon: "the daemon", bpf: "BPF in the kernel", kmod: "kmod-mtun in the kernel" }[home.tunnel.backend];
+  const whose = home.home_address ? `${home.home_address} at agent ${home.agent}` : `${home.served} served by ${home.agent}`;
+  return `home ${home.name}: ${whose} · ${home.tunnel.name}, MTU ${home.tunnel.mtu}, flows carried by ${carried} · generation ${home.generation}`;
+}
+
+/** What somebody put before the rules. */
+function overrideLine(it) {
+  return `override ${it.id}: ${it.filter} by ${it.via}, ${span(it.remaining_seconds)} more${it.reason ? ` (${it.reason})` : ""}; mtun steer undo ${it.id} ends it`;
 }
 
 /** A reason of the health line in words. */

@@ -1,4 +1,4 @@
-// The links side by side: state, rates, round trip, loss, signal, quota.
+// The links side by side: state, rates, round trip, jitter, loss, signal, path, quota.
 
 import { MARKS, bytes, el, rate, say, span } from "./words.js";
 
@@ -34,7 +34,7 @@ export class Links {
   make(name, line) {
     const fact = (title) => el("dd", { "data-fact": title });
     const facts = Object.fromEntries(
-      ["round trip", "loss", "signal", "quota", "care-of address", "why"].map((title) => [title, fact(title)]),
+      ["round trip", "jitter", "loss", "signal", "path", "quota", "care-of address", "why"].map((title) => [title, fact(title)]),
     );
     const state = el("p", { class: "state" });
     const since = el("span", { class: "quiet" });
@@ -54,10 +54,14 @@ export class Links {
     card.root.dataset.state = link.state;
     say(card.state, `${MARKS[link.state] ?? "?"} ${link.state}`);
     const known = (value, text, unknown) => (value === null || value === undefined ? unknown : text(value));
-    say(card.facts["round trip"], known(link.rtt_ms, (ms) => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`, "not measured yet"));
+    const within = known(link.rtt_p95_ms, (p95) => `, 95 % in ${ms(p95)}`, "");
+    say(card.facts["round trip"], known(link.rtt_ms, (rtt) => ms(rtt) + within, "not measured yet"));
+    say(card.facts.jitter, known(link.jitter_ms, ms, "not measured"));
     say(card.facts.loss, known(link.loss_ratio, (ratio) => `${(ratio * 100).toFixed(1)} %`, "not measured"));
     const radio = [known(link.signal_dbm, (dbm) => `${dbm} dBm`, ""), link.radio?.technology, link.radio?.registration].filter(Boolean);
     say(card.facts.signal, radio.join(", ") || (link.radio ? "not known" : "nobody tells"));
+    const narrow = known(link.path_mtu, (path) => `${path.octets} octets, the interface ${link.mtu}`, "");
+    say(card.facts.path, narrow || known(link.mtu, (mtu) => `${mtu} octets`, "not known"));
     say(card.facts["care-of address"], link.home_link ? "at home" : known(link.care_of, String, "none"));
     const recovers = known(link.recovers_in_seconds, (left) => `, used again in ${span(left)}`, "");
     say(card.facts.why, link.reason ? link.reason + recovers : "nothing speaks against it");
@@ -90,6 +94,11 @@ export class Links {
       draw(card.spark, card.rates);
     }
   }
+}
+
+/** Milliseconds, with a digit more where one matters. */
+function ms(value) {
+  return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 }
 
 function draw(spark, rates) {

@@ -23,7 +23,7 @@ export class Matrix {
     const rows = rules.map((rule) => ({ home: rule.home, rule: rule.name, says: rule.says, links: rule.links, otherwise: rule.otherwise }));
     // Overrides and packets without a rule have a row as soon as there are any.
     for (const cell of matrix) {
-      if (!rows.some((row) => row.home === cell.home && row.rule === cell.rule)) {
+      if (cell.up_bytes + cell.down_bytes > 0 && !rows.some((row) => row.home === cell.home && row.rule === cell.rule)) {
         const override = cell.rule === "steer";
         const row = { home: cell.home, rule: cell.rule, says: override ? "by hand, before all rules" : "in no rule of the policy", links: [], otherwise: [] };
         if (override) rows.unshift(row);
@@ -35,7 +35,9 @@ export class Matrix {
     const shape = JSON.stringify([rows, columns]);
     if (shape === this.shape) return;
     this.shape = shape;
-    this.cells.clear();
+    // What a cell counted goes on in the new one.
+    this.before = this.cells;
+    this.cells = new Map();
     const homes = new Set(rows.map((row) => row.home)).size;
     const heads = columns.map((name) => el("th", { scope: "col", class: `line-${lineOf(name)}`, "data-column": name },
       el("span", { class: "mark" }), name === "none" ? "by no link" : name, el("small", {})));
@@ -58,7 +60,11 @@ export class Matrix {
       class: `cell line-${line}`, tabindex: x === 0 && y === 0 ? 0 : -1,
       "data-home": row.home, "data-rule": row.rule, "data-link": link, "data-up": 0, "data-down": 0, "data-x": x, "data-y": y,
     }, rank ? el("span", { class: place >= 0 ? "ring" : "ring else" }, rank) : null, disc, text);
-    this.cells.set(`${row.home} ${row.rule} ${link}`, { node, disc, text, rank, now: 0, idle: 0, up: 0, down: 0 });
+    const key = `${row.home} ${row.rule} ${link}`;
+    const { now, idle, up, down } = this.before.get(key) ?? { now: 0, idle: 0, up: 0, down: 0 };
+    // One that was not there had counted nothing: what it counts first is of this moment.
+    if (this.before.size) node.dataset.known = "yes";
+    this.cells.set(key, { node, disc, text, rank, now, idle, up, down });
     return node;
   }
 

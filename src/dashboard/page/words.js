@@ -103,6 +103,9 @@ export function event(it) {
     case "link-up": return `${it.link} is up: ${it.care_of}`;
     case "link-down": return `${it.link} is down: ${it.reason}`;
     case "link-state": return `${it.link} was ${it.from} and is ${it.to}: ${it.reason}`;
+    case "link-administered": return `${it.link} is ${it.admin === "open" ? "released" : it.admin} by hand`;
+    case "radio": return `radio of ${it.link}: ${it.technology ?? "technology not known"}, ${it.registration ?? "registration not known"}`;
+    case "path-mtu": return `the path of ${it.link} carries ${it.octets} octets, its interface ${it.interface_octets}`;
     case "quota": return `${it.link} has carried ${bytes(it.octets)} of ${bytes(it.limit)}: quota ${it.level}`;
     case "cap-reached": return `rule ${it.rule} has used up its cap`;
     case "bound": return `${over} registered at home ${it.home}: ${it.care_of}`;

@@ -77,12 +77,15 @@ class Browser:
     def wait(self, expression):
         end = time.monotonic() + PATIENCE
         while True:
-            value = self.value(expression)
+            try:
+                value, wrong = self.value(expression), ""
+            except RuntimeError as error:  # of a page that is not there yet
+                value, wrong = None, f" ({error})"
             if value:
                 return value
             if time.monotonic() > end:
-                text = self.value("document.body.innerText")
-                raise RuntimeError(f"never true: {expression}; the page says:\n{text}")
+                text = self.value("document.body?.innerText")
+                raise RuntimeError(f"never true: {expression}{wrong}; the page says:\n{text}")
             time.sleep(0.05)
 
     def do(self, wish):
