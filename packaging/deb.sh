@@ -34,9 +34,13 @@ strip --strip-unneeded "$root/usr/sbin/mtund" "$root/usr/bin/mtun"
     "$root/usr/share/zsh/vendor-completions/_mtun"
 "$programs/mtun" completions fish | install -D -m 0644 /dev/stdin \
     "$root/usr/share/fish/vendor_completions.d/mtun.fish"
-"$programs/mtun" man "$root/usr/share/man/man1" >/dev/null
-chmod 0644 "$root"/usr/share/man/man1/*.1
-gzip -9n "$root"/usr/share/man/man1/*.1
+"$programs/mtun" man "$root/pages" >/dev/null
+"$programs/mtund" --man >"$root/pages/mtund.8"
+for page in "$root"/pages/*; do
+    install -D -m 0644 "$page" "$root/usr/share/man/man${page##*.}/$(basename "$page")"
+done
+rm -r "$root/pages"
+gzip -9n "$root"/usr/share/man/man?/*
 put 0644 packaging/systemd/mtund.service lib/systemd/system/mtund.service
 put 0644 packaging/systemd/mtund.default etc/default/mtund
 put 0644 packaging/systemd/networkd.conf lib/systemd/networkd.conf.d/50-mtun.conf

@@ -52,11 +52,18 @@ inside dpkg --install /tmp/mtun.deb >"$place/install.log" 2>&1 || { cat "$place/
 inside getent passwd mtun | grep -q '/usr/sbin/nologin$' || fail "no user of its own"
 [ "$(stat -c '%U %a' "$root/etc/mtun/keys")" = "root 700" ] || fail "keys are open"
 
-# What man and shells read.
-for page in mtun mtun-status mtun-policy-apply; do
-    gzip -dc "$root/usr/share/man/man1/$page.1.gz" | grep '^\.TH' >/dev/null || fail "no manual page $page"
+# What the programs say of themselves is in the package, every page of it, for man and for shells.
+inside mtun man /tmp/man >/dev/null || fail "man"
+inside mtund --man >"$root/tmp/man/mtund.8" || fail "the page of mtund"
+for page in "$root"/tmp/man/*; do
+    packed="$root/usr/share/man/man${page##*.}/$(basename "$page").gz"
+    [ -e "$packed" ] || fail "$(basename "$page") is not in the package"
+    zcat "$packed" | cmp - "$page" || fail "$packed is of another program"
 done
+[ "$(ls "$root/tmp/man" | wc -l)" -eq "$(find "$root"/usr/share/man -name 'mtun*.gz' | wc -l)" ] || fail "a page of no command"
+inside mtun completions bash | cmp - "$root/usr/share/bash-completion/completions/mtun" || fail "completions"
 inside bash -c '. /usr/share/bash-completion/completions/mtun' || fail "bash does not take the completions"
+rm -r "$root/tmp/man"
 
 # A home agent, as a person makes one, started as the unit starts it.
 inside mtun init agent >"$place/init.log" || fail "init"

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use mtun::daemon::{Options, StartError};
 use mtun::dashboard::Settings;
 use mtun::tunnel_interface::Choice;
@@ -77,6 +77,9 @@ fn main() -> ExitCode {
         .with_ansi(colour)
         .with_writer(std::io::stderr)
         .init();
+    if asked_for_the_manual() {
+        return manual();
+    }
     let options = match options(Arguments::parse()) {
         Ok(options) => options,
         Err(message) => {
@@ -105,6 +108,28 @@ fn main() -> ExitCode {
                 StartError::Policy(_) | StartError::Tests(_) | StartError::NotBuilt(_) => 2,
                 _ => 4,
             })
+        }
+    }
+}
+
+/// Whether `--man` is all that was said; whoever packs the programs says so.
+fn asked_for_the_manual() -> bool {
+    let mut words = std::env::args_os().skip(1);
+    words.next().is_some_and(|word| word == "--man") && words.next().is_none()
+}
+
+/// Prints the manual page, made from the definition that reads the arguments.
+fn manual() -> ExitCode {
+    let page = clap_mangen::Man::new(Arguments::command().name("mtund"))
+        .title("MTUND")
+        .section("8")
+        .source(concat!("mtun ", env!("CARGO_PKG_VERSION")))
+        .manual("mtun");
+    match page.render(&mut std::io::stdout()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mtund: {error}");
+            ExitCode::from(4)
         }
     }
 }

@@ -1,6 +1,9 @@
 //! `mtun completions` and `mtun man`: what the command line says of itself, for shells and for `man`.
 //!
-//! Both are made from the definition that reads the arguments, so they cannot tell another story.
+//! Both are made from the definition that reads the arguments, and `mtun.kdl(5)` from the tables that
+//! policies are held against, so they cannot tell another story.
+
+mod kdl;
 
 use std::path::{Path, PathBuf};
 
@@ -34,7 +37,7 @@ enum Known {
 /// Where to.
 #[derive(Debug, Args)]
 pub(super) struct Man {
-    /// The directory, such as /usr/local/share/man/man1; it is made if it is not there
+    /// The directory; it is made if it is not there. Pages are named NAME.SECTION
     directory: PathBuf,
 }
 
@@ -52,7 +55,7 @@ pub(super) struct CompletionsDocument {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ManDocument {
     kind: &'static str,
-    /// The files, `mtun.1` and one for each command.
+    /// The files: `mtun.1`, one for each command, and `mtun.kdl.5`.
     files: Vec<PathBuf>,
 }
 
@@ -83,6 +86,10 @@ pub(super) fn man(command: &Man, screen: Screen) -> Result<Answer, ControlError>
     root.build();
     let mut files = Vec::new();
     write(&root, "mtun", directory, &mut files).map_err(|(path, error)| refused(&path, error))?;
+    let language = directory.join("mtun.kdl.5");
+    std::fs::write(&language, kdl::page(&mtun_policy::schema()))
+        .map_err(|error| refused(&language, error))?;
+    files.push(language);
     let mut page = Page::new(screen);
     let count = files.len();
     let place = directory.display();

@@ -85,13 +85,31 @@ fn every_command_has_a_manual_page() {
             page(&format!("mtun-{name}-{inner}.1"));
         }
     }
+    // The policy language: every word that there is.
+    let language = page("mtun.kdl.5");
+    for node in &mtun_policy::schema().nodes {
+        let title = format!(".SS \"{}\"", node.path.join(" / ").replace('-', "\\-"));
+        assert!(language.contains(&title), "{title} is not in mtun.kdl(5)");
+    }
+    // The daemon's, with every option of its help.
+    let mtund = |word: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_mtund")).arg(word).output().unwrap();
+        assert!(output.status.success(), "{}", text(output.stderr));
+        text(output.stdout)
+    };
+    let (help, daemon) = (mtund("--help"), mtund("--man"));
+    for option in help.split_whitespace().filter(|word| word.starts_with("--")) {
+        let option = option.trim_end_matches([',', '.']).replace('-', "\\-");
+        assert!(daemon.contains(&option), "{option} is not in mtund(8)");
+    }
+    std::fs::write(directory.join("mtund.8"), daemon).unwrap();
     // The formatter has nothing to complain about.
-    if let Ok(groff) = Command::new("groff")
-        .args(["-man", "-Tascii", "-ww", "-z"])
-        .arg(directory.join("mtun-policy-check.1"))
-        .output()
-    {
-        assert_eq!(text(groff.stderr), "");
+    for name in ["mtun-policy-check.1", "mtun.kdl.5", "mtund.8"] {
+        let mut groff = Command::new("groff");
+        groff.args(["-man", "-Tutf8", "-ww", "-z"]).arg(directory.join(name));
+        if let Ok(groff) = groff.output() {
+            assert_eq!(text(groff.stderr), "", "{name}");
+        }
     }
     assert_eq!(mtun(&["man", "/proc/nowhere"]).status.code(), Some(4));
 }
