@@ -13,6 +13,7 @@ use mtun_dataplane::backend::{
 };
 use mtun_dataplane::{Exit, FastPath, PathId};
 use mtun_policy::Ingress;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::edge::routes::MARK_OUTER;
@@ -52,7 +53,7 @@ impl Choice {
 }
 
 /// What carries decided flows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backend {
     /// The daemon, every packet.

@@ -21,6 +21,7 @@ use crate::verb::{FailbackMode, Scope, Sticky};
 
 /// How a refused packet is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BlockReply {
     /// Nothing is sent.

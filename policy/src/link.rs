@@ -115,6 +115,7 @@ pub enum Period {
 
 /// What happens at the end of a quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum AtLimit {
     /// The link is the last choice of every rule (a soft limit).

@@ -42,6 +42,7 @@ impl fmt::Display for Optimize {
 
 /// What starts route optimization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RouteOptimizationStart {
     /// Traffic with a correspondent, unless a rule forbids it.
@@ -83,6 +84,7 @@ impl RouteOptimizationPlan {
 /// `returning-home …`: what a mobile uses while one of its links is on the home link
 /// (RFC 5648 §5.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ReturningHome {
     /// The home link only; all bindings end.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// By what a modem reaches its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Technology {
     /// The second generation: GSM with GPRS and EDGE.
@@ -81,6 +82,7 @@ impl fmt::Display for Technologies {
 
 /// Where a modem stands with the networks around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RadioRegistration {
     /// With none, and looking for none.

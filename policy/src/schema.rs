@@ -18,6 +18,7 @@ pub use codes::DiagnosticSchema;
 
 /// The whole language.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Schema {
     /// What `policy … schema=1` says.
     pub schema: u32,
@@ -33,6 +34,7 @@ pub struct Schema {
 
 /// A node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodeSchema {
     /// The nodes in whose blocks it stands, and its name.
     pub path: Vec<&'static str>,
@@ -54,6 +56,7 @@ pub struct NodeSchema {
 
 /// A word and what it means.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Meaning {
     /// The word.
     pub name: String,

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Never zero, so nobody can use zero for "any"; ordered by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct Bid(NonZeroU16);
 
@@ -43,6 +44,7 @@ impl fmt::Display for Bid {
 ///
 /// Never zero; unique for one mobile at one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct FlowId(NonZeroU16);
 
@@ -72,6 +74,7 @@ impl fmt::Display for FlowId {
 ///
 /// Never zero; no two flow bindings of a mobile share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct FlowPriority(NonZeroU16);
 
@@ -98,6 +101,7 @@ impl fmt::Display for FlowPriority {
 
 /// The address a mobile keeps wherever it is (RFC 6275 §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct HomeAddress(pub Ipv6Addr);
 
@@ -109,6 +113,7 @@ impl fmt::Display for HomeAddress {
 
 /// The address a mobile has on the link it visits (RFC 6275 §3.2); either family (RFC 5555).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct CareOfAddress(pub IpAddr);
 
@@ -126,6 +131,7 @@ impl fmt::Display for CareOfAddress {
 
 /// The address of the router on the home link that registers mobiles (RFC 6275 §3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
 pub struct HomeAgentAddress(pub Ipv6Addr);
 
@@ -137,8 +143,9 @@ impl fmt::Display for HomeAgentAddress {
 
 /// A prefix that moves with a mobile router (RFC 3963 §2); its host bits are always zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(transparent)]
-pub struct MobileNetworkPrefix(Ipv6Net);
+pub struct MobileNetworkPrefix(#[cfg_attr(feature = "schema", schemars(with = "String"))] Ipv6Net);
 
 impl MobileNetworkPrefix {
     /// A mobile network prefix; `None` if `prefix` has bits set beyond its length.
@@ -167,6 +174,7 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
         #[serde(transparent)]
         pub struct $name(Arc<str>);
 
@@ -240,6 +248,7 @@ impl RuleId {
 
 /// What a node does in Mobile IPv6 (RFC 6275 §3.2, RFC 3963 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// A host that moves.

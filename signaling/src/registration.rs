@@ -48,6 +48,7 @@ pub fn refusal_wait(refusals: u32) -> Duration {
 
 /// How far a registration has come (protocol states of RFC 6275 §11, one per BID).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// To be registered; in single care-of address mode also the uplinks held in reserve.

@@ -1,6 +1,7 @@
 //! `mtun demo`: the lab, for people.
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Answer;
@@ -26,11 +27,17 @@ pub(super) struct Command {
     hold: Option<String>,
 }
 
-#[derive(Serialize)]
+/// What the demo found, or took away.
+#[derive(Serialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
-enum DemoDocument {
+pub(super) enum DemoDocument {
+    /// What it found.
     Demo(Report),
-    DemoStopped { removed: Vec<String> },
+    /// What `--stop` took away.
+    DemoStopped {
+        /// Names of namespaces and links.
+        removed: Vec<String>,
+    },
 }
 
 pub(super) fn run(command: &Command, screen: Screen, json: bool) -> Result<Answer, ControlError> {

@@ -9,6 +9,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::daemon::Daemon;
@@ -39,7 +40,7 @@ pub(super) struct Command {
 }
 
 /// What became of one check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Verdict {
     Ok,
@@ -60,7 +61,7 @@ impl fmt::Display for Verdict {
 }
 
 /// One check.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct Check {
     name: &'static str,
     verdict: Verdict,
@@ -81,8 +82,8 @@ impl Check {
 }
 
 /// All checks.
-#[derive(Debug, Serialize)]
-struct DoctorDocument {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct DoctorDocument {
     kind: &'static str,
     checks: Vec<Check>,
 }

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use ipnet::Ipv6Net;
 use mtun_signaling::auth::Algorithm;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Answer;
@@ -113,8 +114,8 @@ pub(super) struct Correspondent {
 }
 
 /// What was written.
-#[derive(Debug, Serialize)]
-struct InitDocument {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct InitDocument {
     kind: &'static str,
     role: &'static str,
     policy: PathBuf,

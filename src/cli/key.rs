@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use mtun_signaling::auth::Algorithm;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Answer;
@@ -32,8 +33,8 @@ pub(super) enum Command {
 }
 
 /// A key that was made; the key itself is in the file only.
-#[derive(Debug, Serialize)]
-struct KeyDocument {
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct KeyDocument {
     kind: &'static str,
     name: String,
     spi: u32,

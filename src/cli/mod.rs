@@ -24,6 +24,7 @@ mod monitor;
 mod pages;
 mod policy;
 mod report;
+mod schema;
 mod screen;
 mod status;
 mod steer;
@@ -203,6 +204,8 @@ enum Command {
     Completions(pages::Completions),
     /// Write the manual pages into a directory
     Man(pages::Man),
+    /// What the documents of `--json` hold: a JSON Schema of each
+    Schema(schema::Command),
 }
 
 /// Runs the command line `arguments`, the program's name first.
@@ -239,6 +242,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Import(command)) => import::run(&command, screen),
         Some(Command::Completions(command)) => Ok(pages::completions(&command, screen)),
         Some(Command::Man(command)) => pages::man(&command, screen),
+        Some(Command::Schema(command)) => schema::run(&command, screen),
     };
     match answer {
         Ok(answer) => {

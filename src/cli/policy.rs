@@ -13,6 +13,10 @@ use std::time::Duration;
 use clap::Subcommand;
 use mtun_policy::Policy;
 
+pub(super) use self::check::{CheckDocument, TestDocument};
+pub(super) use self::fmt::FormatDocument;
+pub(super) use self::schema::LanguageDocument;
+
 use super::Answer;
 use super::daemon::{Daemon, unexpected};
 use super::duration;

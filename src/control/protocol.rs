@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use mtun_policy::steering::Admin;
 use mtun_policy::{Bid, Diagnostic, Faults, HomeAddress};
 use mtun_signaling::mobility_socket::{self, Filter, FromClient, MobilityMessage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::documents::{
@@ -390,7 +391,7 @@ impl ReplyLine {
 }
 
 /// Why a request was not answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ControlError {
     /// The kind, for programs.
     pub code: ErrorCode,
@@ -454,7 +455,7 @@ impl fmt::Display for ControlError {
 impl std::error::Error for ControlError {}
 
 /// The kinds of errors, of the socket and of the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ErrorCode {
     /// The request or the command line cannot be understood.

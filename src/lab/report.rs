@@ -3,12 +3,13 @@
 use std::fmt;
 
 use mtun_policy::{Bid, CareOfAddress};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::traffic::FlowRow;
 
 /// One phase of the demo.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct PhaseReport {
     /// Its name.
     pub phase: &'static str,
@@ -21,7 +22,7 @@ pub struct PhaseReport {
 }
 
 /// The one tunnel interface, watched from the first phase to the last.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct TunnelReport {
     /// Tunnel interfaces at the mobile router.
     pub interfaces: usize,
@@ -38,7 +39,7 @@ pub struct TunnelReport {
 }
 
 /// A binding, as the home agent confirmed it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct BindingReport {
     /// Its identification number.
     pub bid: Option<Bid>,
@@ -51,7 +52,7 @@ pub struct BindingReport {
 }
 
 /// The whole demo.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Report {
     /// Whether everything was as it must be.
     pub ok: bool,

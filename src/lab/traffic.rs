@@ -7,6 +7,7 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::daemons::Daemon;
@@ -18,7 +19,7 @@ use super::tally::Tally;
 use super::world::{World, address};
 
 /// Where a flow begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Origin {
     /// At the mobile router: Mobile IPv6.
@@ -37,7 +38,7 @@ impl fmt::Display for Origin {
 }
 
 /// A flow's name in tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Name {
     /// The SSH-like flow.
@@ -59,7 +60,7 @@ impl fmt::Display for Name {
 }
 
 /// One direction of a flow over a stretch of time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct WayRow {
     /// The uplink of its latest packet, as seen on the links; `null` if none was seen.
     pub uplink: Option<String>,
@@ -69,7 +70,7 @@ pub struct WayRow {
 }
 
 /// One flow over a stretch of time.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct FlowRow {
     /// Its name.
     pub flow: Name,

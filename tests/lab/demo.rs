@@ -13,9 +13,10 @@ fn demo(arguments: &[&str]) -> (Value, Option<i32>) {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let document = serde_json::from_str(&text).unwrap_or_else(|error| {
+    let document: Value = serde_json::from_str(&text).unwrap_or_else(|error| {
         panic!("{error}: {text}\n{}", String::from_utf8_lossy(&output.stderr))
     });
+    crate::schema::check(&document);
     (document, output.status.code())
 }
 

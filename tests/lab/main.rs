@@ -13,6 +13,7 @@ mod correspondents;
 mod dashboard;
 mod demo;
 mod detector;
+mod documents;
 mod downlink;
 mod engine;
 mod errors;
@@ -57,6 +58,8 @@ mod world;
 
 #[path = "../support/prometheus.rs"]
 mod prometheus;
+#[path = "../support/schema.rs"]
+mod schema;
 #[path = "../support/skip.rs"]
 mod skip;
 #[path = "../support/stand_ins.rs"]

@@ -39,7 +39,9 @@ fn json(socket: &Path, words: &[&str]) -> (i32, Value) {
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(stdout.ends_with('\n') && stdout.lines().count() == 1, "one line: {stdout}{stderr}");
     assert!(stdout.starts_with("{\"version\":1,\"ok\":"), "{stdout}");
-    (output.status.code().unwrap(), serde_json::from_str(&stdout).unwrap())
+    let document = serde_json::from_str(&stdout).unwrap();
+    super::schema::check(&document);
+    (output.status.code().unwrap(), document)
 }
 
 /// Runs for people: the exit code, standard output and standard error.
@@ -473,6 +475,7 @@ fn a_monitor_prints_one_line_per_event() {
         let line = line.expect("a monitor prints what it hears");
         if as_json {
             let event: Value = serde_json::from_str(&line).unwrap();
+            super::schema::check(&event);
             assert_eq!((&event["version"], &event["event"]), (&1.into(), &"link-down".into()));
             assert_eq!(event["link"], "wlan0");
         } else {

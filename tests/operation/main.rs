@@ -19,6 +19,9 @@ mod owner;
 mod pages;
 #[path = "../support/prometheus.rs"]
 mod prometheus;
+#[path = "../support/schema.rs"]
+mod schema;
+mod schemas;
 mod shells;
 #[path = "../support/skip.rs"]
 mod skip;

@@ -40,6 +40,7 @@ fn every_line_of_the_page_is_one_of_the_protocol() {
                 Heard::Event(event) => serde_json::to_value(event).unwrap(),
                 Heard::Unknown(value) => value.clone(),
             };
+            super::schema::check(&written);
             assert_eq!(written, value, "what the page shows is what the node writes");
             let message = value.get("message").or_else(|| value.get("state"));
             if let Some(message) = message {

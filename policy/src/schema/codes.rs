@@ -6,6 +6,7 @@ use crate::diagnostic::Code;
 
 /// A kind of diagnostic.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DiagnosticSchema {
     /// As it is printed.
     pub code: &'static str,

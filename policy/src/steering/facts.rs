@@ -156,6 +156,7 @@ pub enum ProbeResult {
 
 /// What an operator wants of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Admin {
     /// Use it.

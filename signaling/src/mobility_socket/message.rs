@@ -16,6 +16,7 @@ use crate::registration::Phase;
 
 /// A message of the mobility socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum MobilityMessage {
     /// See [`NodetypeInfo`].
@@ -66,6 +67,7 @@ impl MobilityMessage {
 
 /// What the node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct NodetypeInfo {
     /// The role.
     pub role: Role,
@@ -81,6 +83,7 @@ pub struct NodetypeInfo {
 
 /// A binding that this node granted to a mobile, as its home agent or its correspondent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct CachedBinding {
     /// The home network that is served; `null` at a correspondent.
     #[serde(default)]
@@ -110,6 +113,7 @@ pub struct CachedBinding {
 
 /// A binding cache entry is gone. From a client: end all bindings of this mobile.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BcRemove {
     /// The home network that is served; `null` at a correspondent.
     #[serde(default)]
@@ -127,6 +131,7 @@ pub struct BcRemove {
 /// All binding cache entries of a home network, or of a correspondent address, are gone. From a
 /// client: end them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BcFlush {
     /// The home network that is served; `null` at a correspondent.
     #[serde(default)]
@@ -138,6 +143,7 @@ pub struct BcFlush {
 
 /// A binding that this node, as a mobile, asked a peer for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ListedBinding {
     /// The home.
     pub home: HomeName,
@@ -171,6 +177,7 @@ pub struct ListedBinding {
 
 /// A binding update list entry is gone. From a client: end this binding at a correspondent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BulRemove {
     /// The home.
     pub home: HomeName,
@@ -186,6 +193,7 @@ pub struct BulRemove {
 /// All binding update list entries of a home are gone, or those of one peer. From a client: end
 /// what correspondents hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BulFlush {
     /// The home.
     pub home: HomeName,
@@ -196,6 +204,7 @@ pub struct BulFlush {
 
 /// What moved, or what a movement detector wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "UPPERCASE")]
 pub enum MdCommand {
     /// The link has this care-of address: register it.
@@ -211,6 +220,7 @@ pub enum MdCommand {
 
 /// A link moved. From a client: it has moved, whatever the node itself thinks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct MdInfo {
     /// What.
     pub command: MdCommand,
@@ -259,6 +269,7 @@ impl MdInfo {
 
 /// A home address is on its home link, or no more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct HomeHint {
     /// The home.
     pub home: HomeName,
@@ -279,6 +290,7 @@ pub struct HomeHint {
 
 /// Packets to a correspondent go through the tunnel, and might go straight. From a client: try.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct RrHint {
     /// The home; a client may leave it out.
     #[serde(default)]
@@ -291,6 +303,7 @@ pub struct RrHint {
 
 /// Why packets do not fit the bindings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum BeCause {
     /// A packet came with a home address that is not bound to its source (RFC 6275 §9.3.1).
@@ -305,6 +318,7 @@ pub enum BeCause {
 
 /// Packets do not fit the bindings: a Binding Error is due, or a binding is worth nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct BeHint {
     /// Why.
     pub cause: BeCause,
@@ -322,6 +336,7 @@ pub struct BeHint {
 
 /// How far duplicate address detection has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum DadState {
     /// Somebody is looked for who has the address.
@@ -334,6 +349,7 @@ pub enum DadState {
 
 /// Duplicate address detection of a home address on its home link. From a client: do it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct DuplicateDetection {
     /// The address.
     pub address: Ipv6Addr,

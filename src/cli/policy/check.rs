@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use mtun_policy::Role;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::screen::{Page, Tone};
@@ -12,8 +13,8 @@ use crate::control::documents::{FaultDocument, RuleDownlinkDocument};
 use crate::control::{ControlError, ErrorCode};
 
 /// A file without faults, its tests passed.
-#[derive(Serialize)]
-struct CheckDocument {
+#[derive(Serialize, JsonSchema)]
+pub(in crate::cli) struct CheckDocument {
     kind: &'static str,
     name: String,
     role: Role,
@@ -28,8 +29,8 @@ struct CheckDocument {
 }
 
 /// The tests of a file.
-#[derive(Serialize)]
-struct TestDocument {
+#[derive(Serialize, JsonSchema)]
+pub(in crate::cli) struct TestDocument {
     kind: &'static str,
     name: String,
     passed: usize,
@@ -37,7 +38,7 @@ struct TestDocument {
     tests: Vec<TestResult>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct TestResult {
     name: String,
     file: String,

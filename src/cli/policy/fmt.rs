@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use mtun_policy::format_text;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::Answer;
@@ -15,15 +16,15 @@ use crate::control::{ControlError, ErrorCode};
 const LARGEST: u64 = 1 << 20;
 
 /// The files and what became of them.
-#[derive(Serialize)]
-struct FormatDocument {
+#[derive(Serialize, JsonSchema)]
+pub(in crate::cli) struct FormatDocument {
     kind: &'static str,
     /// Whether files were only looked at.
     check: bool,
     files: Vec<FormattedFile>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct FormattedFile {
     file: PathBuf,
     /// Whether its form was another one.

@@ -1,14 +1,15 @@
 //! `mtun policy schema`.
 
 use mtun_policy::{NodeSchema, Schema};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::super::Answer;
 use super::super::screen::{Cell, Page};
 
 /// The language.
-#[derive(Serialize)]
-struct SchemaDocument {
+#[derive(Serialize, JsonSchema)]
+pub(in crate::cli) struct LanguageDocument {
     kind: &'static str,
     #[serde(flatten)]
     schema: Schema,
@@ -25,7 +26,7 @@ pub(super) fn run(markdown: bool, mut page: Page) -> Answer {
         page.line("");
         page.line("`mtun policy schema --markdown` tells all of it");
     }
-    Answer::new(&SchemaDocument { kind: "policy-schema", schema }, page)
+    Answer::new(&LanguageDocument { kind: "policy-schema", schema }, page)
 }
 
 fn row(node: &NodeSchema) -> Vec<Cell> {

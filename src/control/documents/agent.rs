@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use ipnet::Ipv6Net;
 use mtun_policy::{Bid, HomeAddress, HomeName, MobileNetworkPrefix, SecurityName};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::BindingDocument;
@@ -67,14 +68,14 @@ pub enum AgentSecurity {
 }
 
 /// The mobiles that a home agent serves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentListDocument {
     /// The mobiles, home by home.
     pub mobiles: Vec<AgentMobileDocument>,
 }
 
 /// One mobile that a home agent serves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentMobileDocument {
     /// The home network.
     pub home: HomeName,
@@ -107,7 +108,7 @@ pub struct AgentMobileDocument {
 }
 
 /// Who allowed a mobile to register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AllowedBy {
     /// The policy file.
@@ -126,7 +127,7 @@ impl fmt::Display for AllowedBy {
 }
 
 /// Where a mobile stands at its home agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentMobileState {
     /// It has a binding.
@@ -148,7 +149,7 @@ impl fmt::Display for AgentMobileState {
 }
 
 /// What was done about one mobile.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentChangedDocument {
     /// What.
     pub done: AgentChange,
@@ -165,7 +166,7 @@ pub struct AgentChangedDocument {
 }
 
 /// What may be done about one mobile.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AgentChange {
     /// It may register from now on.
@@ -179,7 +180,7 @@ pub enum AgentChange {
 }
 
 /// A mobile that is being sent to other home agents.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AgentSwitchedDocument {
     /// Its home address.
     pub home_address: HomeAddress,

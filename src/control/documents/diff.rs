@@ -6,13 +6,14 @@ use mtun_policy::{
     AllowedMobile, End, FlowsDiff, Home, HomeAddress, HomeName, Policy, RuleId, RuleName,
     diff_rules,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::explain::RuleReference;
 use super::flows::FlowKeyDocument;
 
 /// What another policy would change; nothing of it is put in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyDiffDocument {
     /// Name of the present policy.
     pub from: String,
@@ -52,7 +53,7 @@ pub struct PolicyDiffDocument {
 }
 
 /// Flows that would leave the same way for the same other one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DiffMoveDocument {
     /// The home network.
     pub home: HomeName,

@@ -5,6 +5,7 @@ use std::fmt;
 
 use mtun_policy::downlink::{RuleDownlink, Said};
 use mtun_policy::{Bid, FlowId, FlowPriority, HomeName, InterfaceName, RuleName};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::explain::ExplainVerdict;
@@ -12,7 +13,7 @@ use super::flows::{FlowKeyDocument, FlowPath};
 use super::status::StatusCode;
 
 /// One flow binding, as its mobile or its home agent holds it (RFC 6089 §4.2).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowBindingDocument {
     /// The home network.
     pub home: HomeName,
@@ -35,7 +36,7 @@ pub struct FlowBindingDocument {
 }
 
 /// Where a flow binding stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowBindingState {
     /// It waits for the agent's answer.
@@ -67,7 +68,7 @@ impl fmt::Display for FlowBindingState {
 }
 
 /// Whether a home agent takes flow bindings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowBindingsTaken {
     /// The policy says that it is told nothing.
@@ -92,7 +93,7 @@ impl fmt::Display for FlowBindingsTaken {
 }
 
 /// Whether both ends hold the same flow bindings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum DigestState {
     /// The agent's digest was the mobile's at the last acknowledgement.
@@ -114,7 +115,7 @@ impl fmt::Display for DigestState {
 }
 
 /// What a mobile knows of the way down at its home agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DownlinkDocument {
     /// Whether the agent takes flow bindings.
     pub taken: FlowBindingsTaken,
@@ -133,7 +134,7 @@ pub struct DownlinkDocument {
 }
 
 /// What the home agent does with a flow's packets to the mobile, by what it acknowledged.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AtAgentDocument {
     /// The packets as the agent sees them.
     pub flow: FlowKeyDocument,
@@ -154,7 +155,7 @@ pub struct AtAgentDocument {
 }
 
 /// What the home agent is expected to choose for one flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowDownDocument {
     /// The way; of several copies the first one's.
     pub path: FlowPath,
@@ -175,7 +176,7 @@ impl fmt::Display for FlowDownDocument {
 }
 
 /// What of one rule the home agent is told, and what it does instead of the rest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleDownlinkDocument {
     /// The home network.
     pub home: HomeName,

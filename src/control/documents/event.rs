@@ -10,13 +10,14 @@ use mtun_policy::{
     RadioRegistration, Role, RuleName, Technology,
 };
 use mtun_signaling::mobility_socket::Scope;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::QuotaLevel;
 use crate::control::protocol::VERSION;
 
 /// One event with its time.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EventDocument {
     /// [`VERSION`] of the documents.
     pub version: u32,
@@ -43,7 +44,7 @@ impl From<Event> for EventDocument {
 }
 
 /// How much a notice matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Severity {
     /// For those who look.
@@ -53,7 +54,7 @@ pub enum Severity {
 }
 
 /// Why a policy was taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum TakenBack {
     /// Nobody confirmed it in time.
@@ -75,7 +76,7 @@ impl fmt::Display for TakenBack {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
     /// A link can carry packets.

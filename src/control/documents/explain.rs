@@ -8,13 +8,14 @@ use mtun_policy::{
     Bid, BlockReply, Candidate, CareOfAddress, End, Explanation, Field, Given, HomeName,
     InterfaceName, LinkFact, Policy, Rule, RuleName, Unmet, Verdict, given_words,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::downlink::AtAgentDocument;
 use super::flows::{FlowKeyDocument, MoveDocument};
 
 /// The judgement on one flow, with its grounds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplainDocument {
     /// The flow asked for.
     pub flow: FlowKeyDocument,
@@ -53,7 +54,7 @@ pub struct ExplainDocument {
 }
 
 /// A link and what is known or supposed of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkFactDocument {
     /// The link.
     pub link: InterfaceName,
@@ -68,7 +69,7 @@ pub struct LinkFactDocument {
 }
 
 /// Where a rule stands.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleReference {
     /// Its name; an override has the name `steer`.
     pub name: RuleName,
@@ -95,7 +96,7 @@ impl fmt::Display for RuleReference {
 }
 
 /// A rule that came before the deciding one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PassedRuleDocument {
     /// The rule.
     pub rule: RuleReference,
@@ -107,7 +108,7 @@ pub struct PassedRuleDocument {
 }
 
 /// One binding that a rule names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CandidateDocument {
     /// The binding.
     pub bid: Bid,
@@ -123,7 +124,7 @@ pub struct CandidateDocument {
 }
 
 /// What happens to a flow.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum ExplainVerdict {
     /// It goes through the tunnel.

@@ -3,10 +3,11 @@
 use std::fmt;
 
 use mtun_policy::{RadioRegistration, Technology};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Who tells something, and whether he does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceDocument {
     /// Who, such as `ModemManager` or `file wwan0`.
     pub from: String,
@@ -21,7 +22,7 @@ pub struct SourceDocument {
 }
 
 /// Whether a source tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceState {
     /// It has told nothing so far.
@@ -43,7 +44,7 @@ impl fmt::Display for SourceState {
 }
 
 /// What is known of a link's radio beside its signal strength.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RadioDocument {
     /// Who tells.
     pub source: SourceDocument,
@@ -54,7 +55,7 @@ pub struct RadioDocument {
 }
 
 /// What is known of the vehicle.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VehicleDocument {
     /// Who tells.
     pub source: SourceDocument,

@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 
 use mtun_policy::{Bid, FlowKey, HomeName, Ingress, Ingresses, InterfaceName, RuleName};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::downlink::FlowDownDocument;
 
 /// The flows that the data plane remembers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowsDocument {
     /// The filter as it was typed; `null` for all flows.
     pub filter: Option<String>,
@@ -20,7 +21,7 @@ pub struct FlowsDocument {
 }
 
 /// One flow.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowDocument {
     /// The home network.
     pub home: HomeName,
@@ -55,7 +56,7 @@ pub struct FlowDocument {
 }
 
 /// A flow's move from one way to another.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MoveDocument {
     /// The way it left.
     pub from: FlowPath,
@@ -68,7 +69,7 @@ pub struct MoveDocument {
 }
 
 /// One direction's way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowPath {
     /// The binding; `null` is one without BID.
     pub bid: Option<Bid>,
@@ -103,7 +104,7 @@ impl fmt::Display for FlowPath {
 }
 
 /// The fields of one flow's packets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FlowKeyDocument {
     /// Upper-layer protocol number.
     pub protocol: u8,

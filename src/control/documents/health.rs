@@ -3,12 +3,13 @@
 use std::fmt;
 
 use mtun_policy::{Bid, HomeName, InterfaceName, RuleName};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::{BindingDocument, BindingPhase, HomeDocument, LinkDocument, LinkState};
 
 /// Whether what was configured works.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Health {
     /// In one word.
     pub state: HealthState,
@@ -17,7 +18,7 @@ pub struct Health {
 }
 
 /// Health in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum HealthState {
     /// Everything that was configured works.
@@ -36,7 +37,7 @@ impl fmt::Display for HealthState {
 }
 
 /// One thing that is not as configured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "code", rename_all = "kebab-case")]
 pub enum HealthReason {
     /// No binding of this home can be used: its packets are refused.

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The last policies that were in force, the present one first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyHistoryDocument {
     /// At most ten.
     pub entries: Vec<PolicyHistoryEntry>,
@@ -14,7 +15,7 @@ pub struct PolicyHistoryDocument {
 }
 
 /// One policy that was in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyHistoryEntry {
     /// Its number; rises with every policy that is put in force.
     pub entry: u64,
@@ -37,7 +38,7 @@ pub struct PolicyHistoryEntry {
 }
 
 /// How a policy came to be in force.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyCause {
     /// The daemon started with it.
@@ -51,7 +52,7 @@ pub enum PolicyCause {
 }
 
 /// What became of a policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyEntryState {
     /// It is in force.
@@ -65,14 +66,14 @@ pub enum PolicyEntryState {
 }
 
 /// A policy that was confirmed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyConfirmedDocument {
     /// The policy as it stands in the history.
     pub confirmed: PolicyHistoryEntry,
 }
 
 /// An earlier policy that was put in force again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyRolledBackDocument {
     /// What is in force, as it stands in the history.
     pub restored: PolicyHistoryEntry,

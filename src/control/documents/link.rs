@@ -2,10 +2,11 @@
 
 use mtun_policy::InterfaceName;
 use mtun_policy::steering::Admin;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What is wanted of a link from now on.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkAdminDocument {
     /// The link.
     pub link: InterfaceName,

@@ -4,12 +4,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mtun_policy::InterfaceName;
 use mtun_signaling::mobility_socket::{MobilityKind, MobilityMessage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::control::protocol::VERSION;
 
 /// One line of a subscription that is no event of `mtun monitor`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SubscriptionLine {
     /// [`VERSION`] of the documents.
     pub version: u32,
@@ -23,7 +24,7 @@ pub struct SubscriptionLine {
 }
 
 /// What a line of a subscription says.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SubscriptionBody {
     /// A fact of the present state.

@@ -7,10 +7,11 @@ use mtun_policy::{
     Diagnostic, HomeName, InterfaceName, ReturningHome, Role, RouteOptimizationStart, RuleName,
     Severity,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The policy in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyDocument {
     /// Its name.
     pub name: String,
@@ -34,7 +35,7 @@ pub struct PolicyDocument {
 }
 
 /// What `mtun agent` added to the policy in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyAdditionsDocument {
     /// Where it is written down.
     pub file: PathBuf,
@@ -47,7 +48,7 @@ pub struct PolicyAdditionsDocument {
 }
 
 /// What a home says besides its rules.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyHomeDocument {
     /// The home network.
     pub home: HomeName,
@@ -58,7 +59,7 @@ pub struct PolicyHomeDocument {
 }
 
 /// One rule of the policy in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleDocument {
     /// The home network.
     pub home: HomeName,
@@ -79,7 +80,7 @@ pub struct RuleDocument {
 }
 
 /// A policy that was put in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PolicyAppliedDocument {
     /// Its name.
     pub name: String,
@@ -100,7 +101,7 @@ pub struct PolicyAppliedDocument {
 }
 
 /// One fault of a policy file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FaultDocument {
     /// The kind of fault, such as `unknown-node`.
     pub code: String,

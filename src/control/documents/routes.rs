@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use mtun_policy::{Bid, CareOfAddress, HomeAddress, HomeName, InterfaceName};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::status::{StatusCode, TunnelDocument};
 
 /// One of a mobile's care-of addresses at one correspondent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RouteDocument {
     /// The home network.
     pub home: HomeName,
@@ -35,7 +36,7 @@ pub struct RouteDocument {
 }
 
 /// Where the packets of one binding to one correspondent go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RouteState {
     /// Straight to the correspondent.
@@ -60,7 +61,7 @@ impl fmt::Display for RouteState {
 }
 
 /// This node as a correspondent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CorrespondentDocument {
     /// The addresses at which mobiles find it.
     pub addresses: Vec<Ipv6Addr>,
@@ -71,7 +72,7 @@ pub struct CorrespondentDocument {
 }
 
 /// One binding of one mobile at this node as its correspondent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BoundMobileDocument {
     /// Our address.
     pub correspondent: Ipv6Addr,

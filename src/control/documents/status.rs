@@ -9,6 +9,7 @@ use mtun_policy::{
     AtLimit, Bid, CareOfAddress, HomeAddress, HomeAgentAddress, HomeName, InterfaceName,
     MobileNetworkPrefix, Role, SecurityName,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::downlink::{DownlinkDocument, FlowBindingDocument};
@@ -19,7 +20,7 @@ use super::steer::OverrideDocument;
 use crate::tunnel_interface::Backend;
 
 /// The whole state at one moment, health first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusDocument {
     /// Whether everything that was configured works, and if not, why.
     pub health: Health,
@@ -63,7 +64,7 @@ pub struct StatusDocument {
 }
 
 /// Messages that were dropped on their arrival, for one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DroppedDocument {
     /// The home network whose mobiles they name; `null` for those of nobody's.
     pub home: Option<HomeName>,
@@ -74,7 +75,7 @@ pub struct DroppedDocument {
 }
 
 /// Where a home agent keeps its bindings over restarts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoreDocument {
     /// The file.
     pub file: PathBuf,
@@ -97,7 +98,7 @@ pub struct StoreDocument {
 }
 
 /// The bindings alone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BindingsDocument {
     /// A mobile's own bindings, by home and BID; empty at a home agent.
     pub bindings: Vec<BindingDocument>,
@@ -116,7 +117,7 @@ pub struct BindingsDocument {
 }
 
 /// Mobiles of a home agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MobilesDocument {
     /// What was looked for; `null` for all.
     pub search: Option<String>,
@@ -133,7 +134,7 @@ pub struct MobilesDocument {
 }
 
 /// One home network and the tunnel that leads to it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HomeDocument {
     /// As the policy file names it.
     pub name: HomeName,
@@ -144,6 +145,7 @@ pub struct HomeDocument {
     /// A mobile's prefixes.
     pub mobile_networks: Vec<MobileNetworkPrefix>,
     /// The prefix an agent serves; `null` at a mobile.
+    #[schemars(with = "Option<String>")]
     pub served: Option<Ipv6Net>,
     /// The one tunnel interface.
     pub tunnel: TunnelDocument,
@@ -160,7 +162,7 @@ pub struct HomeDocument {
 }
 
 /// What a home agent does on its home link, or a mobile that is there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HomeLinkDocument {
     /// Its interface.
     pub interface: InterfaceName,
@@ -173,7 +175,7 @@ pub struct HomeLinkDocument {
 }
 
 /// The tunnel interface of one home network.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TunnelDocument {
     /// Its name.
     pub name: InterfaceName,
@@ -197,7 +199,7 @@ pub struct TunnelDocument {
 }
 
 /// One access link.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LinkDocument {
     /// As the policy file and the kernel name it.
     pub interface: InterfaceName,
@@ -263,7 +265,7 @@ pub struct LinkDocument {
 }
 
 /// What a router on the way said of a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PathMtuDocument {
     /// What it takes, in octets.
     pub octets: u16,
@@ -272,7 +274,7 @@ pub struct PathMtuDocument {
 }
 
 /// The quota of a link.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QuotaDocument {
     /// Octets carried in this period, both directions, outer headers included.
     pub used_octets: u64,
@@ -287,7 +289,7 @@ pub struct QuotaDocument {
 }
 
 /// How near its end a quota is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum QuotaLevel {
     /// Under the warning.
@@ -320,7 +322,7 @@ impl fmt::Display for QuotaLevel {
 }
 
 /// Whether a link can carry packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkState {
     /// Nothing is known of it yet.
@@ -354,7 +356,7 @@ impl fmt::Display for LinkState {
 }
 
 /// One binding, as its mobile or as its home agent holds it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BindingDocument {
     /// The home network.
     pub home: HomeName,
@@ -381,7 +383,7 @@ pub struct BindingDocument {
 }
 
 /// Where the registration of one binding stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BindingPhase {
     /// Nothing was sent: the link has no care-of address.
@@ -415,7 +417,7 @@ impl fmt::Display for BindingPhase {
 }
 
 /// A status of a Binding Acknowledgement (RFC 6275 §6.1.8).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusCode {
     /// The number on the wire; below 128 is acceptance.
     pub code: u8,
@@ -430,7 +432,7 @@ impl fmt::Display for StatusCode {
 }
 
 /// One mobile, as its home agent knows it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MobileDocument {
     /// The home network.
     pub home: HomeName,

@@ -1,10 +1,11 @@
 //! What `mtun steer` and its sub-commands show.
 
 use mtun_policy::{Bid, InterfaceName};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One override: flows sent by a link by hand, until a moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct OverrideDocument {
     /// What `mtun steer undo` takes.
     pub id: u16,
@@ -23,7 +24,7 @@ pub struct OverrideDocument {
 }
 
 /// An override that was put in force.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SteerDocument {
     /// The override.
     #[serde(rename = "override")]
@@ -33,14 +34,14 @@ pub struct SteerDocument {
 }
 
 /// All overrides in force, the last one first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SteerListDocument {
     /// The overrides.
     pub overrides: Vec<OverrideDocument>,
 }
 
 /// An override that was ended by hand.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SteerUndoDocument {
     /// The override as it stood.
     pub undone: OverrideDocument,
