@@ -19,6 +19,7 @@ use mtun_policy::{Bid, FlowKey, RuleId, Scope};
 use crate::abi::Course;
 use crate::flow_lines::{BURST, FlowId, FlowLines, Kept};
 use crate::memory::{Answer, Remembered, Way};
+use crate::way_in::WayIn;
 
 /// One flow, as `mtun flows` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub struct FlowEntry {
 struct Slot {
     key: FlowKey,
     memory: Remembered,
+    way_in: WayIn,
     bytes_out: u64,
     bytes_in: u64,
     packets_out: u64,
@@ -60,6 +62,7 @@ impl Slot {
         Self {
             key,
             memory: Remembered::default(),
+            way_in: WayIn::default(),
             bytes_out: 0,
             bytes_in: 0,
             packets_out: 0,
@@ -228,7 +231,8 @@ impl FlowTable {
         now: Duration,
     ) -> Option<Answer> {
         self.update(&key.mirrored(), now, |slot| {
-            slot.memory.last_verified = bid;
+            let memory = &mut slot.memory;
+            memory.last_verified = slot.way_in.came(memory.last_verified, bid, now);
             slot.memory.last_seen = now;
             slot.bytes_in += octets as u64;
             slot.packets_in += 1;
@@ -256,6 +260,7 @@ impl FlowTable {
                     slot.packets_out += packets;
                 }
                 Course::In => {
+                    slot.way_in.went_on(seen);
                     slot.bytes_in += octets;
                     slot.packets_in += packets;
                 }

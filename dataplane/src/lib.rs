@@ -73,6 +73,7 @@ mod straight;
 mod superpacket;
 mod uids;
 mod verified;
+mod way_in;
 pub mod wire;
 
 pub use admit::{

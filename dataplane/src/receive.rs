@@ -13,7 +13,7 @@ use mtun_policy::{Bid, FlowKey, HomeAddress, Ingress, RuleId};
 
 use crate::admit::{Admitted, OuterKey, admit};
 use crate::answer::Refusal;
-use crate::copies::Arrival;
+use crate::copies::{Arrival, Came};
 use crate::counters::{Direction, Form};
 use crate::decide::{Decision, Side, decide};
 use crate::encapsulation::decapsulate;
@@ -217,7 +217,8 @@ impl Engine {
         let octets = arrived.packet.len();
         self.counters.copy(rule, binding.bid, Direction::In, 1, octets);
         let (whose, packet) = ((registration.home_address, side), packet.map(Vec::as_slice));
-        match self.order.arrive(whose, &copy, packet, now, &self.counters) {
+        let came = Came { at: now, by: binding.bid };
+        match self.order.arrive(whose, &copy, packet, came, &self.counters) {
             Arrival::Duplicate => Err(DropReason::Duplicate),
             arrival => Ok(arrival),
         }

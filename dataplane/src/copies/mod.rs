@@ -26,7 +26,7 @@ mod window;
 
 pub(crate) use numbers::Numbers;
 pub use order::Limits;
-pub(crate) use order::{Arrival, Order};
+pub(crate) use order::{Arrival, Came, Order};
 pub(crate) use window::Tally;
 
 use mtun_policy::HomeAddress;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub(crate) use super::skew::Came;
 pub(crate) use super::window::Arrival;
 use super::window::{Ready, Room, Tally, Window};
 use super::{SWEEP_FROM, Whose};
@@ -86,9 +87,10 @@ impl Order {
         whose: Whose,
         copy: &CopySequence,
         packet: Option<&[u8]>,
-        now: Duration,
+        came: Came,
         counters: &Counters,
     ) -> Arrival {
+        let now = came.at;
         let mut receivers = self.lock();
         let Receivers { known, sweep_at, due, ready, octets } = &mut *receivers;
         if known.len() >= *sweep_at && !known.contains_key(&whose) {
@@ -109,7 +111,7 @@ impl Order {
         let left = in_all.saturating_sub(*octets);
         let of_one = octets_of_one.saturating_sub(receiver.octets);
         let room = Room { octets: left.min(of_one), ready: in_all, hold };
-        let arrival = window.arrive(copy, packet, now, room, ready, &mut tally);
+        let arrival = window.arrive(copy, packet, came, room, ready, &mut tally);
         for sum in [octets, &mut receiver.octets] {
             *sum = *sum - held + window.octets();
         }

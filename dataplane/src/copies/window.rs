@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::skew::Skew;
+use super::skew::{Came, Skew};
 use crate::wire::CopySequence;
 
 /// Numbers behind the next one of which it is known whether they came. A copy that is later than
@@ -137,11 +137,12 @@ impl Window {
         &mut self,
         copy: &CopySequence,
         packet: Option<&[u8]>,
-        now: Duration,
+        came: Came,
         room: Room,
         ready: &mut Ready,
         tally: &mut Tally,
     ) -> Arrival {
+        let now = came.at;
         if copy.epoch != self.epoch {
             if self.former.is_some_and(|(former, until)| former == copy.epoch && now < until) {
                 return Arrival::Duplicate;
@@ -160,7 +161,7 @@ impl Window {
             number = self.next;
         }
         if self.has(number) {
-            self.skew.again(number, now);
+            self.skew.again(number, came);
             return Arrival::Duplicate;
         }
         if number < self.next {
@@ -168,7 +169,7 @@ impl Window {
             self.set(number, true);
             return self.hand_on(packet, room, ready);
         }
-        self.skew.first(number, now);
+        self.skew.first(number, came);
         let cost = SLOT + packet.map_or(0, <[u8]>::len);
         if number > self.next && number - self.next < AHEAD && cost <= room.octets {
             let until = now + self.skew.hold(room.hold);

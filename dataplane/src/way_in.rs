@@ -1,0 +1,97 @@
+//! By which binding a flow's packets come: what `reflect` follows.
+//!
+//! A flow that moves to a faster link is ahead of its own packets that are still under way by the
+//! link it left. Those are no sign that it went back, and what is sent after them would be overtaken
+//! on the way down, too. So a packet by the link that a flow left a moment ago counts only if
+//! nothing has come by the other link for a while; a flow that did go back sends nothing there.
+
+use std::time::Duration;
+
+use mtun_policy::Bid;
+
+/// For so long after a flow left a link its packets may still be under way by that: the path
+/// across a mobile network with its queues.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// By how much packets of one flow by two links pass each other: the difference of two access
+/// networks. A flow that is silent by its link for longer may have left it.
+const APART: Duration = Duration::from_millis(50);
+
+/// The way of one flow's packets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct WayIn {
+    /// When the last packet came by the present binding.
+    last: Duration,
+    /// The binding before, and when the flow left it.
+    left: Option<(Option<Bid>, Duration)>,
+}
+
+impl WayIn {
+    /// A packet of a flow that comes by `present` was admitted on `bid`. Returns the binding that
+    /// the flow comes by.
+    pub fn came(&mut self, present: Option<Bid>, bid: Option<Bid>, now: Duration) -> Option<Bid> {
+        if bid == present {
+            self.last = self.last.max(now);
+            return present;
+        }
+        let is_left =
+            self.left.is_some_and(|(left, at)| left == bid && now.saturating_sub(at) < UNDER_WAY);
+        if is_left && now.saturating_sub(self.last) < APART {
+            return present;
+        }
+        *self = Self { last: now, left: Some((present, now)) };
+        bid
+    }
+
+    /// Packets came by the present binding until then, though nobody looked.
+    pub fn went_on(&mut self, seen: Duration) {
+        self.last = self.last.max(seen);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// The bindings of packets with the times at which they come, in milliseconds; by which the flow
+    /// comes after each.
+    fn followed(packets: &[(u64, u16)]) -> Vec<u16> {
+        let (mut way, mut present) = (WayIn::default(), None);
+        let mut after = Vec::new();
+        for (at, bid) in packets {
+            present = way.came(present, Bid::new(*bid), MS * 5000 + Duration::from_millis(*at));
+            after.push(present.map_or(0, Bid::get));
+        }
+        after
+    }
+
+    #[test]
+    fn what_was_under_way_by_the_link_before_says_nothing() {
+        // 40 ms by link 1, 5 ms by link 2, a packet each 10 ms: the flow moves at 100.
+        let packets = [(130, 1), (105, 2), (115, 2), (120, 1), (125, 2), (130, 1), (135, 2)];
+        let mut packets = Vec::from(packets);
+        packets.sort_unstable();
+        packets.insert(0, (90, 1));
+        assert_eq!(followed(&packets), [1, 2, 2, 2, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn a_flow_that_goes_back_is_followed() {
+        let cases: &[(&str, &[(u64, u16)], &[u16])] = &[
+            ("after a pause", &[(0, 1), (1, 2), (60, 1), (61, 1)], &[1, 2, 1, 1]),
+            (
+                "within it, when the other link has been silent for long enough",
+                &[(0, 1), (1, 2), (30, 1), (40, 1), (50, 1), (51, 1)],
+                &[1, 2, 2, 2, 2, 1],
+            ),
+            ("much later", &[(0, 1), (1, 2), (1000, 2), (1001, 1)], &[1, 2, 2, 1]),
+            ("to a third link", &[(0, 1), (1, 2), (2, 3), (3, 2), (4, 3)], &[1, 2, 3, 3, 3]),
+            ("to and fro without pauses", &[(0, 1), (60, 2), (120, 1), (180, 2)], &[1, 2, 1, 2]),
+        ];
+        for (what, packets, want) in cases {
+            assert_eq!(followed(packets), *want, "{what}");
+        }
+    }
+}
