@@ -257,6 +257,3 @@ impl Prober {
         silent.is_witnessed() || others().next().is_none() || others().any(leans)
     }
 }
-
-#[cfg(test)]
-mod tests;
