@@ -10,13 +10,15 @@ use mtun_signaling::mobile::MobileEvent;
 
 use super::owner::{ADDRESSES_KEPT, Access, Attached, LinkRecord, Owner};
 use crate::control::documents::Event;
-use crate::edge::movement::{LinkEvent, Movement};
+use crate::edge::movement::{DownReason, LinkEvent, Movement};
 use crate::metrics::HandoverReason;
 use crate::packets;
 
 impl Owner {
-    pub(super) fn link_event(&mut self, event: &LinkEvent, movements: Vec<Movement>) {
-        self.follow_interfaces(event);
+    pub(super) fn link_event(&mut self, event: Option<&LinkEvent>, movements: Vec<Movement>) {
+        if let Some(event) = event {
+            self.follow_interfaces(event);
+        }
         for movement in movements {
             self.moved(movement);
         }
@@ -195,6 +197,10 @@ impl Owner {
         });
         self.links.insert(name.clone(), LinkRecord { state: state.clone(), since: now.monotonic });
         self.show_link(&name, state.clone().map(drop));
+        if state == Err(DownReason::Unsteady) && !was {
+            // People are told why it stays down. Nothing else changes.
+            return;
+        }
         self.routes_dirty = true;
         let Some(interface) = self.policy.interface(name.as_str()) else { return };
         let Some(bid) = interface.bid else { return };

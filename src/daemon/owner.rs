@@ -47,6 +47,7 @@ use crate::control::protocol::PolicySource;
 use crate::control::{ControlRequest, Listeners};
 use mtun_signaling::wire::icmpv6::neighbour_discovery::LinkLayerAddress;
 
+use crate::edge::alarm::Alarm;
 use crate::edge::home_link::HomeLinkEdge;
 use crate::edge::movement::{Attachment, DownReason};
 use crate::edge::neighbours::{Heard, Neighbours};
@@ -156,6 +157,8 @@ pub struct Owner {
     /// The last policy that was refused, for the health line.
     pub(super) refused: Option<String>,
     pub(super) started: Duration,
+    /// Wakes it when something is due.
+    pub(super) alarm: Alarm,
     pub(super) shared: Arc<Shared>,
     pub(super) netlink: Arc<Netlink>,
     pub(super) firewall: Firewall,
@@ -228,7 +231,7 @@ impl Owner {
     pub(super) async fn begin(&mut self) -> anyhow::Result<()> {
         let (event, movements) =
             self.watch.report().await.context("cannot list what exists in the kernel")?;
-        self.link_event(&event, movements);
+        self.link_event(event.as_ref(), movements);
         self.settle().await;
         self.tell_attached();
         self.settle().await;
@@ -248,7 +251,7 @@ impl Owner {
             tokio::select! {
                 biased;
                 report = self.watch.report() => match report {
-                    Ok((event, movements)) => self.link_event(&event, movements),
+                    Ok((event, movements)) => self.link_event(event.as_ref(), movements),
                     Err(error) => {
                         tracing::error!(%error, "the kernel's reports about links have ended");
                         break;
@@ -267,7 +270,7 @@ impl Owner {
                 Some(health) = Keeping::health(&mut self.keeping) => self.store_health(health),
                 () = self.shared.paths.carried.notified() => self.carried(),
                 () = self.shared.noted.notified() => self.noted(),
-                _ = tokio::time::sleep(sleep) => {
+                () = self.alarm.after(sleep) => {
                     self.deadlines();
                     self.trial_deadline().await;
                 }
@@ -695,10 +698,10 @@ impl Owner {
             self.show_changes();
             tokio::select! {
                 biased;
-                Ok((event, movements)) = self.watch.report() => self.link_event(&event, movements),
+                Ok((event, movements)) = self.watch.report() => self.link_event(event.as_ref(), movements),
                 () = self.shared.arrivals.ready() => self.hear(),
                 Some(heard) = self.neighbours_heard.1.recv() => self.heard(&heard),
-                _ = tokio::time::sleep(sleep) => self.deadlines(),
+                () = self.alarm.after(sleep) => self.deadlines(),
             }
         }
         true

@@ -3,7 +3,6 @@
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use ipnet::Ipv6Net;
@@ -41,6 +40,7 @@ use super::tunnel::{Plan, Tunnel};
 use crate::arrivals::Arrivals;
 use crate::control::server::{self, EVENTS_WAITING, Limits, Server};
 use crate::control::{Access, BindError, ControlError, ErrorCode, Listeners};
+use crate::edge::alarm::Alarm;
 use crate::edge::clock::Clock;
 use crate::edge::netlink::Netlink;
 use crate::edge::nft::{Firewall, Guarded};
@@ -230,7 +230,7 @@ impl Owner {
         let uplinks: Vec<InterfaceName> = uplinks.map(|it| it.name.clone()).collect();
         let watch = Watch::start(netlink.clone(), uplinks, own)?;
 
-        let listeners = Listeners::new(EVENTS_WAITING, shared.clock.instant(Duration::ZERO));
+        let listeners = Listeners::new(EVENTS_WAITING, shared.clock.started());
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let control = tokio::spawn(server.serve(request_sender.clone(), listeners.clone()));
         let to_owner = request_sender.clone();
@@ -257,6 +257,7 @@ impl Owner {
             previews,
             refused: None,
             started: now.monotonic,
+            alarm: Alarm::new()?,
             shared,
             netlink,
             firewall,

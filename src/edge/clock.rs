@@ -1,4 +1,12 @@
 //! The two clocks of this machine, read for those who may not.
+//!
+//! What runs every timer is the time since the machine was switched on (`CLOCK_BOOTTIME`): nobody
+//! can set it, and it goes on while the machine sleeps. A lifetime that was granted goes on, too
+//! (RFC 6275 §10.3.1, §11.7.1): the agent has deleted the binding of a mobile that slept for longer,
+//! and a mobile whose time had stood still would go on sending by it; an agent that slept would
+//! keep bindings for longer than it granted them. So what became due in the sleep is due at once
+//! after it, and nothing else is moved by it; the [`Alarm`](super::alarm::Alarm) sees to that the
+//! owner is woken. `Instant` is no such clock: it stands still meanwhile.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +17,8 @@ use mtun_signaling::time::{NtpTime, Timestamp};
 /// moment.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    start: Instant,
+    start: Duration,
+    start_instant: Instant,
     /// Added to the time of day, in seconds.
     offset: i64,
 }
@@ -17,7 +26,7 @@ pub struct Clock {
 impl Clock {
     /// A clock whose monotonic time starts at zero.
     pub fn start() -> Self {
-        Self { start: Instant::now(), offset: 0 }
+        Self { start: since_boot(), start_instant: Instant::now(), offset: 0 }
     }
 
     /// The same clock with a time of day that is off by so many seconds.
@@ -26,14 +35,14 @@ impl Clock {
         Self { offset: self.offset.saturating_add(seconds), ..self }
     }
 
-    /// Time since the start.
+    /// Time since the start, sleep of the machine included.
     pub fn monotonic(&self) -> Duration {
-        self.start.elapsed()
+        since_boot().saturating_sub(self.start)
     }
 
     /// This instant on both clocks. A wall clock before 1970 reads as 1970.
     pub fn now(&self) -> Timestamp {
-        Timestamp { monotonic: self.start.elapsed(), wall: NtpTime::from_unix(self.unix()) }
+        Timestamp { monotonic: self.monotonic(), wall: NtpTime::from_unix(self.unix()) }
     }
 
     fn unix(&self) -> Duration {
@@ -55,10 +64,20 @@ impl Clock {
         LocalTime::from_zone(Duration::new(local, unix.subsec_nanos()))
     }
 
-    /// The instant at which [`Timestamp::monotonic`] reads `monotonic`, for timers of the runtime.
-    pub fn instant(&self, monotonic: Duration) -> Instant {
-        self.start + monotonic
+    /// The instant at which it was started, for those who measure while the machine is awake.
+    pub fn started(&self) -> Instant {
+        self.start_instant
     }
+}
+
+/// Time since the machine was switched on, its sleep included.
+pub(crate) fn since_boot() -> Duration {
+    let mut told = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the pointer is to a live value of the right type.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut told) };
+    assert_eq!(done, 0, "Linux has this clock since 2.6.39");
+    let seconds = u64::try_from(told.tv_sec).unwrap_or(0);
+    Duration::new(seconds, u32::try_from(told.tv_nsec).unwrap_or(0))
 }
 
 /// How many seconds local time is ahead of universal time at this moment of it.
@@ -98,6 +117,21 @@ mod tests {
         let (first, second) = (clock.now(), copy.now());
         assert!(first.monotonic <= second.monotonic);
         assert!(second.wall.distance(first.wall) < Duration::from_secs(60));
-        assert_eq!(clock.instant(Duration::from_secs(1)), copy.instant(Duration::from_secs(1)));
+        assert_eq!(clock.started(), copy.started());
+    }
+
+    /// F-09: the clock of the timers is the one that goes on in the machine's sleep, and the time of
+    /// day moves none of it.
+    #[test]
+    fn timers_follow_the_time_since_the_machine_was_switched_on() {
+        let clock = Clock::start();
+        let (before, reads, after) = (since_boot(), clock.monotonic(), since_boot());
+        assert!(before <= clock.start + reads && clock.start + reads <= after);
+        let ten_years = 10 * 365 * 86_400;
+        for set in [3600, -3600, ten_years, -ten_years] {
+            let (earlier, set) = (clock.now(), clock.shifted(set).now());
+            assert!(set.monotonic.saturating_sub(earlier.monotonic) < Duration::from_secs(60));
+            assert_ne!(set.wall, earlier.wall);
+        }
     }
 }

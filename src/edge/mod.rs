@@ -6,8 +6,10 @@
 //! settings and puts them back. [`neighbours`] speaks for addresses that the kernel does not have,
 //! [`home_link`] does so for mobiles that are away.
 //! [`watch`] runs the reports for the daemon. [`sources`] asks who tells of radios
-//! and the vehicle. [`state_file`] writes what a restart needs.
+//! and the vehicle. [`state_file`] writes what a restart needs. [`alarm`] wakes the owner by
+//! [`clock`].
 
+pub mod alarm;
 pub mod clock;
 pub mod home_link;
 pub mod movement;

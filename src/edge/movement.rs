@@ -11,15 +11,18 @@
 //! Standards: RFC 6275 §11.5; RFC 4862 §5.4; RFC 4861 §7.3.
 
 mod claim;
+mod damping;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use ipnet::Ipv6Net;
 use mtun_policy::InterfaceName;
 
 pub use claim::Said;
+use damping::Unrest;
 
 /// What is known of one network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,6 +166,8 @@ pub enum DownReason {
     NotConfigured,
     /// The client that drives it says so.
     Detector,
+    /// It could be attached and went too often of late: it has to stay first.
+    Unsteady,
 }
 
 impl fmt::Display for DownReason {
@@ -179,6 +184,7 @@ impl fmt::Display for DownReason {
             Self::RouterUnreachable => "default router unreachable",
             Self::NotConfigured => "not configured",
             Self::Detector => "its movement detector says so",
+            Self::Unsteady => "comes and goes: it is used once it stays",
         })
     }
 }
@@ -188,7 +194,8 @@ impl fmt::Display for DownReason {
 pub enum Movement {
     /// The uplink is attached, or what it is attached to has changed.
     CareOfUp(Attachment),
-    /// The uplink was attached and is no longer.
+    /// The uplink was attached and is no longer; or, for [`DownReason::Unsteady`], it is not
+    /// attached though it could be, which is said once.
     CareOfDown {
         /// The uplink.
         interface: InterfaceName,
@@ -220,6 +227,9 @@ pub struct Movements {
     attached: BTreeMap<InterfaceName, Attachment>,
     /// What movement detectors outside say of the links that are theirs.
     claims: BTreeMap<InterfaceName, Said>,
+    /// How restless each of them was of late.
+    unrest: BTreeMap<InterfaceName, Unrest>,
+    now: Duration,
 }
 
 impl Movements {
@@ -228,6 +238,20 @@ impl Movements {
     /// link (RFC 6275 §11.5.2).
     pub fn new(uplinks: impl IntoIterator<Item = InterfaceName>, own: Vec<Ipv6Net>) -> Self {
         Self { uplinks: uplinks.into_iter().collect(), own, ..Self::default() }
+    }
+
+    /// Lets time pass up to `now`, on a clock that does not go back; what follows from that.
+    pub fn advance(&mut self, now: Duration) -> Vec<Movement> {
+        self.now = self.now.max(now);
+        match self.deadline().is_some_and(|due| due <= self.now) {
+            true => self.judge(),
+            false => Vec::new(),
+        }
+    }
+
+    /// When time alone changes something: an uplink that was watched has stayed.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.unrest.values().filter_map(Unrest::deadline).min()
     }
 
     /// Takes one report; returns what it changes, uplinks in the order of their names.
@@ -247,8 +271,14 @@ impl Movements {
         self.judge()
     }
 
-    /// Where an uplink is attached, or why it is not.
+    /// Where an uplink is attached, as was told, or why it is not.
     pub fn state(&self, uplink: &InterfaceName) -> Result<Attachment, DownReason> {
+        self.found(uplink)?;
+        self.attached.get(uplink).cloned().ok_or(DownReason::Unsteady)
+    }
+
+    /// Where an uplink could be attached by what the kernel reports, or why it could not.
+    fn found(&self, uplink: &InterfaceName) -> Result<Attachment, DownReason> {
         if !self.uplinks.contains(uplink) {
             return Err(DownReason::NotConfigured);
         }
@@ -362,23 +392,54 @@ impl Movements {
     }
 
     fn judge(&mut self) -> Vec<Movement> {
-        let known = self.uplinks.iter().chain(self.attached.keys()).cloned();
-        let mut movements = Vec::new();
-        for uplink in known.collect::<BTreeSet<_>>() {
-            match (self.attached.get(&uplink), self.state(&uplink)) {
-                (Some(before), Ok(now)) if *before == now => {}
-                (_, Ok(now)) => {
-                    self.attached.insert(uplink, now.clone());
-                    movements.push(Movement::CareOfUp(now));
-                }
-                (Some(_), Err(reason)) => {
-                    self.attached.remove(&uplink);
-                    movements.push(Movement::CareOfDown { interface: uplink, reason });
-                }
-                (None, Err(_)) => {}
+        let known: BTreeSet<_> = self.uplinks.iter().chain(self.attached.keys()).cloned().collect();
+        self.unrest.retain(|uplink, _| known.contains(uplink));
+        known.into_iter().filter_map(|uplink| self.judge_one(uplink)).collect()
+    }
+
+    fn judge_one(&mut self, uplink: InterfaceName) -> Option<Movement> {
+        let (now, claimed) = (self.now, self.is_claimed(&uplink));
+        let (before, found) = (self.attached.get(&uplink), self.found(&uplink));
+        let unrest = self.unrest.entry(uplink.clone()).or_default();
+        let found = match found {
+            Ok(found) => found,
+            Err(reason) if before.is_some() => {
+                unrest.went(now);
+                self.attached.remove(&uplink);
+                return Some(Movement::CareOfDown { interface: uplink, reason });
             }
+            Err(_) => {
+                unrest.away(now);
+                return None;
+            }
+        };
+        let same = |it: &Attachment| it.index == found.index && it.care_of == found.care_of;
+        let is_told = match before {
+            Some(before) if *before == found => {
+                unrest.rests();
+                return None;
+            }
+            Some(before) if same(before) => claimed || unrest.changes_a_little(now),
+            Some(_) if !unrest.is_coming(found.care_of) => {
+                unrest.went(now);
+                unrest.stays(now, found.care_of) || claimed
+            }
+            _ => unrest.stays(now, found.care_of) || claimed,
+        };
+        if is_told {
+            unrest.came();
+            self.attached.insert(uplink, found.clone());
+            return Some(Movement::CareOfUp(found));
         }
-        movements
+        let serves =
+            |it: &Attachment| it.index == found.index && found.addresses.contains(&it.care_of);
+        if before.is_some_and(serves) {
+            return None;
+        }
+        let was_attached = self.attached.remove(&uplink).is_some();
+        let reason = DownReason::Unsteady;
+        (unrest.tell() || was_attached)
+            .then_some(Movement::CareOfDown { interface: uplink, reason })
     }
 }
 

@@ -9,7 +9,7 @@ use ipnet::Ipv6Net;
 use mtun_policy::InterfaceName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::movement::{DownReason, LinkEvent, Movement, Movements, Said};
 use super::netlink::{Events, Netlink, NetlinkError, Reports};
@@ -20,13 +20,16 @@ const POLL: Duration = Duration::from_millis(20);
 /// How often a router that does not answer is asked whether it is there.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// One report of the kernel with what it changes for the uplinks.
-pub type Report = (LinkEvent, Vec<Movement>);
+/// One report of the kernel, if it was one and not time that passed, with what changes for the
+/// uplinks.
+pub type Report = (Option<LinkEvent>, Vec<Movement>);
 
 /// Watches the uplinks.
 pub struct Watch {
     events: Events,
     movements: Movements,
+    /// When the time of the movements began.
+    start: Instant,
     /// What the poller looks at.
     active: watch::Sender<Active>,
     /// What the poller saw last.
@@ -73,6 +76,7 @@ impl Watch {
         Ok(Self {
             events,
             movements,
+            start: Instant::now(),
             active,
             looks,
             answers,
@@ -117,6 +121,7 @@ impl Watch {
     /// The next report with what it changes for the uplinks. Safe to cancel.
     pub async fn report(&mut self) -> Result<Report, NetlinkError> {
         loop {
+            let due = self.movements.deadline().map(|due| self.start + due);
             let (event, looked) = match self.seen.pop_front() {
                 Some(event) => (event, true),
                 None => tokio::select! {
@@ -127,26 +132,48 @@ impl Watch {
                         self.seen = self.fresh_looks();
                         continue;
                     }
+                    () = passed(due) => {
+                        let movements = self.movements.advance(self.start.elapsed());
+                        if movements.is_empty() {
+                            continue;
+                        }
+                        self.follow();
+                        return Ok((None, movements));
+                    }
                 },
             };
             if !looked {
                 self.note_report(&event);
             }
-            let movements = self.movements.handle(event.clone());
-            let active = Active {
-                interfaces: self.movements.active(),
-                sought_routers: self.movements.sought_routers(),
-            };
-            self.active.send_if_modified(|before| {
-                let differs = *before != active;
-                *before = active;
-                differs
-            });
+            let mut movements = self.movements.advance(self.start.elapsed());
+            movements.extend(self.movements.handle(event.clone()));
+            self.follow();
             // A look that found what was known is no report.
             if !looked || !movements.is_empty() {
-                return Ok((event, movements));
+                return Ok((Some(event), movements));
             }
         }
+    }
+
+    /// Tells the poller what is worth looking at.
+    fn follow(&self) {
+        let active = Active {
+            interfaces: self.movements.active(),
+            sought_routers: self.movements.sought_routers(),
+        };
+        self.active.send_if_modified(|before| {
+            let differs = *before != active;
+            *before = active;
+            differs
+        });
+    }
+}
+
+/// Ends when an instant has passed; never for none.
+async fn passed(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -22,17 +22,11 @@ impl Moment {
 
     /// The present. `ahead` is added to the time of day, in seconds.
     pub fn now(ahead: i64) -> Self {
-        let mut since_boot = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: the pointer is to a live value of the right type.
-        let told = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut since_boot) };
-        assert_eq!(told, 0, "Linux has this clock since 2.6.39");
-        let seconds = u64::try_from(since_boot.tv_sec).unwrap_or(0);
-        let nanoseconds = u32::try_from(since_boot.tv_nsec).unwrap_or(0);
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let shift = Duration::from_secs(ahead.unsigned_abs());
         Self {
             boot: boot_identifier(),
-            since_boot: Duration::new(seconds, nanoseconds),
+            since_boot: crate::edge::clock::since_boot(),
             time_of_day: match ahead {
                 0.. => unix.saturating_add(shift),
                 ..0 => unix.saturating_sub(shift),

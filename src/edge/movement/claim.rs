@@ -38,7 +38,7 @@ impl Movements {
         };
         let can_be = match said {
             Some(Said::Nothing) | None => Ok(()),
-            Some(Said::CareOf(_) | Said::Home(_)) => self.state(uplink).map(drop),
+            Some(Said::CareOf(_) | Said::Home(_)) => self.found(uplink).map(drop),
         };
         if let Err(reason) = can_be {
             match before {

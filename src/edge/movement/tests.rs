@@ -344,3 +344,106 @@ fn a_detector_outside_says_which_link_is_home() {
     let abroad = movements.claim(&wlan0, Some(Said::CareOf(None))).unwrap();
     assert_eq!(text(&abroad), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
 }
+
+/// F-08: a plug that is loose at 50 Hz for a minute is told of a few times, and used again within
+/// two seconds of its end.
+#[test]
+fn a_link_that_flaps_is_watched_until_it_stays() {
+    let mut movements = attached();
+    let ms = Duration::from_millis;
+    let carrier = |carrier| {
+        let mut facts = facts(WLAN, "wlan0");
+        facts.carrier = carrier;
+        LinkEvent::Link(facts)
+    };
+    let mut told = Vec::new();
+    for flap in 0..3000 {
+        told.extend(movements.advance(ms(flap * 20)));
+        told.extend(movements.handle(carrier(false)));
+        told.extend(movements.advance(ms(flap * 20 + 10)));
+        told.extend(movements.handle(carrier(true)));
+        told.extend(movements.handle(neighbour("fe80::1", true)));
+    }
+    let up = "wlan0 up 2001:db8:1::7 via fe80::1";
+    let down = "wlan0 down: no carrier";
+    let watched = "wlan0 down: comes and goes: it is used once it stays";
+    assert_eq!(text(&told), [down, up, down, up, down, up, down, watched]);
+    assert_eq!(movements.state(&"wlan0".into()), Err(DownReason::Unsteady));
+    let end = ms(2999 * 20 + 10);
+    let due = movements.deadline().expect("it is watched");
+    assert_eq!(due - end, ms(1600));
+    assert_eq!(movements.advance(due - ms(1)), []);
+    assert_eq!(text(&movements.advance(due)), [up]);
+    assert!(movements.state(&"wlan0".into()).is_ok());
+    assert_eq!(movements.deadline(), None);
+}
+
+/// Another care-of address each 10 ms: the one before is kept while it serves, else the link is
+/// down until one stays.
+#[test]
+fn care_of_addresses_that_change_all_the_time_are_watched() {
+    let mut movements = attached();
+    let ms = Duration::from_millis;
+    let address_at = |number: u64| format!("2001:db8:1::{:x}", number + 7);
+    let mut told = Vec::new();
+    for number in 0..100_u64 {
+        told.extend(movements.advance(ms(number * 10)));
+        let address = address(&address_at(number));
+        told.extend(movements.handle(LinkEvent::AddressGone { index: WLAN, address }));
+        told.extend(movements.handle(has(WLAN, &address_at(number + 1), GOOD)));
+    }
+    assert_eq!(told.len(), 8, "{:?}", text(&told));
+    let last = text(&movements.advance(ms(990 + 1600)));
+    assert_eq!(last, [format!("wlan0 up {} via fe80::1", address_at(100))]);
+
+    // A better address that comes and goes: in the end the lasting one is kept while it does.
+    let mut movements = attached();
+    movements.handle(has(WLAN, "2001:db8:1::7", AddressFacts { deprecated: true, ..GOOD }));
+    let better = address("2001:db8:1::6");
+    let come_and_go = |movements: &mut Movements, from: u64| {
+        let mut told = Vec::new();
+        for number in 0..50 {
+            told.extend(movements.advance(ms(from + number * 10)));
+            told.extend(movements.handle(has(WLAN, "2001:db8:1::6", GOOD)));
+            told.extend(movements.handle(LinkEvent::AddressGone { index: WLAN, address: better }));
+        }
+        told
+    };
+    let told = come_and_go(&mut movements, 0);
+    assert!(told.len() <= 4, "{:?}", text(&told));
+    let last = text(&movements.advance(ms(2200)));
+    assert_eq!(last, ["wlan0 up 2001:db8:1::7 via fe80::1"]);
+    assert_eq!(come_and_go(&mut movements, 2200), []);
+    assert_eq!(movements.state(&"wlan0".into()).map(|it| it.care_of), Ok(address("2001:db8:1::7")));
+}
+
+/// Further addresses of a link are no movement, and a storm of them is told ten times a second.
+#[test]
+fn small_changes_are_told_a_few_times_and_the_last_one_always() {
+    let mut movements = attached();
+    let ms = Duration::from_millis;
+    let mut told = 0;
+    for number in 0..1000_u64 {
+        told += movements.advance(ms(2000 + number)).len();
+        let further = format!("2001:db8:1::1:{number:x}");
+        told += movements.handle(has(WLAN, &further, GOOD)).len();
+    }
+    assert_eq!(told, 10);
+    let due = movements.deadline().expect("the last ones wait");
+    assert!(due <= ms(3010), "{due:?}");
+    let last = movements.advance(due);
+    assert!(matches!(&last[..], [Movement::CareOfUp(at)] if at.addresses.len() == 1001));
+}
+
+/// A movement detector outside answers for what it says: its link is not watched.
+#[test]
+fn what_a_detector_says_is_told_as_it_says_it() {
+    let mut movements = attached();
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        told.extend(movements.claim(&"wlan0".into(), Some(Said::Nothing)).unwrap());
+        told.extend(movements.claim(&"wlan0".into(), Some(Said::CareOf(None))).unwrap());
+    }
+    assert_eq!(told.len(), 40, "{:?}", text(&told));
+    assert_eq!(movements.deadline(), None);
+}
