@@ -1,5 +1,6 @@
 //! `duplicate` between two ends of ours: each packet by both links, once at the other end.
 
+use mtun::lab::daemons::Daemon;
 use mtun::lab::namespace::wait_for;
 use mtun::lab::observe::{Flow, Way};
 use mtun::lab::policy::PolicyText;
@@ -60,10 +61,25 @@ impl Stream {
         });
         // Later packets were answered, so the other copies are here too.
         self.goes_on(100);
-        for (way, tally) in [("out", judged().outbound), ("back", judged().inbound)] {
-            assert_eq!((tally.duplicated, tally.reordered), (0, 0), "{what}, {way}: {tally:?}");
+        let ends = [("out", judged().outbound, self.lab.agent())].into_iter().chain([(
+            "back",
+            judged().inbound,
+            self.lab.mobile(),
+        )]);
+        for (way, tally, receiver) in ends {
+            assert_eq!(tally.duplicated, 0, "{what}, {way}: {tally:?}");
+            // Order waits for 50 ms at most. A machine that stands still for longer makes copies
+            // late, and each of them is told.
+            let late = late(receiver);
+            assert!(tally.reordered <= late, "{what}, {way}: {tally:?}, {late} came late");
         }
     }
+}
+
+/// Packets that came after they had been given up.
+fn late(receiver: &Daemon) -> u64 {
+    let figures = Lab::metrics(receiver);
+    figures.copies.iter().filter(|it| it.event == "late").map(|it| it.count).sum()
 }
 
 /// req FB-13, FB-21.
