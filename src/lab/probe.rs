@@ -113,6 +113,15 @@ fn answer(socket: &UdpSocket, streams: &Streams, stop: &AtomicBool) {
     }
 }
 
+/// When packets leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Talk {
+    /// Between two packets.
+    pub interval: Duration,
+    /// After so many packets, not none, so much more time; `None` for a stream without a pause.
+    pub pauses: Option<(u32, Duration)>,
+}
+
 /// How the prober's socket is bound.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Bound {
@@ -154,6 +163,16 @@ impl Probe {
         interval: Duration,
         bound: &Bound,
     ) -> Result<Self> {
+        Self::start_talk(namespace, echo, Talk { interval, pauses: None }, bound)
+    }
+
+    /// The same as a talk may go, with pauses between.
+    pub fn start_talk(
+        namespace: &Namespace,
+        echo: &Echo,
+        talk: Talk,
+        bound: &Bound,
+    ) -> Result<Self> {
         let source = match bound {
             Bound::Address(address) => *address,
             Bound::Nowhere | Bound::Device(_) => Ipv6Addr::UNSPECIFIED,
@@ -174,14 +193,14 @@ impl Probe {
         let threads = vec![
             std::thread::Builder::new().name("lab-probe".into()).spawn({
                 let (stream, stop) = (stream.clone(), stop.clone());
-                move || send(&socket, id, &stream, interval, &stop)
+                move || send(&socket, id, &stream, talk, &stop)
             })?,
             std::thread::Builder::new().name("lab-probe-in".into()).spawn({
                 let (stream, stop) = (stream.clone(), stop.clone());
                 move || collect(&receiver, id, &stream, &stop)
             })?,
         ];
-        Ok(Self { stream, interval, port, stop, threads })
+        Ok(Self { stream, interval: talk.interval, port, stop, threads })
     }
 
     /// The number of the next packet; two marks bound a stretch.
@@ -302,7 +321,7 @@ fn tail(arrivals: &[Arrival], from: u32) -> &[Arrival] {
     &arrivals[arrivals.len() - count..]
 }
 
-fn send(socket: &UdpSocket, id: u32, stream: &Stream, interval: Duration, stop: &AtomicBool) {
+fn send(socket: &UdpSocket, id: u32, stream: &Stream, talk: Talk, stop: &AtomicBool) {
     let to = SocketAddr::from((address::CORRESPONDENT, PORT));
     let mut packet = [0; SIZE];
     packet[..4].copy_from_slice(&MAGIC.to_be_bytes());
@@ -316,7 +335,10 @@ fn send(socket: &UdpSocket, id: u32, stream: &Stream, interval: Duration, stop: 
             stream.notes.lock().expect("no holder panics").refused += 1;
         }
         number += 1;
-        next += interval;
+        next += talk.interval;
+        if let Some((_, pause)) = talk.pauses.filter(|(after, _)| number % after == 0) {
+            next += pause;
+        }
         let now = Instant::now();
         if let Some(wait) = next.checked_duration_since(now) {
             std::thread::sleep(wait);

@@ -362,6 +362,11 @@ impl World {
         Ok(())
     }
 
+    /// Pulls the W-CDMA uplink out: its interface is gone.
+    pub fn detach_wwan(&mut self) {
+        self.wires.wwan = None;
+    }
+
     /// Plugs a second W-CDMA bearer in, `wwan1`.
     pub fn attach_wwan1(&mut self) -> Result<()> {
         self.wires.wwan1 = Some(self.modem("wwan1", "air1", 3, address::WWAN1, 2049)?);
