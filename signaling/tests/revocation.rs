@@ -101,6 +101,7 @@ fn answer(said: BindingRevocation) -> (u8, bool) {
     (status.expect("an acknowledgement"), ended)
 }
 
+/// req BR-01.
 #[test]
 fn each_indication_has_its_status() {
     let plain = |trigger| BindingRevocation::new(RevocationKind::Indication(trigger), 7);

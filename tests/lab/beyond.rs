@@ -165,8 +165,8 @@ fn a_mobile_is_asked_for_one_binding_and_refreshes_that_one() {
     lab.assert_clean();
 }
 
-/// RFC 5846: the mobile hears at once that a binding was taken back, and the agent that it was
-/// heard.
+/// req BR-01 (RFC 5846): the mobile hears at once that a binding was taken back, and the agent that
+/// it was heard.
 #[test]
 fn a_mobile_is_told_that_its_binding_was_taken_back() {
     need_lab!();

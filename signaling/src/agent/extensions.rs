@@ -114,6 +114,7 @@ impl HomeAgent {
         ended: &[Binding],
         left: Option<&BindingCacheEntry>,
     ) {
+        // req BR-01 (RFC 5846 §5).
         if !self.extensions.revocation || !self.is_keyed(home_address) || ended.is_empty() {
             return;
         }
