@@ -235,6 +235,7 @@ pub(crate) fn join(document: &mut Document, added: Document, sources: &Sources, 
             "only home { allow …; refuse … } and security stand here; write the rest into the policy file",
         );
     }
+    let mut places = places(&document.homes);
     for home in added.homes {
         let known = document.homes.iter().position(|it| it.name.value == home.name.value);
         let Some(known) = known else {
@@ -250,9 +251,10 @@ pub(crate) fn join(document: &mut Document, added: Document, sources: &Sources, 
             continue;
         };
         for allow in home.allowed {
-            let before = allow.address.as_ref().and_then(|at| of_both(&document.homes, at.value));
+            let before = allow.address.as_ref().and_then(|at| places.get(&at.value)).copied();
             match (before, &allow.address) {
-                (Some((in_home, it)), Some(at)) => {
+                (Some((in_home, place)), Some(at)) => {
+                    let it = &document.homes[in_home].allowed[place];
                     let same = in_home == known
                         && says_the_same(it, &allow, &document.securities, &added.securities);
                     if !same {
@@ -274,7 +276,13 @@ pub(crate) fn join(document: &mut Document, added: Document, sources: &Sources, 
                         );
                     }
                 }
-                _ => document.homes[known].allowed.push(allow),
+                _ => {
+                    let allowed = &mut document.homes[known].allowed;
+                    if let Some(at) = &allow.address {
+                        places.insert(at.value, (known, allowed.len()));
+                    }
+                    allowed.push(allow);
+                }
             }
         }
         document.homes[known].refused.extend(home.refused);
@@ -282,14 +290,18 @@ pub(crate) fn join(document: &mut Document, added: Document, sources: &Sources, 
     document.securities.extend(added.securities);
 }
 
-/// The mobile of this address, and the place of its home.
-fn of_both(homes: &[HomeNode], address: Ipv6Addr) -> Option<(usize, &AllowNode)> {
-    let mut all = homes.iter().enumerate();
-    all.find_map(|(place, home)| {
-        let mut allowed = home.allowed.iter();
-        let same = |it: &&AllowNode| it.address.as_ref().is_some_and(|at| at.value == address);
-        Some((place, allowed.find(same)?))
-    })
+/// Where the mobile of each address stands: its home, and its place there. There may be as many of
+/// the policy as were added, so nobody is looked for among all.
+fn places(homes: &[HomeNode]) -> HashMap<Ipv6Addr, (usize, usize)> {
+    let mut places = HashMap::new();
+    for (home, node) in homes.iter().enumerate() {
+        for (place, allow) in node.allowed.iter().enumerate() {
+            if let Some(at) = &allow.address {
+                places.entry(at.value).or_insert((home, place));
+            }
+        }
+    }
+    places
 }
 
 /// Whether two texts grant a mobile the same, whatever they call its association.

@@ -39,6 +39,7 @@ pub(crate) fn compile(document: &Document, sources: &Sources, sink: &mut Sink) -
         links: links.collect(),
         groups: document.groups.iter().map(|group| (group.name.value.as_str(), group)).collect(),
         sets: document.sets.iter().map(|set| (set.name.value.as_str(), set)).collect(),
+        securities: document.securities.iter().map(|it| it.name.value.as_str()).collect(),
         ingresses: Ingresses::default(),
         values: 0,
         is_full: false,
@@ -125,6 +126,7 @@ struct Compiler<'c> {
     links: HashMap<&'c str, (Bid, &'c Interface)>,
     groups: HashMap<&'c str, &'c GroupNode>,
     sets: HashMap<&'c str, &'c SetNode>,
+    securities: HashSet<&'c str>,
     ingresses: Ingresses,
     /// Values in all selectors so far.
     values: usize,
@@ -188,7 +190,7 @@ impl<'c> Compiler<'c> {
     fn security_name(&mut self, choice: &SecurityChoice) -> Option<SecurityName> {
         let name = choice.value.as_ref()?;
         let document = self.document;
-        if !document.securities.iter().any(|known| known.name.value == *name) {
+        if !self.securities.contains(name.as_str()) {
             self.unknown(
                 choice.span,
                 "security association",
