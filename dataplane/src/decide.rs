@@ -26,20 +26,20 @@
 //!
 //! Standards: RFC 6275 §9.3.2, §10.4.2, §11.3.1; RFC 3963 §5.5, §6.4; RFC 5648 §6.5; RFC 6089 §4.3, §5.3.6.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use mtun_policy::{Bid, BlockReply, Choice, FlowKey, HomeAddress, Origin, RuleId, Ruling};
+use mtun_policy::{Bid, BlockReply, Choice, FlowKey, Origin, RuleId, Ruling};
 
 use crate::groups::GroupKey;
 use crate::memory::{Answer, Marks, Memory, Remembered, Way};
 use crate::moves::Moved;
-use crate::pairs::Pair;
+use crate::party::{Party, party};
 use crate::reason::DropReason;
 use crate::registration::{Binding, CopyMark, Present, Registration};
 use crate::settle::{Asked, Kept, Settled, Wish, is_open};
 use crate::snapshot::Snapshot;
-use crate::straight::{Straight, is_neighbours};
+use crate::straight::Straight;
 use crate::wire::MOBILITY_HEADER;
 
 /// Which table answered, that is, which end of the tunnel this node is.
@@ -195,13 +195,6 @@ pub enum Encapsulation {
     Plain,
 }
 
-/// Whose packet it is.
-enum Party<'s> {
-    Of { registration: &'s Registration, side: Side, origin: Origin, bound: bool },
-    Hairpin,
-    Nobody,
-}
-
 /// Where one packet goes, at the time `now`.
 ///
 /// `memory` saves the walk over the rules while nothing that a decision depends on has changed,
@@ -212,7 +205,18 @@ pub fn decide<'s>(
     now: Duration,
     memory: Memory<'_>,
 ) -> Decision<'s> {
-    let (registration, side, origin, bound) = match party(snapshot, key) {
+    decide_for(snapshot, party(snapshot, key), key, now, memory)
+}
+
+/// The same for a packet of which is known whose it is.
+pub(crate) fn decide_for<'s>(
+    snapshot: &'s Snapshot,
+    party: Party<'s>,
+    key: &FlowKey,
+    now: Duration,
+    memory: Memory<'_>,
+) -> Decision<'s> {
+    let (registration, side, origin, bound) = match party {
         Party::Of { registration, side, origin, bound } => (registration, side, origin, bound),
         // TN-06: the far end of this tunnel would send it straight back.
         Party::Hairpin => return Decision::Drop(DropReason::Hairpin),
@@ -280,54 +284,6 @@ pub fn decide<'s>(
             Origin::Also => DropReason::NeverTunnelled,
         }),
     }
-}
-
-fn party<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Party<'s> {
-    let (side, registration, back) = match snapshot.updates.lookup(key.source) {
-        Some(near) => (Side::Near, near, snapshot.updates.lookup(key.destination)),
-        None => match snapshot.cache.lookup(key.destination) {
-            Some(far) => (Side::Far, far, snapshot.cache.lookup(key.source)),
-            None => {
-                return match bound(snapshot, key) {
-                    Some(registration) => {
-                        let (side, origin) = (Side::Far, Origin::Home);
-                        Party::Of { registration, side, origin, bound: true }
-                    }
-                    None => also(snapshot, key),
-                };
-            }
-        },
-    };
-    if back.is_some_and(|back| back.home_address == registration.home_address) {
-        return Party::Hairpin;
-    }
-    Party::Of { registration, side, origin: Origin::Home, bound: false }
-}
-
-/// A packet of our own to a mobile that is bound at us. Mobility Headers and neighbour discovery
-/// are no such packets: they go to the home address as if nobody had moved (req R-CN-09, RFC 6275
-/// §6.1, §9.3.2).
-pub(crate) fn bound<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Option<&'s Registration> {
-    let (IpAddr::V6(source), IpAddr::V6(destination)) = (key.source, key.destination) else {
-        return None;
-    };
-    if key.protocol == MOBILITY_HEADER || is_neighbours(key) {
-        return None;
-    }
-    let home_address = HomeAddress(destination);
-    snapshot.correspondents.get(&Pair { home_address, correspondent: source })
-}
-
-/// A further source of one of our homes. What is for that home's own network has come astray.
-fn also<'s>(snapshot: &'s Snapshot, key: &FlowKey) -> Party<'s> {
-    let home = snapshot.also.get(&key.ingress);
-    let Some(registration) = home.and_then(|home| snapshot.updates.get(*home)) else {
-        return Party::Nobody;
-    };
-    if snapshot.updates.lookup(key.destination).is_some() {
-        return Party::Hairpin;
-    }
-    Party::Of { registration, side: Side::Near, origin: Origin::Also, bound: false }
 }
 
 impl<'s> Asked<'s, '_> {

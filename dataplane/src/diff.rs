@@ -10,9 +10,10 @@ use std::time::Duration;
 use mtun_policy::steering::moves::MOVE_BY;
 use mtun_policy::{Bid, BlockReply, FlowKey, RuleId, RuleName};
 
-use crate::decide::{Decision, bound, decide};
+use crate::decide::{Decision, decide};
 use crate::flow_table::FlowEntry;
 use crate::memory::{Memory, Remembered};
+use crate::party::bound;
 use crate::reason::DropReason;
 use crate::registration::Registration;
 use crate::snapshot::Snapshot;

@@ -7,10 +7,11 @@ use mtun_policy::{
     Bid, BlockReply, CareOfAddress, FlowKey, HomeAddress, HomeName, RuleId, RuleName,
 };
 
-use crate::decide::{Decision, Encapsulation, Route, Side, bound, decide};
+use crate::decide::{Decision, Encapsulation, Route, Side, decide};
 use crate::memory::{Due, Memory};
 use crate::moves::Moved;
 use crate::mtu::{MIN_MTU, inner_mtu};
+use crate::party::bound;
 use crate::reason::DropReason;
 use crate::registration::{CopyMark, PathId, Registration};
 use crate::snapshot::Snapshot;

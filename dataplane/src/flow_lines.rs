@@ -169,6 +169,13 @@ struct Home {
     way: usize,
 }
 
+/// A flow, and where it belongs.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    id: FlowId,
+    home: Home,
+}
+
 impl Home {
     fn ways(self) -> impl Iterator<Item = usize> {
         (0..WAYS).map(move |step| (self.way + step) % WAYS)
@@ -195,25 +202,38 @@ impl<V: Kept> FlowLines<V> {
         Home { set: set as usize, way: hash as usize % WAYS }
     }
 
+    /// Where a flow belongs.
+    pub(crate) fn place(&self, id: FlowId) -> Place {
+        Place { id, home: self.home(&id) }
+    }
+
+    /// Reads a word of the line that a flow prefers and one of what is kept behind it. Who does so
+    /// and then looks for something else waits for all of that at the same time.
+    pub(crate) fn approach(&self, place: &Place) {
+        let set = &self.sets[place.home.set];
+        let first = set.lines[place.home.way].0[0].load(Ordering::Relaxed);
+        std::hint::black_box((first, set.kept.is_poisoned()));
+    }
+
     /// Reads what is kept of a flow.
-    pub(crate) fn read<R>(&self, id: &FlowId, read: impl FnOnce(&V) -> R) -> Option<R> {
-        let home = self.home(id);
+    pub(crate) fn read<R>(&self, place: &Place, read: impl FnOnce(&V) -> R) -> Option<R> {
+        let Place { id, home } = *place;
         let set = &self.sets[home.set];
         let kept = set.lock();
-        let way = way_of(set, id, home)?;
+        let way = way_of(set, &id, home)?;
         kept[way].as_deref().map(read)
     }
 
     /// Changes what is kept of a flow, if it is known.
-    pub(crate) fn amend<R>(&self, id: &FlowId, change: impl FnOnce(&mut V) -> R) -> Option<R> {
-        let home = self.home(id);
+    pub(crate) fn amend<R>(&self, place: &Place, change: impl FnOnce(&mut V) -> R) -> Option<R> {
+        let Place { id, home } = *place;
         let set = &self.sets[home.set];
         let mut kept = set.lock();
-        let way = way_of(set, id, home)?;
+        let way = way_of(set, &id, home)?;
         let value = kept[way].as_deref_mut()?;
         let result = change(value);
         let seen = (set.lines[way].0[0].load(Ordering::Relaxed) >> 32) as u32;
-        set.lines[way].write(seen, *id, value.brief());
+        set.lines[way].write(seen, id, value.brief());
         Some(result)
     }
 
@@ -221,18 +241,18 @@ impl<V: Kept> FlowLines<V> {
     /// for flows that find the table neither full nor their set.
     pub(crate) fn update<R>(
         &self,
-        id: &FlowId,
+        place: &Place,
         now: Duration,
         fresh: impl FnOnce() -> V,
         change: impl FnOnce(&mut V) -> R,
     ) -> R {
         let now = now.as_millis() as u32;
-        let home = self.home(id);
+        let Place { id, home } = *place;
         let set = &self.sets[home.set];
         let mut spare = None;
         let mut kept = set.lock();
         let way = loop {
-            if let Some(way) = way_of(set, id, home) {
+            if let Some(way) = way_of(set, &id, home) {
                 break way;
             }
             let empty = home.ways().find(|way| kept[*way].is_none());
@@ -249,7 +269,7 @@ impl<V: Kept> FlowLines<V> {
             }
             kept = set.lock();
         };
-        let known = kept[way].is_some() && set.lines[way].read().is_some_and(|l| l.id() == *id);
+        let known = kept[way].is_some() && set.lines[way].read().is_some_and(|l| l.id() == id);
         if !known {
             match (&mut kept[way], spare.take()) {
                 (Some(value), given_back) => {
@@ -268,7 +288,7 @@ impl<V: Kept> FlowLines<V> {
         }
         let value = kept[way].as_deref_mut().expect("just found or put there");
         let result = change(value);
-        set.lines[way].write(now, *id, value.brief());
+        set.lines[way].write(now, id, value.brief());
         result
     }
 

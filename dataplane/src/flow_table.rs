@@ -17,7 +17,7 @@ use std::time::Duration;
 use mtun_policy::{Bid, FlowKey, RuleId, Scope};
 
 use crate::abi::Course;
-use crate::flow_lines::{BURST, FlowId, FlowLines, Kept};
+use crate::flow_lines::{BURST, FlowId, FlowLines, Kept, Place};
 use crate::memory::{Answer, Remembered, Way};
 use crate::way_in::WayIn;
 
@@ -172,9 +172,24 @@ impl FlowTable {
         }
     }
 
+    /// Where the flow of this outbound key belongs, for who asks more than once.
+    pub(crate) fn place(&self, key: &FlowKey) -> Place {
+        self.lines.place(FlowId::of(key))
+    }
+
+    /// Begins to fetch what is remembered of a flow from memory.
+    pub(crate) fn approach(&self, place: &Place) {
+        self.lines.approach(place);
+    }
+
     /// What is remembered of the flow of this outbound key.
     pub fn remembered(&self, key: &FlowKey) -> Option<Remembered> {
-        self.find(key, |slot| slot.memory)
+        self.remembered_at(&self.place(key))
+    }
+
+    /// The same of the flow of this place.
+    pub(crate) fn remembered_at(&self, place: &Place) -> Option<Remembered> {
+        self.lines.read(place, |slot| slot.memory)
     }
 
     /// When the last packet of this outbound key was sent.
@@ -184,19 +199,21 @@ impl FlowTable {
 
     /// Notes a packet sent, and the answer it was sent by.
     pub fn sent(&self, key: &FlowKey, answer: Answer, octets: usize, now: Duration) {
-        self.sent_many(key, answer, 1, octets as u64, now);
+        self.sent_at(&self.place(key), key, answer, 1, octets as u64, now);
     }
 
-    /// The same of several packets that were sent at once.
-    pub(crate) fn sent_many(
+    /// The same of packets that were sent at once, by the flow of this place, which is this key's.
+    pub(crate) fn sent_at(
         &self,
+        place: &Place,
         key: &FlowKey,
         answer: Answer,
         packets: u64,
         octets: u64,
         now: Duration,
     ) {
-        self.update(key, now, |slot| {
+        let fresh = || Slot::new(*key);
+        self.lines.update(place, now, fresh, |slot| {
             slot.key = *key;
             slot.memory.answer = Some(answer);
             slot.memory.last_seen = now;
@@ -210,7 +227,7 @@ impl FlowTable {
     /// is counted and the flow stays as old as it is.
     pub(crate) fn resettle(&self, key: &FlowKey, before: &Remembered, answer: Answer) -> bool {
         self.lines
-            .amend(&FlowId::of(key), |slot| {
+            .amend(&self.place(key), |slot| {
                 let memory = &mut slot.memory;
                 let same = (memory.answer, memory.last_sent) == (before.answer, before.last_sent);
                 if same {
@@ -288,11 +305,11 @@ impl FlowTable {
     }
 
     fn find<R>(&self, key: &FlowKey, read: impl FnOnce(&Slot) -> R) -> Option<R> {
-        self.lines.read(&FlowId::of(key), read)
+        self.lines.read(&self.place(key), read)
     }
 
     fn update<R>(&self, key: &FlowKey, now: Duration, change: impl FnOnce(&mut Slot) -> R) -> R {
-        self.lines.update(&FlowId::of(key), now, || Slot::new(*key), change)
+        self.lines.update(&self.place(key), now, || Slot::new(*key), change)
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use mtun_policy::{
     Bid, CareOfAddress, Effective, FieldSet, HomeAddress, HomeName, MobileNetworkPrefix, Usable,
 };
+use smallvec::SmallVec;
 
 use crate::memory::Way;
 use crate::settle::is_open;
@@ -79,36 +80,43 @@ pub enum CopyMark {
     On,
 }
 
+/// The bindings of one registration: two lie within it, more somewhere else.
+pub type Bindings = SmallVec<[Binding; 2]>;
+
 /// One home address, the prefixes that move with it, and where they are at present.
+///
+/// What every packet reads stands first and in one piece, whether there is one registration or a
+/// hundred thousand of which none is near; `benches/downlink.rs` measures packets of ten thousand.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Registration {
-    /// The home network, for people.
-    pub home: HomeName,
-    /// The home address.
-    pub home_address: HomeAddress,
-    /// Mobile network prefixes; none for a host.
-    pub prefixes: Vec<MobileNetworkPrefix>,
+    /// Rises when decisions may differ. Stamped by
+    /// [`BindingTable::with`](crate::BindingTable::with), like `rules` and `consults`; what stands
+    /// here before is overwritten.
+    pub generation: u64,
+    /// The fields of a packet that any of its rules looks at.
+    pub consults: FieldSet,
+    /// Whether the two ends of its tunnel mark copies. Raises no generation.
+    pub copies: CopyMark,
     /// The home agent's address, on both sides; of a mobile that is bound at this node as its
     /// correspondent, our address.
     pub peer: Ipv6Addr,
     /// The care-of addresses. Without any, the home is known and everything to or from it is
     /// dropped: nothing leaks before the first registration.
-    pub bindings: Vec<Binding>,
+    pub bindings: Bindings,
+    /// The home address.
+    pub home_address: HomeAddress,
+    /// Rises when the rules of the file are others, whatever they say at present.
+    pub rules: u64,
     /// The rules for packets that leave here, as they stand at this moment.
     pub policy: Arc<Effective>,
-    /// Whether the two ends of its tunnel mark copies. Raises no generation.
-    pub copies: CopyMark,
     /// When it took this shape, on the clock that packets are told the time by. Kept by
     /// [`BindingTable::with`](crate::BindingTable::with) while the generation is.
     pub changed_at: Duration,
-    /// Rises when decisions may differ. Stamped by
-    /// [`BindingTable::with`](crate::BindingTable::with), like those below; what stands here
-    /// before is overwritten.
-    pub generation: u64,
-    /// Rises when the rules of the file are others, whatever they say at present.
-    pub rules: u64,
-    /// The fields of a packet that any of its rules looks at.
-    pub consults: FieldSet,
+    /// Mobile network prefixes; none for a host.
+    pub prefixes: Vec<MobileNetworkPrefix>,
+    /// The home network, for people.
+    pub home: HomeName,
 }
 
 impl Registration {
@@ -126,7 +134,8 @@ impl Registration {
             home_address,
             prefixes,
             peer,
-            bindings,
+            // One by one: those that fit lie within.
+            bindings: bindings.into_iter().collect(),
             policy,
             copies: CopyMark::Off,
             changed_at: Duration::ZERO,

@@ -11,7 +11,7 @@ use mtun_policy::{BlockReply, FlowKey, Ingress};
 
 use crate::answer::Refusal;
 use crate::counters::{Direction, Form};
-use crate::decide::{Breakout, Copies, Decision, Encapsulation, Route, Side, decide};
+use crate::decide::{Breakout, Copies, Decision, Encapsulation, Route, Side, decide_for};
 use crate::encapsulation::{encapsulate, limit_for};
 use crate::engine::{Engine, Verdict};
 use crate::memory::{Answer, Memory, Remembered};
@@ -19,6 +19,7 @@ use crate::moves::MoveRecord;
 use crate::mtu::{self, MIN_MTU, inner_mtu, is_too_big, told_mtu};
 use crate::optimized::{Cut, straighten};
 use crate::packet::Inner;
+use crate::party::{Party, party};
 use crate::reason::DropReason;
 use crate::registration::{Binding, CopyMark, Registration};
 use crate::sends::{MOST, Sends};
@@ -69,10 +70,16 @@ impl Engine {
         if key == inner.key && inner.fragment.is_some_and(|part| !part.first) {
             self.counters.early_fragment();
         }
-        let flow = self.flows.remembered(&key);
+        // Whose packet it is and what is remembered of its flow is fetched at the same time: of many
+        // mobiles and flows neither is near, and behind the flow's lock one would wait for the other.
+        let place = self.flows.place(&key);
+        self.flows.approach(&place);
+        let party = party(&snapshot, &key);
+        party.approach();
+        let flow = self.flows.remembered_at(&place);
         key.uid = uids::of(self.uids.as_deref(), &snapshot, &inner, &key, flow.as_ref(), now);
         let leaving = Leaving { inner, packet, length: packet.len(), key, now };
-        let decision = self.decided(&snapshot, &leaving, flow.as_ref());
+        let decision = self.decided(&snapshot, party, &leaving, flow.as_ref());
         let verdict = match &decision {
             Decision::Forward(route) => {
                 let route = fitting(*route, &leaving.inner);
@@ -112,7 +119,8 @@ impl Engine {
         };
         let memory = Memory { flow: flow.as_ref(), groups: Some(&self.groups) };
         if let Some(answer) = decision.answer(&leaving.key, memory) {
-            self.flows.sent(&leaving.key, answer, packet.len(), now);
+            let octets = packet.len() as u64;
+            self.flows.sent_at(&place, &leaving.key, answer, 1, octets, now);
             self.note_move(&decision, &leaving.key, &answer);
             if let Decision::Forward(route) = &decision {
                 let packet = (&leaving.inner, &leaving.key);
@@ -159,6 +167,7 @@ impl Engine {
     pub(crate) fn decided<'s>(
         &self,
         snapshot: &'s Snapshot,
+        party: Party<'s>,
         leaving: &Leaving<'_>,
         flow: Option<&Remembered>,
     ) -> Decision<'s> {
@@ -169,11 +178,11 @@ impl Engine {
             let answer = decision.answer(key, memory).expect("a group's packet leaves");
             self.groups.sent(&group, before.as_ref(), answer, *now)
         };
-        let decision = decide(snapshot, key, *now, memory);
+        let decision = decide_for(snapshot, party, key, *now, memory);
         if settled(&decision) {
             return decision;
         }
-        let decision = decide(snapshot, key, *now, memory);
+        let decision = decide_for(snapshot, party, key, *now, memory);
         settled(&decision);
         decision
     }

@@ -21,7 +21,7 @@ const WAYS: usize = 1 << BITS;
 /// Places of a table up to which keys are compared one by one, which is sooner done than hashing.
 const FEW: usize = 8;
 /// Places of the largest table; with more entries than it takes it becomes a branch.
-const LARGEST: usize = 128;
+const LARGEST: usize = 256;
 /// Levels after which hardly a bit of the hash is left: a table there grows without end.
 const DEEPEST: u32 = u64::BITS / BITS;
 

@@ -21,6 +21,7 @@ use crate::encapsulation::outer_ecn;
 use crate::engine::{Engine, Verdict};
 use crate::memory::Memory;
 use crate::packet::Inner;
+use crate::party::party;
 use crate::reason::DropReason;
 use crate::registration::CopyMark;
 use crate::send::{Leaving, fitting};
@@ -187,11 +188,15 @@ impl Engine {
         inner.check_scope().ok()?;
         let snapshot = self.snapshot.load();
         let mut key = inner.key;
-        let flow = self.flows.remembered(&key);
+        let place = self.flows.place(&key);
+        self.flows.approach(&place);
+        let party = party(&snapshot, &key);
+        party.approach();
+        let flow = self.flows.remembered_at(&place);
         key.uid = uids::of(self.uids.as_deref(), &snapshot, &inner, &key, flow.as_ref(), now);
         let length = cuts.longest(packet);
         let leaving = Leaving { inner, packet, length, key, now };
-        let decision = self.decided(&snapshot, &leaving, flow.as_ref());
+        let decision = self.decided(&snapshot, party, &leaving, flow.as_ref());
         let Decision::Forward(route) = &decision else { return None };
         let route = fitting(*route, &leaving.inner);
         let Encapsulation::Tunnel { source, destination } = route.encapsulation else {
@@ -229,7 +234,7 @@ impl Engine {
         }
         let memory = Memory { flow: flow.as_ref(), groups: Some(&self.groups) };
         if let Some(answer) = decision.answer(&key, memory) {
-            self.flows.sent_many(&key, answer, packets, octets, now);
+            self.flows.sent_at(&place, &key, answer, packets, octets, now);
             self.note_move(&decision, &key, &answer);
             self.install_out(&snapshot, &route, (&inner, &key), flow.as_ref(), &answer, now);
         }

@@ -333,7 +333,7 @@ fn each_mobile_has_windows_of_its_own() {
     let mut other = registration(Vec::new(), figure_11());
     other.home_address.0 = v6("2001:db8:100::77");
     other.prefixes.clear();
-    other.bindings = routed(vec![binding(Some(1), "2001:db8:3::7", PathId(1))]);
+    other.bindings = routed(vec![binding(Some(1), "2001:db8:3::7", PathId(1))]).into();
     other.copies = CopyMark::On;
     let mut snapshot = (*node.snapshot.load_full()).clone();
     snapshot.cache = snapshot.cache.with(other);
