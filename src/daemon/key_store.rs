@@ -49,8 +49,11 @@ impl KeyStore {
     /// The keys of another policy: those of associations that are the same in both stay as they
     /// are, whatever their files hold by now; the others are read.
     pub fn following(&self, before: &Policy, policy: &Policy) -> Result<Self, KeyError> {
+        // An agent's mobiles may have one each.
+        let known: BTreeMap<&SecurityName, &Security> =
+            before.securities.iter().map(|it| (&it.name, it)).collect();
         let associations = policy.securities.iter().map(|security| {
-            let same = before.security(&security.name) == Some(security);
+            let same = known.get(&security.name) == Some(&security);
             let known = self.0.get(&security.name).filter(|_| same).cloned();
             let association = known.map_or_else(|| association(security), Ok)?;
             Ok((security.name.clone(), association))

@@ -5,7 +5,7 @@
 //! fit is refused with its place before anything is written, and what a policy file says later is
 //! held against it too. The file is on the disk before the mobile hears of it.
 
-use std::collections::BTreeSet;
+use std::collections::{HashMap, HashSet};
 use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use super::apply::{Candidate, InForce, Purpose};
 use super::key_store::KeyStore;
 use super::owner::Owner;
+use super::served::AgentHome;
 use super::start::{StartError, agent_mobile};
 use crate::control::documents::{
     AgentAddition, AgentChange, AgentChangedDocument, AgentListDocument, AgentMobileDocument,
@@ -282,10 +283,11 @@ impl Owner {
             code: "mobile-changed".to_owned(),
             text: format!("{home_address} {what}"),
         });
-        let mobiles = self.agent_list().mobiles;
+        let served = self.served.iter().find_map(|it| Some((it, it.allowed(home_address)?)));
+        let by_hand = self.added.knows(home_address.0).is_some();
         Ok(AgentChangedDocument {
             done,
-            mobile: mobiles.into_iter().find(|it| it.home_address == home_address),
+            mobile: served.map(|(it, allowed)| self.agent_mobile(it, allowed, by_hand)),
             home_address,
             bid,
             ended: before.saturating_sub(held(self)),
@@ -330,41 +332,46 @@ impl Owner {
 
     /// Answers `agent list`.
     pub(super) fn agent_list(&self) -> AgentListDocument {
+        let added = self.added.additions.mobiles.iter().map(|it| it.address);
+        let added: HashSet<Ipv6Addr> = added.collect();
+        let all =
+            self.served.iter().flat_map(|it| it.served.mobiles.iter().map(move |one| (it, one)));
+        let document = |(it, allowed): (&AgentHome, &AllowedMobile)| {
+            self.agent_mobile(it, allowed, added.contains(&allowed.address.0))
+        };
+        AgentListDocument { mobiles: all.map(document).collect() }
+    }
+
+    fn agent_mobile(
+        &self,
+        it: &AgentHome,
+        allowed: &AllowedMobile,
+        by_hand: bool,
+    ) -> AgentMobileDocument {
         let now = self.now().monotonic;
-        let mut bindings = self.mobile_documents().into_iter();
-        let mut mobiles = Vec::new();
-        for it in &self.served {
-            for allowed in &it.served.mobiles {
-                // One document for each, in the same order.
-                let bindings = bindings.next().map_or_else(Vec::new, |known| known.bindings);
-                let account = it.agent.account(allowed.address).copied().unwrap_or_default();
-                let last = account.last_heard.map(|at| now.saturating_sub(at).as_secs());
-                mobiles.push(AgentMobileDocument {
-                    home: it.served.name.clone(),
-                    home_address: allowed.address,
-                    name: allowed.name.clone(),
-                    allowed_by: match self.added.knows(allowed.address.0) {
-                        Some(_) => AllowedBy::Added,
-                        None => AllowedBy::Policy,
-                    },
-                    state: match (allowed.refused, bindings.is_empty()) {
-                        (true, _) => AgentMobileState::Refused,
-                        (false, true) => AgentMobileState::Unbound,
-                        (false, false) => AgentMobileState::Bound,
-                    },
-                    security: allowed.security.clone(),
-                    mobile_networks: allowed.prefixes.clone(),
-                    max_bindings: allowed.max_bindings,
-                    refused_bids: allowed.refused_bids.clone(),
-                    bindings,
-                    last_heard_seconds: last,
-                    updates_accepted: account.accepted,
-                    updates_refused: account.refused,
-                    updates_forged: account.forged,
-                });
-            }
+        let bindings = self.mobile_document(it, allowed).bindings;
+        let account = it.agent.account(allowed.address).copied().unwrap_or_default();
+        let last = account.last_heard.map(|at| now.saturating_sub(at).as_secs());
+        AgentMobileDocument {
+            home: it.served.name.clone(),
+            home_address: allowed.address,
+            name: allowed.name.clone(),
+            allowed_by: if by_hand { AllowedBy::Added } else { AllowedBy::Policy },
+            state: match (allowed.refused, bindings.is_empty()) {
+                (true, _) => AgentMobileState::Refused,
+                (false, true) => AgentMobileState::Unbound,
+                (false, false) => AgentMobileState::Bound,
+            },
+            security: allowed.security.clone(),
+            mobile_networks: allowed.prefixes.clone(),
+            max_bindings: allowed.max_bindings,
+            refused_bids: allowed.refused_bids.clone(),
+            bindings,
+            last_heard_seconds: last,
+            updates_accepted: account.accepted,
+            updates_refused: account.refused,
+            updates_forged: account.forged,
         }
-        AgentListDocument { mobiles }
     }
 
     /// Goes over to the mobiles of another policy, each by itself: who is in both with the same
@@ -372,14 +379,14 @@ impl Owner {
     pub(super) fn adopt_mobiles(&mut self, coming: &Policy, keys: KeyStore) {
         let before = std::mem::replace(&mut self.keys, keys);
         for served in 0..self.served.len() {
-            let Some(new) = coming.served.get(served).cloned() else { continue };
-            let old = self.served[served].served.clone();
-            if old == new && before == self.keys {
+            let Some(new) = coming.served.get(served) else { continue };
+            if self.served[served].served == *new && before == self.keys {
                 continue;
             }
-            self.leave_mobiles(served, &old, &new);
+            let old = self.served[served].served.clone();
+            self.leave_mobiles(served, &old, new);
             self.served[served].serve(new.clone());
-            let known: std::collections::HashMap<HomeAddress, &AllowedMobile> =
+            let known: HashMap<HomeAddress, &AllowedMobile> =
                 old.mobiles.iter().map(|it| (it.address, it)).collect();
             for mobile in &new.mobiles {
                 let key = |keys: &KeyStore, of: &AllowedMobile| keys.get(of.security.as_ref());
@@ -389,7 +396,7 @@ impl Owner {
                 if same {
                     continue;
                 }
-                let event = AgentEvent::Allow(agent_mobile(&new, mobile, &self.keys));
+                let event = AgentEvent::Allow(agent_mobile(new, mobile, &self.keys));
                 let now = self.now();
                 let outputs = self.served[served].handle(now, event);
                 self.agent_outputs(served, outputs);
@@ -402,7 +409,7 @@ impl Owner {
 
     /// Ends everything of the mobiles that `new` does not have.
     fn leave_mobiles(&mut self, served: usize, old: &ServedHome, new: &ServedHome) {
-        let stays: BTreeSet<HomeAddress> = new.mobiles.iter().map(|it| it.address).collect();
+        let stays: HashSet<HomeAddress> = new.mobiles.iter().map(|it| it.address).collect();
         for home_address in old.mobiles.iter().map(|it| it.address) {
             if stays.contains(&home_address) {
                 continue;

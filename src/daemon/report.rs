@@ -265,7 +265,11 @@ impl Owner {
         all.map(|(it, allowed)| self.mobile_document(it, allowed)).collect()
     }
 
-    fn mobile_document(&self, it: &AgentHome, allowed: &AllowedMobile) -> MobileDocument {
+    pub(super) fn mobile_document(
+        &self,
+        it: &AgentHome,
+        allowed: &AllowedMobile,
+    ) -> MobileDocument {
         let now = self.now().monotonic;
         let entry = it.agent.cache().get(allowed.address);
         let bindings = entry.map_or_else(Vec::new, |entry| {
