@@ -13,29 +13,17 @@
 //! 30 by default. `MTUN_BENCH_PARTS` names the parts to run, of
 //! `entries,cost,moves,handovers`; all by default.
 //!
-//! What a packet costs an agent of 10,000 mobiles with 8 flow bindings each was 2.0 times what it
-//! costs one of a single mobile, when each mobile had rules of its own: more than the 1.2 that are
-//! wanted. No profile was taken; what a packet of a known flow reads is known from the code. At
-//! both agents it is a line of the flow table, as there are as many flows; then the line of the
-//! table that leads from an address to its mobile, the registration (three lines) and its bindings
-//! (three), each found in the one before and at 10,000 mobiles in no nearer cache than the third.
-//! The rules are not read while the flow's last decision holds.
-//!
-//! - Tried since: mobiles that tell the same have one set of rules (`Rulebook`), so the registrations
-//!   of a fleet lie 10,000 times eight rules closer together. `same-rules` is such a fleet and
-//!   `own-rules` the worst case.
-//! - Not tried: the fields that every packet reads in one line of the registration, its bindings
-//!   beside them, and asking for the lines of a burst's packets ahead, as packets are taken one by
-//!   one at present.
+//! What a packet costs an agent is in `downlink/cost.rs`, with what was found out about it.
+
+#[path = "downlink/cost.rs"]
+mod cost;
 
 use std::collections::HashMap;
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use arc_swap::ArcSwap;
 use mtun::lab::daemons::{Arguments, Daemon, Programs, Side, write_keys};
 use mtun::lab::namespace::wait_for;
 use mtun::lab::observe::{Carried, Flow, Observatory, Way};
@@ -43,12 +31,8 @@ use mtun::lab::policy::PolicyText;
 use mtun::lab::probe::{Bound, Echo, INTERVAL, PORT, Probe};
 use mtun::lab::wire::Impairment;
 use mtun::lab::world::{Plan, World, address};
-use mtun_dataplane::{Binding, Engine, PathId, Registration, Settings, Snapshot, Verdict};
-use mtun_policy::downlink::{DownlinkTarget, MOST_FLOWS, Rulebook, Unmatched, cross_product, plan};
-use mtun_policy::{
-    Bid, BinarySelector, FlowBinding, FlowId, FlowPriority, Given, HomeAddress, HomeName, Ingress,
-    IpVersion, NoFiles,
-};
+use mtun_policy::downlink::{DownlinkTarget, MOST_FLOWS, cross_product, plan};
+use mtun_policy::{Given, NoFiles};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const ONE_WAY: Duration = Duration::from_millis(10);
@@ -67,7 +51,7 @@ fn main() {
         entries();
     }
     if wanted("cost") {
-        cost();
+        cost::measure();
     }
     if !wanted("handovers") && !wanted("moves") {
         return;
@@ -114,121 +98,6 @@ fn entries() {
     let told = plan(&rules, &target, MOST_FLOWS, None).bindings.len();
     println!("# rules: {}, flow bindings: {told} of {naive}", home.rules.rules.len());
     goal("flow-bindings-of-cross-product", told as f64 / naive as f64, "<=", 0.5);
-}
-
-const MOBILES: u16 = 10_000;
-const ENTRIES: u16 = 8;
-const ROUNDS: usize = 100;
-
-/// What the mobiles of an agent told it.
-#[derive(Clone, Copy)]
-enum Rules {
-    /// All the same, as a fleet with one policy file does.
-    Same,
-    /// Each others than all others, which only the numbers of their flow bindings tell apart.
-    Own,
-}
-
-/// An agent of so many mobiles with eight flow bindings each.
-fn agent(mobiles: u16, rules: Rules) -> Engine {
-    let binding = |bid: u16| Binding {
-        bid: Bid::new(bid),
-        priority: bid as u8,
-        care_of: Ipv6Addr::new(0x2001, 0xdb8, bid, 0, 0, 0, 0, 7).into(),
-        path: PathId::ROUTED,
-        usable: true,
-        attached: true,
-        metered: false,
-        home_link: false,
-        mtu: 1500,
-        rtt: None,
-        jitter: None,
-    };
-    let flow = |first: u16, number: u16| FlowBinding {
-        id: FlowId::new(first + number).expect("counted from one"),
-        priority: FlowPriority::new(16 * number).expect("counted from one"),
-        selector: BinarySelector {
-            protocol: Some(17..=17),
-            source_port: Some(number..=number),
-            ..BinarySelector::everything(IpVersion::V6)
-        },
-        bids: Bid::new(1 + number % 2).into_iter().collect(),
-    };
-    let mut rulebook = Rulebook::new(Unmatched::default());
-    let registration = |number: u16| {
-        let first = match rules {
-            Rules::Same => 0,
-            Rules::Own => number,
-        };
-        let flows: Vec<_> = (1..=ENTRIES).map(|it| flow(first, it)).collect();
-        let policy = rulebook.rules(HomeAddress(mobile(number)), &flows, true);
-        let (name, bindings) = (HomeName::new("acme"), vec![binding(1), binding(2)]);
-        Registration::new(
-            name,
-            HomeAddress(mobile(number)),
-            vec![],
-            address::AGENT,
-            bindings,
-            policy,
-        )
-    };
-    let cache = (0..mobiles).map(registration).collect();
-    let snapshot = Snapshot { cache, own: vec![address::AGENT], ..Snapshot::default() };
-    Engine::new(Arc::new(ArcSwap::from_pointee(snapshot)), Settings::default())
-}
-
-fn mobile(number: u16) -> Ipv6Addr {
-    Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 1, number)
-}
-
-/// A datagram to a mobile by one of its flow bindings; its port makes it a flow of its own.
-fn datagram(number: u16, to: Ipv6Addr) -> Vec<u8> {
-    let mut packet = vec![0x60, 0, 0, 0, 0, 72, 17, 64];
-    packet.extend(address::CORRESPONDENT.octets());
-    packet.extend(to.octets());
-    packet.extend((1 + number % ENTRIES).to_be_bytes());
-    packet.extend((20_000 + number).to_be_bytes());
-    packet.extend([0, 72, 0, 0]);
-    packet.extend([0; 64]);
-    packet
-}
-
-/// What a packet of a known flow costs an agent of one mobile and one of ten thousand, which told
-/// the same or not: as many flows at all of them, measured by turns.
-fn cost() {
-    let now = Duration::from_secs(1);
-    let sides = [(1, Rules::Same), (MOBILES, Rules::Same), (MOBILES, Rules::Own)];
-    let sides = sides.map(|(mobiles, rules)| {
-        let packets = (0..MOBILES).map(|number| datagram(number, mobile(number % mobiles)));
-        (agent(mobiles, rules), packets.collect::<Vec<_>>())
-    });
-    let mut out = Vec::with_capacity(2048);
-    let mut round = |(engine, packets): &(Engine, Vec<Vec<u8>>)| {
-        let since = Instant::now();
-        let mut sent = 0_usize;
-        for packet in packets {
-            let verdict = engine.outbound(Ingress::OTHER, packet, now, &mut out);
-            sent += usize::from(matches!(verdict, Verdict::Send { .. }));
-        }
-        assert_eq!(sent, packets.len(), "every packet goes");
-        since.elapsed().as_nanos() as f64 / packets.len() as f64
-    };
-    let mut times: [Vec<f64>; 3] = Default::default();
-    for _ in 0..ROUNDS {
-        for (side, times) in sides.iter().zip(&mut times) {
-            times.push(round(side));
-        }
-    }
-    let [one, same, own] = times.map(|mut times| {
-        times.sort_by(f64::total_cmp);
-        times[times.len() / 2]
-    });
-    println!(
-        "# nanoseconds a packet: one mobile {one:.0}, {MOBILES} mobiles of the same rules {same:.0}, \
-         of their own {own:.0}"
-    );
-    goal("agent-packet-same-rules-of-one-mobile", same / one, "<=", 1.2);
-    goal("agent-packet-own-rules-of-one-mobile", own / one, "<=", 1.2);
 }
 
 /// The router's and the node's probes, followed packet by packet.
