@@ -19,7 +19,6 @@
 mod cost;
 
 use std::collections::HashMap;
-use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

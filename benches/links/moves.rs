@@ -17,7 +17,6 @@ const SLOW: Duration = Duration::from_millis(40);
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     moves: u32,
-    sent: u64,
     lost: u64,
     duplicated: u64,
     reordered: u64,
@@ -95,7 +94,6 @@ fn moved(
     let sum = |of: fn(&mtun::lab::tally::Tally) -> u64| both.iter().map(of).sum::<u64>();
     Ok(Cost {
         moves: moves.div_ceil(2) * 2,
-        sent: sum(|it| it.sent),
         lost: sum(|it| it.lost),
         duplicated: sum(|it| it.duplicated),
         reordered: sum(|it| it.reordered),

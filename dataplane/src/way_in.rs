@@ -79,7 +79,9 @@ mod tests {
 
     #[test]
     fn a_flow_that_goes_back_is_followed() {
-        let cases: &[(&str, &[(u64, u16)], &[u16])] = &[
+        /// Why, the packets that come, and where the flow is seen after each of them.
+        type Case<'a> = (&'a str, &'a [(u64, u16)], &'a [u16]);
+        let cases: &[Case<'_>] = &[
             ("after a pause", &[(0, 1), (1, 2), (60, 1), (61, 1)], &[1, 2, 1, 1]),
             (
                 "within it, when the other link has been silent for long enough",

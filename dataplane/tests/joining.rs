@@ -163,7 +163,7 @@ fn a_segment_that_pushes_or_is_short_is_the_last() {
     let sizes = |packets: &[Vec<u8>]| pass(packets, false).iter().map(Vec::len).collect::<Vec<_>>();
     assert_eq!(sizes(&packets), [3, 1], "short");
     let mut packets = burst(1000, 4000);
-    packets[1] = segment(u32::MAX - 3000 + 1000, 0x08, &packets[1][60..].to_vec());
+    packets[1] = segment(u32::MAX - 3000 + 1000, 0x08, &packets[1][60..]);
     assert_eq!(sizes(&packets), [2, 2], "pushed");
     assert_eq!(pass(&packets, false).concat(), packets);
 }

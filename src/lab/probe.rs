@@ -336,7 +336,7 @@ fn send(socket: &UdpSocket, id: u32, stream: &Stream, talk: Talk, stop: &AtomicB
         }
         number += 1;
         next += talk.interval;
-        if let Some((_, pause)) = talk.pauses.filter(|(after, _)| number % after == 0) {
+        if let Some((_, pause)) = talk.pauses.filter(|(after, _)| number.is_multiple_of(*after)) {
             next += pause;
         }
         let now = Instant::now();

@@ -252,7 +252,8 @@ mod tests {
         let (oif, gateway) = ((RTA_OIF, &nine[..]), NEXT.octets());
         let way = |next| Some(KernelWay { interface: 9, next });
         let encapsulates = [oif, (RTA_ENCAP, &[0; 8][..])];
-        let cases: [(&str, u8, &[(u16, &[u8])], Option<KernelWay>); 5] = [
+        type Attributes<'a> = &'a [(u16, &'a [u8])];
+        let cases: [(&str, u8, Attributes<'_>, Option<KernelWay>); 5] = [
             ("on the link", UNICAST, &[oif], way(Some(FAR))),
             ("by a router", UNICAST, &[(RTA_GATEWAY, &gateway), oif], way(Some(NEXT))),
             ("into a tunnel of the kernel", UNICAST, &encapsulates, way(None)),
