@@ -12,7 +12,7 @@ use crate::world::{World, eventually};
 #[test]
 fn a_change_is_followed_by_a_second_round() {
     let Some(world) = World::new() else { return };
-    world.mobile.shell("ip link add mtun0 type dummy");
+    world.mobile.shell("ip tuntap add dev mtun0 mode tun");
     let tunnel = world.mobile.index("mtun0");
     let bpf = match world.mobile.run(|| Bpf::load(tunnel, 16, 14)) {
         Ok(bpf) => Arc::new(bpf),

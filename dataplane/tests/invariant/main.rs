@@ -42,6 +42,10 @@ fn flow_of(key: &FlowKey) -> Flow {
     (key.source, key.destination, key.protocol, key.source_port, key.destination_port)
 }
 
+/// Packets that come by two links are further apart than what is under way by one of them when a flow
+/// has moved to the other (`way_in`): each says by which the flow comes now.
+const APART: Duration = Duration::from_millis(51);
+
 struct Both {
     node: Node,
     reader: Reader,
@@ -283,6 +287,7 @@ impl Both {
     fn inward(&mut self, outer: (Ipv6Addr, Ipv6Addr), key: &FlowKey) -> Result<(), TestCaseError> {
         let key = FlowKey { ingress: Ingress::OTHER, ..*key };
         let packet = packet_of(&key);
+        self.now += APART;
         let outside = raw(outer.0, outer.1, 41, &packet);
         let (now, node) = (self.now, &mut self.node);
         let verdict = node.engine.inbound(PathId(1), &outside, now, &mut node.out);

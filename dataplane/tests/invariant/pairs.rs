@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::straight::{Entry, Holds};
 use crate::support::{raw, v6};
 use crate::worlds::{CARE_OF, HOMES, packet_of};
-use crate::{Both, flow_of};
+use crate::{APART, Both, flow_of};
 
 impl Both {
     /// A packet that comes straight from `ends.0` to `ends.1`.
@@ -43,6 +43,7 @@ impl Both {
         let mut outside = raw(ends.0, ends.1, first, &payload);
         outside[..2].copy_from_slice(&packet[..2]);
         outside[7] = packet[7];
+        self.now += APART;
         let (now, node) = (self.now, &mut self.node);
         let verdict = node.engine.inbound(PathId(1), &outside, now, &mut node.out);
         let got = match verdict {

@@ -105,7 +105,8 @@ fn the_agent_follows_the_mobile_to_its_other_link() {
     let Some(mut twins) = Twins::new(agent()) else { return };
     let up = |by| wrapped(by, AGENT, &udp(HOME, PEER, (7, 80), 100));
     let down = udp(PEER, HOME, (80, 7), 100);
-    for by in [WLAN, WWAN, WLAN] {
+    // No third time: what comes by the WLAN at once was under way when the flow left it (`way_in`).
+    for by in [WLAN, WWAN] {
         assert_eq!(twins.fast(Hook::In, &up(by), 0), None);
         twins.install_in(&up(by));
         twins.install_out(Ingress::OTHER, &down);
