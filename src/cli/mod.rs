@@ -307,7 +307,7 @@ fn describe_fault(fault: &FaultDocument, page: &mut Page) {
     let carets = "^".repeat(fault.length.max(1));
     page.line(&format!("{gutter} | {}{carets}", " ".repeat(before)));
     if let Some(help) = &fault.help {
-        page.line(&format!("{gutter} = help: {help}"));
+        page.hanging(&format!("{gutter} = help: "), help);
     }
     page.line("");
 }

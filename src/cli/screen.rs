@@ -141,6 +141,16 @@ impl Page {
         writeln!(self.text, ": {}", lines.join("\n  ")).expect("a String takes everything");
     }
 
+    /// A text behind a prefix, broken between words where it does not fit.
+    pub(super) fn hanging(&mut self, prefix: &str, text: &str) {
+        let indent = prefix.chars().count();
+        let room = self.screen.width.map(|width| width.saturating_sub(indent));
+        let lines: Vec<String> =
+            text.lines().flat_map(|line| broken(&printable(line), room)).collect();
+        let lines = lines.join(&format!("\n{}", " ".repeat(indent)));
+        writeln!(self.text, "{prefix}{lines}").expect("a String takes everything");
+    }
+
     /// A moment and what happened at it.
     pub(super) fn stamped(&mut self, moment: &str, tone: Tone, text: &str) {
         self.text.push_str(moment);
@@ -282,6 +292,13 @@ mod tests {
         let mut page = Page::new(Screen { width: Some(20), color: false });
         page.sentence(Tone::Good, "policy", "one two three four\nfive");
         assert_eq!(page.into_text(), "policy: one two\n  three four\n  five\n");
+    }
+
+    #[test]
+    fn what_hangs_behind_a_prefix_is_aligned() {
+        let mut page = Page::new(Screen { width: Some(16), color: false });
+        page.hanging("  = ", "one two three four");
+        assert_eq!(page.into_text(), "  = one two\n    three four\n");
     }
 
     #[test]

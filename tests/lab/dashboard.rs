@@ -142,7 +142,7 @@ fn a_browser_without_a_network_sees_a_link_go_and_come() {
     browser.wait(&disc("ssh", "wwan0"));
     browser.wait(&disc("bulk", "wlan0"));
     // What probes measure, and the home with its one tunnel.
-    browser.wait("[...document.querySelectorAll('.card')].every((it) => it.querySelector('[data-fact=\"jitter\"]').innerText.includes('ms') && it.querySelector('[data-fact=\"round trip\"]').innerText.includes('95 % in'))");
+    browser.wait("[...document.querySelectorAll('.card')].every((it) => it.querySelector('[data-fact=\"jitter\"]').innerText.includes('ms') && it.querySelector('[data-fact=\"round trip\"]').innerText.includes('p95'))");
     browser.wait("document.querySelector('#homes').innerText.includes('mtun0')");
     browser.picture("router.png");
 

@@ -82,9 +82,16 @@ impl Drop for Pane {
 
 #[test]
 fn links_rules_and_flows_are_on_the_screen() {
-    let owner = Owner::start(Plan::default());
-    let Some(pane) = Pane::open(&owner.socket(), "", "", (80, 24)) else { return };
-    insta::assert_snapshot!("top", pane.shows("FLOWS"));
+    let cases = [
+        ("top", super::documents::status()),
+        ("top-up", super::states::up()),
+        ("top-no-link", super::states::no_link()),
+    ];
+    for (name, status) in cases {
+        let owner = Owner::start(Plan { status, ..Plan::default() });
+        let Some(pane) = Pane::open(&owner.socket(), "", "", (80, 24)) else { return };
+        insta::assert_snapshot!(name, pane.shows("FLOWS"));
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ export class Links {
     card.root.dataset.state = link.state;
     say(card.state, `${MARKS[link.state] ?? "?"} ${link.state}`);
     const known = (value, text, unknown) => (value === null || value === undefined ? unknown : text(value));
-    const within = known(link.rtt_p95_ms, (p95) => `, 95 % in ${ms(p95)}`, "");
+    const within = known(link.rtt_p95_ms, (p95) => `, p95 ${ms(p95)}`, "");
     say(card.facts["round trip"], known(link.rtt_ms, (rtt) => ms(rtt) + within, "not measured yet"));
     say(card.facts.jitter, known(link.jitter_ms, ms, "not measured"));
     say(card.facts.loss, known(link.loss_ratio, (ratio) => `${(ratio * 100).toFixed(1)} %`, "not measured"));
