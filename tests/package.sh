@@ -60,7 +60,7 @@ for page in "$root"/tmp/man/*; do
     [ -e "$packed" ] || fail "$(basename "$page") is not in the package"
     zcat "$packed" | cmp - "$page" || fail "$packed is of another program"
 done
-[ "$(ls "$root/tmp/man" | wc -l)" -eq "$(find "$root"/usr/share/man -name 'mtun*.gz' | wc -l)" ] || fail "a page of no command"
+[ "$(find "$root/tmp/man" -type f | wc -l)" -eq "$(find "$root"/usr/share/man -name 'mtun*.gz' | wc -l)" ] || fail "a page of no command"
 inside mtun completions bash | cmp - "$root/usr/share/bash-completion/completions/mtun" || fail "completions"
 inside bash -c '. /usr/share/bash-completion/completions/mtun' || fail "bash does not take the completions"
 rm -r "$root/tmp/man"
