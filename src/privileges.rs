@@ -1,5 +1,5 @@
 //! What the daemon gives up before it does anything: rights that it never needs, the way back to
-//! them, system calls that it never makes ([`calls`]), and the right of others to look into its memory.
+//! them, system calls that it never makes (`calls`), and the right of others to look into its memory.
 //!
 //! Capabilities belong to threads, so this comes before the first thread is started. Started as
 //! root it keeps what reading files anywhere and talking to the kernel's network takes; the unit
