@@ -183,6 +183,7 @@ impl Owner {
                         neighbours: stay != Stay::Beside { neighbours: false },
                     });
                 }
+                MobileOutput::Agreed { .. } => changed = true,
                 MobileOutput::Switch { agents } => self.sent_away(home, agents),
                 MobileOutput::LeftHome => {
                     changed = true;

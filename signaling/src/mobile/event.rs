@@ -152,6 +152,14 @@ pub enum MobileOutput {
     },
     /// The home link is not to be used for the home address any more.
     LeftHome,
+    /// The agent agrees to this from here on, and to nothing else beyond RFC 6089. No binding need
+    /// have changed: what answers a de-registration may end it as well.
+    Agreed {
+        /// Answers take the way of their questions.
+        reflect: bool,
+        /// Copies carry a sequence.
+        copies: bool,
+    },
     /// Something for the log and the counters.
     Notice(MobileNotice),
     /// The registration has ended as far as it could be; nothing follows.

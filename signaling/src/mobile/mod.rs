@@ -368,6 +368,7 @@ impl MobileNode {
             // req FB-12 (RFC 6089 §5.3.3): flow bindings end with the last binding.
             self.flows.forget();
         }
+        self.out.extend(self.flows.agreement_changed());
         if self.finish_if_nothing_is_held(now.monotonic) {
             return;
         }

@@ -188,6 +188,10 @@ pub fn mobile_output(output: &MobileOutput) -> String {
             };
             format!("at home by {bid}, {stay}")
         }
+        MobileOutput::Agreed { reflect, copies } => {
+            let word = |agreed: &bool| if *agreed { "on" } else { "off" };
+            format!("agreed: reflect {}, copies {}", word(reflect), word(copies))
+        }
         MobileOutput::Switch { agents } => {
             let agents: Vec<String> = agents.iter().map(|it| it.0.to_string()).collect();
             format!("go to {}", if agents.is_empty() { "any".to_owned() } else { agents.join(",") })

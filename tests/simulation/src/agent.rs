@@ -13,6 +13,7 @@ use mtun_signaling::{
     AgentConfig, AgentMobile, BindingCacheEntry, HomeAgent, Machine, Timestamp, Transmit,
 };
 
+use crate::copies::Arriving;
 use crate::fault::Fault;
 use crate::mobile::{settings, timestamp};
 use crate::network::Quality;
@@ -57,6 +58,8 @@ pub struct Agent {
     pub disk: BTreeMap<HomeAddress, (Duration, MobileRecord)>,
     /// What is on its way there, the oldest first.
     pub writing: VecDeque<Writing>,
+    /// Copies that reach it.
+    pub arriving: Arriving,
     /// Whether somebody else has these home addresses is known then.
     pub checks: VecDeque<(Duration, HomeAddress)>,
 }
@@ -107,6 +110,7 @@ impl Agent {
             keeps: false,
             disk: BTreeMap::new(),
             writing: VecDeque::new(),
+            arriving: Arriving::default(),
             checks: VecDeque::new(),
         }
     }
@@ -118,6 +122,7 @@ impl Agent {
         (self.base, self.epoch) = (base, epoch);
         self.sequences.clear();
         self.checks.clear();
+        self.arriving = Arriving::default();
         let lost = std::mem::take(&mut self.writing);
         if !self.keeps {
             (self.born, self.shaken) = (now, now);
@@ -169,7 +174,8 @@ impl Agent {
         let machine = self.machine.deadline().map(|at| at.saturating_sub(self.base));
         let safe = self.writing.front().map(|it| it.safe_at);
         let checked = self.checks.front().map(|(at, _)| *at);
-        [machine, safe, checked].into_iter().flatten().min()
+        let held = self.engine.held_until().map(|at| at.saturating_sub(self.base));
+        [machine, safe, checked, held].into_iter().flatten().min()
     }
 
     /// Publishes what is held for one home address.
@@ -235,8 +241,7 @@ fn config(served: &ServedHome, keys: &[SecurityAssociation], fault: Fault) -> Ag
         max_flows: allowed.max_flows,
         max_copies: allowed.max_copies,
         reflect: served.reflect,
-        // Nobody here waits for copies that a packet loop holds back.
-        copies: false,
+        copies: true,
         refused: allowed.refused,
         refused_bids: allowed.refused_bids.clone(),
     });

@@ -3,10 +3,11 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use mtun_dataplane::{PathId, Verdict, wire};
+use mtun_dataplane::{IgnoreReason, PathId, Verdict, wire};
 use mtun_policy::{Bid, Ingress};
 use mtun_signaling::Envelope;
 
+use crate::copies::Receiver;
 use crate::fault::Fault;
 use crate::mobile::Access;
 use crate::network::{Door, Flying, Origin, Passage, Quality, flip, said};
@@ -196,6 +197,7 @@ impl World {
         }
         let local = it.base + self.now;
         let mut out = Vec::new();
+        let (came, who) = (packet, Receiver::Mobile(mobile));
         let disguised = self.disguised_for_mobile(mobile, packet);
         let packet = disguised.as_deref().unwrap_or(packet);
         let it = &self.mobiles[mobile];
@@ -204,6 +206,7 @@ impl World {
             Verdict::Deliver => {
                 self.coverage.count("mobile: delivered");
                 self.witness_delivered_to_mobile(mobile, packet, &out, passed);
+                self.witness_copy(who, came, passed);
                 self.mobile_delivers(mobile, out, passed);
             }
             Verdict::Signalling {
@@ -221,6 +224,7 @@ impl World {
                 let unknown_header = (kind, code) == (4, 1);
                 self.mobile_unreachable(mobile, source, destination, unknown_header);
             }
+            Verdict::Ignore(IgnoreReason::CopyHeld) => self.holds_copy(who, packet, passed),
             Verdict::Ignore(reason) => self.coverage.count(format!("mobile ignores: {reason}")),
             Verdict::Drop(reason) => self.coverage.count(format!("mobile drops: {reason}")),
             Verdict::UnknownBinding { source, home_address, destination } => {
@@ -233,11 +237,12 @@ impl World {
             }
             other => panic!("inbound never says {other:?}"),
         }
+        self.copies_released(who);
         self.mobile_notes(mobile);
     }
 
     /// What was unwrapped goes to the mobile itself or into its network.
-    fn mobile_delivers(&mut self, mobile: usize, packet: Vec<u8>, passed: Passed) {
+    pub fn mobile_delivers(&mut self, mobile: usize, packet: Vec<u8>, passed: Passed) {
         let Some(destination) = packet::address(&packet, 24) else { return };
         if destination == self.mobiles[mobile].home_address() {
             self.host_receives(Some((mobile, Ingress::LOCAL)), &packet, passed);
@@ -343,6 +348,7 @@ impl World {
     pub fn agent_receives(&mut self, agent: usize, packet: &[u8], passed: Passed) {
         let it = &self.agents[agent];
         let local = it.base + self.now;
+        let (came, who) = (packet, Receiver::Agent(agent));
         let disguised = self.disguised_for_agent(agent, packet);
         let packet = disguised.as_deref().unwrap_or(packet);
         let mut out = Vec::new();
@@ -351,6 +357,7 @@ impl World {
             Verdict::Deliver => {
                 self.coverage.count("agent: delivered");
                 self.witness_delivered_to_agent(agent, packet, &out, passed);
+                self.witness_copy(who, came, passed);
                 self.agent_delivers(agent, out, passed);
             }
             Verdict::Signalling {
@@ -367,6 +374,7 @@ impl World {
                 self.agent_reads(agent, envelope, out, passed);
             }
             Verdict::SignallingFailed { .. } => self.coverage.count("agent: signalling failed"),
+            Verdict::Ignore(IgnoreReason::CopyHeld) => self.holds_copy(who, packet, passed),
             Verdict::Ignore(reason) => self.coverage.count(format!("agent ignores: {reason}")),
             Verdict::Drop(reason) => self.coverage.count(format!("agent drops: {reason}")),
             Verdict::UnknownBinding { .. } => self.coverage.count("agent: unknown binding"),
@@ -377,10 +385,11 @@ impl World {
             }
             other => panic!("inbound never says {other:?}"),
         }
+        self.copies_released(who);
     }
 
     /// What an agent unwrapped goes on by its routing table.
-    fn agent_delivers(&mut self, agent: usize, packet: Vec<u8>, passed: Passed) {
+    pub fn agent_delivers(&mut self, agent: usize, packet: Vec<u8>, passed: Passed) {
         let Some(destination) = packet::address(&packet, 24) else { return };
         let hops = passed.hops.saturating_add(1);
         let passed = Passed { hops, ..passed };

@@ -22,6 +22,7 @@ mod action;
 mod agent;
 mod attacker;
 mod convergence;
+mod copies;
 mod correspondent;
 mod coverage;
 mod downlink;

@@ -15,6 +15,7 @@ use mtun_signaling::{
     Timestamp,
 };
 
+use crate::copies::Arriving;
 use crate::correspondent::{Responder, seed};
 use crate::downlink;
 use crate::network::Quality;
@@ -87,6 +88,8 @@ pub struct Mobile {
     pub told_rules: downlink::Told,
     pub published: Published,
     pub engine: Engine,
+    /// Copies that reach it.
+    pub arriving: Arriving,
     /// When flows without packets are judged anew, on the node's clock.
     pub reevaluate: Option<Duration>,
     pub uplinks: BTreeMap<Bid, Uplink>,
@@ -165,6 +168,7 @@ impl Mobile {
             told_rules: downlink::Told::default(),
             published: parts.published,
             engine: parts.engine,
+            arriving: Arriving::default(),
             reevaluate: None,
             uplinks: bids.map(|bid| (bid, down)).collect(),
             base: birth.base,
@@ -189,6 +193,7 @@ impl Mobile {
         self.steering = parts.steering;
         self.published = parts.published;
         self.engine = parts.engine;
+        self.arriving = Arriving::default();
         self.told.clear();
         self.told_rules = downlink::Told::default();
         self.reevaluate = None;
@@ -263,7 +268,8 @@ impl Mobile {
         let node = self.node.deadline();
         let straight = self.optimizer.as_ref().and_then(Optimizer::deadline);
         let answers = self.responder.as_ref().and_then(|it| it.machine.deadline());
-        let due = [node, self.steering.deadline(), self.reevaluate, straight, answers];
+        let held = self.engine.held_until();
+        let due = [node, self.steering.deadline(), self.reevaluate, straight, answers, held];
         Some(due.into_iter().flatten().min()?.saturating_sub(self.base))
     }
 

@@ -179,6 +179,30 @@ fn layer(packet: &[u8], start: usize) -> Option<Layer> {
     Some(layer)
 }
 
+/// The numbers of a copy: experiment, stream, epoch and sequence.
+pub type Mark = [u8; 12];
+
+/// Where the option with the numbers of a copy begins, in the outermost destination options.
+pub fn mark_at(packet: &[u8]) -> Option<usize> {
+    if packet.get(6) != Some(&DESTINATION_OPTIONS) {
+        return None;
+    }
+    let length = 8 + usize::from(*packet.get(41)?) * 8;
+    let options = packet.get(40..40 + length)?;
+    options.windows(4).position(|it| it == [0x1e, 12, b'm', b't']).map(|at| 40 + at)
+}
+
+/// The numbers of a copy.
+pub fn mark(packet: &[u8]) -> Option<Mark> {
+    packet.get(mark_at(packet)? + 2..)?.first_chunk().copied()
+}
+
+/// What a tunnel packet carries; nothing if it is none.
+pub fn inner(packet: &[u8]) -> &[u8] {
+    let outer = layer(packet, 0).filter(Layer::is_tunnel);
+    outer.and_then(|outer| packet.get(outer.payload_at..)).unwrap_or_default()
+}
+
 /// The address at this place.
 pub fn address(packet: &[u8], at: usize) -> Option<Ipv6Addr> {
     Some(Ipv6Addr::from(*packet.get(at..)?.first_chunk::<16>()?))

@@ -15,6 +15,7 @@ use mtun_signaling::{
 };
 
 use crate::agent::{Agent, Writing};
+use crate::copies::Receiver;
 use crate::fault::Fault;
 use crate::forward::Passed;
 use crate::mobile::{Acknowledged, v6};
@@ -51,6 +52,7 @@ impl World {
         }
         self.optimizer_timer(mobile);
         self.correspondent_timer(Who::Mobile(mobile));
+        self.copies_released(Receiver::Mobile(mobile));
         self.witness_mobile(mobile);
     }
 
@@ -77,6 +79,7 @@ impl World {
                     self.mobiles[mobile].acknowledged.remove(&bid);
                 }
                 MobileOutput::Returning { .. }
+                | MobileOutput::Agreed { .. }
                 | MobileOutput::AtHome { .. }
                 | MobileOutput::LeftHome => changed = true,
                 MobileOutput::Notice(notice) => {
@@ -233,6 +236,7 @@ impl World {
             self.agents[agent].disk.insert(home_address, (written.kept_at, written.record));
             written.answers.iter().for_each(|answer| self.agent_transmits(agent, answer));
         }
+        self.copies_released(Receiver::Agent(agent));
         self.witness_agent(agent);
     }
 

@@ -54,6 +54,8 @@ pub enum Invariant {
     Bounded,
     /// I8: what is not authenticated, or was played before, changes nothing.
     OnlyAuthentic,
+    /// I9: of numbered copies one is delivered.
+    CopiesOnce,
     /// Every timer that fires moves on, every message has a way.
     Alive,
 }
@@ -454,7 +456,7 @@ fn brief(registration: Option<&Registration>) -> String {
         .iter()
         .map(|it| (it.bid, it.care_of.0, it.usable, it.attached, it.priority))
         .collect();
-    format!("{:?} {bindings:?}", it.prefixes)
+    format!("{:?} {bindings:?} {:?}", it.prefixes, it.copies)
 }
 
 /// Whether packets are treated alike by both; what a table stamps does not count, nor what is left
@@ -472,6 +474,8 @@ fn is_like(held: Option<&Registration>, list: Option<&Registration>) -> bool {
                         || !it.usable && !it.attached && list.binding(it.bid).is_none()
                 })
                 && held.policy == list.policy
+                // While nothing may carry a packet out, nobody sends copies.
+                && (held.copies == list.copies || list.bindings.iter().all(|it| !it.usable))
         }
         _ => false,
     }

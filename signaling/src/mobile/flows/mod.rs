@@ -31,7 +31,7 @@ use mtun_policy::{Bid, BinarySelector, FlowBinding, FlowId, FlowPriority};
 pub(super) use update::SentFlows;
 
 use super::plan::Request;
-use super::{MobileNode, MobileNotice, Mode};
+use super::{MobileNode, MobileNotice, MobileOutput, Mode};
 use crate::flow::{DigestState, FlowState, FlowSupport, MAX_FLOWS, PeerExtensions, RegisteredFlow};
 use crate::registration::{MAX_BINDACK_TIMEOUT, Phase, Registration, refusal_wait};
 use crate::wire::FlowStatus;
@@ -148,6 +148,8 @@ pub(super) struct Flows {
     /// What was asked for beyond RFC 6089 by the last update that was acknowledged.
     asked: (bool, bool),
     granted: (bool, bool),
+    /// What of this was said last.
+    said: (bool, bool),
     digest: DigestState,
     /// How often in a row everything had to be told again.
     repeats: u32,
@@ -182,6 +184,15 @@ impl Flows {
         self.digest = DigestState::NotCompared;
         self.granted = (false, false);
         self.asked = (false, false);
+    }
+
+    /// What the agent agrees to, if that is not what was said last.
+    pub(super) fn agreement_changed(&mut self) -> Option<MobileOutput> {
+        if std::mem::replace(&mut self.said, self.granted) == self.granted {
+            return None;
+        }
+        let (reflect, copies) = self.granted;
+        Some(MobileOutput::Agreed { reflect, copies })
     }
 
     /// Nothing of what the agent holds is certain: all is told again, at once the first time and
