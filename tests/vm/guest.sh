@@ -346,22 +346,34 @@ use() { # use DEVICE: both ways
     at mr ip route replace 2001:db8:b::/64 dev "$1"
     at ha ip route replace 2001:db8:a::/64 dev "$1"
 }
-best() { printf '%s\n' "$@" | sort -n | tail -n 1; }
-race() { # race NAME TURNS: turn and turn about, the best of each
-    local ours=() theirs=()
-    for _ in $(seq "$2"); do
-        use plain
+median() { printf '%s\n' "$@" | sort -n | sed -n "$((($# + 1) / 2))p"; }
+slice() { # slice DEVICE: Mbit/s by this one
+    use "$1"
+    if [ "$1" = plain ]; then
         # With ours in the way it would take the packets, which are between a path's addresses.
         at mr mtunctl path set mtun0 path 1 local 2001:db8:2::ff
         at ha mtunctl path set mtun0 path 1 local 2001:db8:2::ff
-        theirs+=("$(speed)")
+    else
         at mr mtunctl path set mtun0 path 1 local 2001:db8:2::2
         at ha mtunctl path set mtun0 path 1 local 2001:db8:2::1
-        use mtun0
-        ours+=("$(speed)")
+    fi
+    speed
+}
+race() { # race NAME TURNS: side by side, who begins changes every time; the median of the ratios
+    local turn mine its ours=() theirs=() ratios=()
+    for turn in $(seq "$2"); do
+        if ((turn % 2)); then
+            its=$(slice plain) mine=$(slice mtun0)
+        else
+            mine=$(slice mtun0) its=$(slice plain)
+        fi
+        ours+=("$mine") theirs+=("$its") ratios+=("$(ratio "$mine" "$its")")
     done
-    echo "note $1: ours ${ours[*]} ip6tnl ${theirs[*]} Mbit/s"
-    goal "$1" "$(ratio "$(best "${ours[@]}")" "$(best "${theirs[@]}")")" '>=' 0.95
+    # What comes next goes by ours.
+    slice mtun0 >/dev/null
+    echo "note $1: ours ${ours[*]} ip6tnl ${theirs[*]} Mbit/s, median $(median "${ours[@]}")" \
+        "and $(median "${theirs[@]}")"
+    goal "$1" "$(median "${ratios[@]}")" '>=' 0.95
 }
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (b) printf "%.2f", a / b; else print 0 }'; }
 goal() { # goal NAME MEASURED OP LIMIT: not of a kernel that watches every octet it allocates
@@ -371,9 +383,9 @@ goal() { # goal NAME MEASURED OP LIMIT: not of a kernel that watches every octet
     fi
     echo "goal $1 $2 $3 $4 $(awk -v m="$2" -v l="$4" 'BEGIN { print (m + 0 >= l + 0) ? "met" : "missed" }')"
 }
-race kmod-tcp-against-ip6tnl-1-flow 3
+race kmod-tcp-against-ip6tnl-1-flow 7
 at mr mtunctl fill mtun0 path 1 generation 2 count 1000 >/dev/null
-race kmod-tcp-against-ip6tnl-1000-flows 3
+race kmod-tcp-against-ip6tnl-1000-flows 7
 at mr ip link del plain
 at ha ip link del plain
 
