@@ -71,11 +71,12 @@ pub struct LinkFactDocument {
 /// Where a rule stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuleReference {
-    /// Its name; an override has the name `steer`.
+    /// Its name; that of an override is `steer-` and its number, that of a flow binding at an agent
+    /// `flow` and its FID.
     pub name: RuleName,
-    /// The file; `null` for overrides.
+    /// The file; `null` for what stands in none.
     pub file: Option<String>,
-    /// The line, counted from 1; `null` for overrides.
+    /// The line, counted from 1; `null` for what stands in no file.
     pub line: Option<usize>,
 }
 
@@ -90,7 +91,10 @@ impl fmt::Display for RuleReference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => write!(f, "{} ({file}:{line})", self.name),
-            _ => write!(f, "{} (by mtun steer)", self.name),
+            _ if self.name.as_str().starts_with("steer-") => {
+                write!(f, "{} (by mtun steer)", self.name)
+            }
+            _ => write!(f, "{}", self.name),
         }
     }
 }
@@ -325,4 +329,18 @@ fn passed_over(rule: RuleReference, verdict: &Verdict, unmet: &[Unmet]) -> Passe
         Verdict::Decided(_) => (None, "decides".to_owned()),
     };
     PassedRuleDocument { rule, field, why }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_no_file_is_an_override_only_by_its_name() {
+        let rule = |name: &str| RuleReference { name: RuleName::new(name), file: None, line: None };
+        assert_eq!(rule("steer-2").to_string(), "steer-2 (by mtun steer)");
+        // As an agent says them, of what a mobile told it and of what is its own.
+        assert_eq!(rule("flow 1").to_string(), "flow 1");
+        assert_eq!(rule("priority").to_string(), "priority");
+    }
 }

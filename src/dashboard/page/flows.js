@@ -111,7 +111,7 @@ export class Flows {
 
   reason(it, flow) {
     const list = (title, rows) => (rows.length ? [el("h3", {}, title), el("ul", {}, ...rows)] : []);
-    const rule = it.rule ? `${it.rule.name}${it.rule.file ? ` (${it.rule.file.split("/").at(-1)}:${it.rule.line})` : " (by mtun steer)"}` : "no rule";
+    const rule = it.rule ? `${it.rule.name}${it.rule.file ? ` (${it.rule.file.split("/").at(-1)}:${it.rule.line})` : it.rule.name.startsWith("steer-") ? " (by mtun steer)" : ""}` : "no rule";
     fill(this.body,
       el("p", { class: "question" }, flow),
       el("p", { class: "verdict" }, verdict(it.verdict)),
