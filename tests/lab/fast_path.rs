@@ -66,11 +66,15 @@ fn receive(stream: &mut TcpStream) -> usize {
     octets.iter().enumerate().filter(|(at, got)| **got != octet(*at)).count()
 }
 
-/// Sends [`TRANSFER`] octets from one to the other and back; none may come wrong.
-pub fn exchange(to: &Namespace, from: &Namespace, port: u16) {
+/// Sends [`TRANSFER`] octets to the correspondent and back; none may come wrong.
+pub fn exchange(correspondent: &Namespace, from: &Namespace, port: u16) {
+    exchange_with((correspondent, address::CORRESPONDENT), from, port);
+}
+
+/// The same with anybody.
+pub fn exchange_with((to, address): (&Namespace, Ipv6Addr), from: &Namespace, port: u16) {
     let service = service(to, port);
-    let mut stream =
-        from.run(|| TcpStream::connect((address::CORRESPONDENT, port))).expect("it listens");
+    let mut stream = from.run(|| TcpStream::connect((address, port))).expect("it listens");
     send(&mut stream);
     assert_eq!(receive(&mut stream), 0, "octets back");
     assert_eq!(service.join().unwrap(), 0, "octets there");

@@ -22,6 +22,7 @@ use mtun_policy::HomeAddress;
 use mtun_signaling::Envelope;
 use mtun_signaling::wire::{self, BindingUpdate, BindingUpdateFlags, Lifetime, Message, Options};
 
+use crate::fast_path::exchange_with;
 use crate::fixture::PATIENCE;
 use crate::ground::{Ground, converse, hear_errors, inject, sizes_tried, udp};
 use crate::need_lab;
@@ -137,6 +138,17 @@ impl Nested {
         }
     }
 
+    /// Segments that came together through one tunnel go on through another: from the far end of
+    /// two tunnels, and between networks whose agents take them out of one and put them into
+    /// another.
+    fn streams(&self) {
+        let (n1, n2) = (address(0x100, 0x4202, 0x10), self.second(0x4300, 0x10));
+        let at = |name| self.ground.at(name);
+        exchange_with((at("cn"), CN), at("n2"), 7021);
+        exchange_with((at("n1"), n1), at("n2"), 7022);
+        exchange_with((at("n2"), n2), at("n1"), 7023);
+    }
+
     /// What packets of these ends are tried with, there and back.
     fn sizes(&self, name: &str, own: Ipv6Addr, port: u16) -> [Vec<u32>; 2] {
         let there = udp(self.ground.at(name), (own, port), (CN, port));
@@ -178,6 +190,7 @@ fn two_levels_under_different_agents() {
     assert_eq!(n1, [[1500, 1460], [1500, 1460]]);
     let n2 = nested.sizes("n2", nested.second(0x4300, 0x10), 7012);
     assert_eq!(n2, [[1500, 1460, 1420, 1412], [1500, 1460, 1420, 1412]]);
+    nested.streams();
     nested.everybody_talks();
 }
 
@@ -242,6 +255,7 @@ fn two_levels_under_the_same_agent() {
     nested.tunnels_of_1460();
     let n2 = nested.sizes("n2", nested.second(0x4300, 0x10), 7012);
     assert_eq!(n2, [vec![1500, 1460, 1420, 1412], vec![1500, 1460, 1412]]);
+    nested.streams();
     nested.everybody_talks();
     nested.nobody_is_redirected();
     tap.assert_well_formed(0, 200);

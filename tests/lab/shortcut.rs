@@ -9,7 +9,7 @@ use mtun::lab::world::Plan;
 use mtun_dataplane::abi::FastOutcome;
 
 use crate::fast_path::{exchange, has_fast_path, outcome};
-use crate::fixture::{Lab, PATIENCE};
+use crate::fixture::{Lab, PATIENCE, all_wwan, figure_11};
 use crate::need_lab;
 
 /// More than a flow needs before it takes the shortcut.
@@ -170,6 +170,78 @@ fn a_handover_takes_its_flows_along() {
     short.takes_it("back on the WLAN");
     assert_eq!(outcome(mobile, FastOutcome::Broken), 0);
     lab.assert_clean();
+}
+
+/// Who is asked for a neighbour's address keeps the packet meanwhile, and a stored header is not
+/// used once its neighbour is forgotten.
+#[test]
+fn emptied_neighbour_tables_lose_nothing() {
+    need_lab!();
+    let Some(short) = Short::start(|_| {}) else { return };
+    let world = &short.lab.world;
+    // What a header without its neighbour would look like on the WLAN.
+    let mut tcpdump = world.wlan.command("tcpdump");
+    tcpdump.args([
+        "-i",
+        "sta0",
+        "-n",
+        "-c",
+        "1",
+        "ether dst 00:00:00:00:00:00 or ether src 00:00:00:00:00:00",
+    ]);
+    let log = world.directory().join("nowhere.log");
+    let mut nowhere = world.wlan.start(tcpdump, &log).unwrap();
+    let listens = || nowhere.log().contains("listening on").then_some(());
+    wait_for("tcpdump", PATIENCE, listens).unwrap();
+
+    let mark = short.probe.mark();
+    for _ in 0..10 {
+        for namespace in world.namespaces() {
+            namespace.exec("ip -6 neigh flush all").unwrap();
+        }
+        short.let_run(MANY);
+    }
+    let end = short.probe.mark();
+    short.probe.wait_for_echo_after(end, PATIENCE).unwrap();
+    let tally = short.probe.tally(mark, end);
+    for (way, tally) in [("out", tally.outbound), ("in", tally.inbound)] {
+        assert_eq!((tally.lost, tally.duplicated), (0, 0), "{way}: {tally:?}");
+    }
+    assert!(nowhere.is_running(), "{}", nowhere.log());
+    for daemon in [short.lab.mobile(), short.lab.agent()] {
+        assert_eq!(outcome(daemon, FastOutcome::Broken), 0);
+    }
+    short.takes_it("after all that");
+    short.lab.assert_clean();
+}
+
+/// TCP whose segments filled the WLAN goes on by a link that takes less, up and down, from the
+/// router and from the node behind it.
+#[test]
+fn flows_that_move_to_a_smaller_link_go_on() {
+    need_lab!();
+    for wwan_mtu in [1420, 1280] {
+        let plan = Plan { wwan_mtu, ..Plan::default() };
+        let lab = Lab::start(plan, PolicyText::default());
+        lab.registered(&["wlan0", "wwan0"]);
+        if !has_fast_path(lab.mobile()) {
+            return;
+        }
+        let traffic = lab.traffic();
+        lab.settled(&traffic, figure_11);
+        lab.world.wlan_down().unwrap();
+        lab.settled(&traffic, all_wwan);
+        traffic.all_progress(PATIENCE).unwrap_or_else(|error| panic!("{wwan_mtu}: {error}"));
+        lab.world.wlan_up().unwrap();
+        lab.registered(&["wlan0", "wwan0"]);
+        lab.settled(&traffic, figure_11);
+        traffic.all_progress(PATIENCE).unwrap_or_else(|error| panic!("{wwan_mtu}: {error}"));
+        for daemon in [lab.mobile(), lab.agent()] {
+            assert_eq!(outcome(daemon, FastOutcome::Broken), 0);
+        }
+        drop(traffic);
+        lab.assert_clean();
+    }
 }
 
 #[test]
