@@ -294,10 +294,10 @@ fn changed(document: &AgentChangedDocument, page: &mut Page) {
             "is served by the word of the policy file alone".to_owned()
         }
         (AgentChange::Revoked, None, _) => {
-            format!("is refused (status 129) until mtun agent permit {home_address}")
+            format!("is refused (status 129) until `mtun agent permit {home_address}`")
         }
         (AgentChange::Revoked, Some(bid), _) => format!(
-            "is refused BID {bid} (status 129) until mtun agent permit {home_address} --bid {bid}"
+            "is refused BID {bid} (status 129) until `mtun agent permit {home_address} --bid {bid}`"
         ),
         (AgentChange::Permitted, None, _) => "may register again".to_owned(),
         (AgentChange::Permitted, Some(bid), _) => format!("may register BID {bid} again"),

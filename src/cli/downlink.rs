@@ -124,6 +124,7 @@ pub(super) fn at_agent(at: &AtAgentDocument, page: &mut Page) {
         ("way down", fact(at)),
     ];
     facts.extend(at.notes.iter().map(|note| ("note", Cell::new(note))));
+    page.line("");
     page.facts(&facts);
     let heads =
         ["FID", "FID-PRI", "PACKETS TO THE MOBILE", "BY", "RULE", "STATE", "STATUS", "CHOSEN"];

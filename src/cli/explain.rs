@@ -234,7 +234,10 @@ fn passed(document: &ExplainDocument, page: &mut Page) {
     }
     if document.passed_over > 0 {
         page.line("");
-        page.line(&format!("{} earlier rules are about other packets", document.passed_over));
+        page.hanging(
+            "",
+            &format!("{} earlier rules are about other packets", document.passed_over),
+        );
     }
 }
 

@@ -220,7 +220,7 @@ fn page(document: &InitDocument, screen: Screen) -> Page {
         page.line(&format!("    scp -pr {other}/* root@OTHER:/etc/mtun/ && rm -r {other}"));
     }
     page.line("");
-    page.line(&format!("Put your own addresses into {policy}, then:"));
+    page.hanging("", &format!("Put your own addresses into {policy}, then:"));
     page.line(&format!("    mtun doctor --policy {policy}"));
     page.line(&match document.policy.parent() == Some(Path::new(SERVICE)) {
         true => "    systemctl start mtund".to_owned(),

@@ -65,15 +65,24 @@ pub(super) fn run(command: &Command, screen: Screen) -> Result<Answer, ControlEr
     let mut page = Page::new(screen);
     page.sentence(Tone::Good, "key", &format!("{} (mode 0600)", out.display()));
     page.line("");
-    page.line("// In the policy files of both ends, each with its own copy of the key beside it:");
+    page.prefixed(
+        "// ",
+        "In the policy files of both ends, each with its own copy of the key beside it:",
+    );
     for line in security.lines() {
         page.line(line);
     }
     page.line("");
-    page.line("// The mobile names it in its `home`, the home agent in the mobile's `allow`:");
+    page.prefixed(
+        "// ",
+        "The mobile names it in its `home`, the home agent in the mobile's `allow`:",
+    );
     page.line(&format!("    security {name:?}"));
     page.line("");
-    page.line("Carry the file to the other end by a way nobody listens on, such as scp -p.");
+    page.hanging(
+        "",
+        "Carry the file to the other end by a way nobody listens on, such as `scp -p`.",
+    );
     let algorithm = algorithm.to_string();
     let key_file = out.clone();
     let document = KeyDocument { kind: "key", name, spi, algorithm, key_file, security };

@@ -15,6 +15,7 @@ mod downlink;
 mod duration;
 mod explain;
 mod flows;
+mod help;
 mod import;
 mod init;
 mod key;
@@ -35,7 +36,6 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
@@ -213,7 +213,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
-        Err(error) => return explain_usage(&error, &arguments),
+        Err(error) => return help::explain(&error, &arguments),
     };
     let Options { socket, json, color } = cli.options;
     let screen = Screen::of_stdout(color);
@@ -312,24 +312,6 @@ fn describe_fault(fault: &FaultDocument, page: &mut Page) {
     page.line("");
 }
 
-/// Tells what is wrong with the command line, or prints the help that was asked for.
-fn explain_usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    let json = arguments.iter().any(|argument| argument == "--json");
-    if json && !asked {
-        let text = error.render().to_string();
-        let mut paragraphs = text.trim().splitn(2, "\n\n");
-        let first = paragraphs.next().unwrap_or_default();
-        let message = first.strip_prefix("error: ").unwrap_or(first);
-        let mut error = ControlError::new(ErrorCode::Usage, message);
-        error.help = paragraphs.next().map(str::to_owned);
-        return end(Err(error), true, Color::Never);
-    }
-    // Nothing can be done about a closed output.
-    let _ = error.print();
-    ExitCode::from(if asked { Exit::Ok } else { Exit::Usage } as u8)
-}
-
 fn json(document: &impl Serialize) -> String {
     serde_json::to_string(document).expect("documents have text keys only")
 }
@@ -343,6 +325,7 @@ fn print(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::error::ErrorKind;
     use std::path::Path;
 
     /// The words of a line as a shell splits them, up to what belongs to the shell.

@@ -31,6 +31,10 @@ impl Screen {
         self.color
     }
 
+    pub(super) fn width(self) -> Option<usize> {
+        self.width
+    }
+
     fn of(color: Color, terminal: bool, width: impl FnOnce() -> Option<usize>) -> Self {
         let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let color = match color {
@@ -151,6 +155,14 @@ impl Page {
         writeln!(self.text, "{prefix}{lines}").expect("a String takes everything");
     }
 
+    /// A text in lines that all begin with a prefix, such as the mark of a comment.
+    pub(super) fn prefixed(&mut self, prefix: &str, text: &str) {
+        let room = self.screen.width.map(|width| width.saturating_sub(prefix.chars().count()));
+        for line in text.lines().flat_map(|line| broken(&printable(line), room)) {
+            writeln!(self.text, "{prefix}{line}").expect("a String takes everything");
+        }
+    }
+
     /// A moment and what happened at it.
     pub(super) fn stamped(&mut self, moment: &str, tone: Tone, text: &str) {
         self.text.push_str(moment);
@@ -229,25 +241,56 @@ impl Page {
     }
 }
 
-/// Lines of at most `room` characters, except for longer words; the text as it is if it fits.
+/// Lines of at most `room` characters, except for longer words; the text as it is if it fits. What
+/// stands in backticks is to be copied, and stays in one line if that has room for it.
 fn broken(text: &str, room: Option<usize>) -> Vec<String> {
     let length = |text: &str| text.chars().count();
     let Some(room) = room.filter(|room| length(text) > *room) else {
         return vec![text.to_owned()];
     };
     let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
+    for word in words(text, room) {
         let line = lines.last_mut().expect("there is always one");
         if line.is_empty() {
-            line.push_str(word);
-        } else if length(line) + 1 + length(word) <= room {
+            line.push_str(&word);
+        } else if length(line) + 1 + length(&word) <= room {
             line.push(' ');
-            line.push_str(word);
+            line.push_str(&word);
         } else {
-            lines.push(word.to_owned());
+            lines.push(word);
         }
     }
     lines
+}
+
+/// The words of a text; what stands in backticks is one, unless it is longer than a line.
+fn words(text: &str, room: usize) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut open: Option<Vec<&str>> = None;
+    let close = |parts: Vec<&str>, words: &mut Vec<String>| {
+        let whole = parts.join(" ");
+        match whole.chars().count() <= room {
+            true => words.push(whole),
+            false => words.extend(parts.into_iter().map(str::to_owned)),
+        }
+    };
+    for word in text.split_whitespace() {
+        let turns = word.matches('`').count() % 2 == 1;
+        match (open.take(), turns) {
+            (None, false) => words.push(word.to_owned()),
+            (None, true) => open = Some(vec![word]),
+            (Some(mut parts), turns) => {
+                parts.push(word);
+                match turns {
+                    true => close(parts, &mut words),
+                    false => open = Some(parts),
+                }
+            }
+        }
+    }
+    // A backtick that is never closed quotes nothing.
+    words.extend(open.into_iter().flatten().map(str::to_owned));
+    words
 }
 
 #[cfg(test)]
@@ -299,6 +342,24 @@ mod tests {
         let mut page = Page::new(Screen { width: Some(16), color: false });
         page.hanging("  = ", "one two three four");
         assert_eq!(page.into_text(), "  = one two\n    three four\n");
+    }
+
+    #[test]
+    fn what_is_to_be_copied_stays_in_one_line() {
+        let said = |text: &str| broken(text, Some(16));
+        assert_eq!(said("start it by `mtun demo` or"), ["start it by", "`mtun demo` or"]);
+        assert_eq!(
+            said("or `mtun demo --keep --verbose`"),
+            ["or `mtun demo", "--keep", "--verbose`"]
+        );
+        assert_eq!(said("a ` that is never closed"), ["a ` that is", "never closed"]);
+    }
+
+    #[test]
+    fn a_comment_is_one_in_each_of_its_lines() {
+        let mut page = Page::new(Screen { width: Some(14), color: false });
+        page.prefixed("// ", "one two three four");
+        assert_eq!(page.into_text(), "// one two\n// three four\n");
     }
 
     #[test]

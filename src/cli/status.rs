@@ -35,7 +35,7 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
     for dropped in &document.dropped {
         let DroppedDocument { home, reason, messages } = dropped;
         let home = home.as_ref().map_or_else(String::new, |home| format!(" of {home}"));
-        page.line(&format!("dropped on arrival{home}: {messages} messages, {reason}"));
+        page.hanging("", &format!("dropped on arrival{home}: {messages} messages, {reason}"));
     }
     if !document.overrides.is_empty() {
         steer::overrides(&document.overrides, &mut page);
@@ -99,13 +99,15 @@ fn homes(document: &StatusDocument, page: &mut Page) {
     for tunnel in document.homes.iter().map(|it| &it.tunnel) {
         let TunnelDocument { name, backend, no_fast_path, no_shortcut, .. } = tunnel;
         if *backend == Backend::Kmod {
-            page.line(&format!("kmod-mtun carries decided flows of {name}"));
+            page.hanging("", &format!("kmod-mtun carries decided flows of {name}"));
         }
         if let Some(reason) = no_fast_path {
-            page.line(&format!("the daemon carries every packet of {name} itself: {reason}"));
+            let text = format!("the daemon carries every packet of {name} itself: {reason}");
+            page.hanging("", &text);
         }
         if let Some(reason) = no_shortcut {
-            page.line(&format!("no forwarded packet takes the shortcut past {name}: {reason}"));
+            let text = format!("no forwarded packet takes the shortcut past {name}: {reason}");
+            page.hanging("", &text);
         }
     }
     for (home, link) in
@@ -116,7 +118,7 @@ fn homes(document: &StatusDocument, page: &mut Page) {
             true => format!("answers for {defended} addresses and looks for {searching}"),
             false => "no such interface".to_owned(),
         };
-        page.line(&format!("home link of {home}: {interface}, {state}"));
+        page.hanging("", &format!("home link of {home}: {interface}, {state}"));
     }
 }
 

@@ -425,7 +425,8 @@ impl ControlError {
             [only] => format!("the policy was refused: {}", only.message),
             [first, rest @ ..] => {
                 let (message, count) = (&first.message, rest.len());
-                format!("the policy was refused: {message} (and {count} more faults)")
+                let s = if count == 1 { "" } else { "s" };
+                format!("the policy was refused: {message} (and {count} more fault{s})")
             }
         };
         Self { faults, ..Self::new(ErrorCode::PolicyFaults, message) }

@@ -5,6 +5,7 @@
 //! skip loudly without.
 
 mod alerts;
+mod alone;
 mod archive;
 mod cli;
 mod control;

@@ -187,7 +187,14 @@ pub fn answer(request: &Request, status: &StatusDocument) -> Result<Response, Co
             if let Some(filter) = filter {
                 mtun_policy::parse_filter(filter, None)?;
             }
-            let (filter, all) = (filter.clone(), documents::flows());
+            let (filter, mut all) = (filter.clone(), documents::flows());
+            // What cannot leave has no way.
+            if !status.bindings.is_empty() && !status.bindings.iter().any(|it| it.usable) {
+                for flow in &mut all {
+                    flow.outbound = None;
+                    flow.downlink = None;
+                }
+            }
             let matched = all.len();
             let flows = all.into_iter().take(limit.unwrap_or(usize::MAX)).collect();
             Response::Flows(FlowsDocument { filter, matched, flows })

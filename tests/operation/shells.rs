@@ -14,7 +14,7 @@ fn text(octets: Vec<u8>) -> String {
 }
 
 /// The names below `Commands:` in the help of a command.
-fn commands(words: &[&str]) -> Vec<String> {
+pub fn commands(words: &[&str]) -> Vec<String> {
     let help = mtun(&[words, &["--help"]].concat());
     assert!(help.status.success(), "{words:?}");
     let help = text(help.stdout);

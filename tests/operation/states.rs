@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use mtun::control::documents::{
-    BindingPhase, Event, Health, LinkState, QuotaLevel, Severity, StatusDocument, TakenBack,
+    BindingPhase, Event, Health, LinkState, QuotaLevel, RouteState, Severity, StatusCode,
+    StatusDocument, TakenBack,
 };
 use mtun_policy::RadioRegistration::Roaming;
 use mtun_policy::Technology::Lte;
@@ -40,6 +41,7 @@ pub fn up() -> StatusDocument {
         binding.care_of = link.care_of;
         binding.granted_seconds = Some(420);
         binding.expires_seconds = Some(300);
+        binding.status = Some(StatusCode { code: 0, name: "accepted".to_owned() });
     }
     status.flow_bindings.clear();
     status.overrides.clear();
@@ -68,6 +70,12 @@ pub fn no_link() -> StatusDocument {
         binding.care_of = None;
         binding.expires_seconds = None;
     }
+    for route in &mut status.routes {
+        route.state = RouteState::Resting;
+        route.care_of = None;
+        route.expires_seconds = None;
+        route.reason = Some("link-down".to_owned());
+    }
     judged(status)
 }
 
@@ -77,7 +85,7 @@ fn judged(status: StatusDocument) -> StatusDocument {
 }
 
 /// What a command says at 80 columns in a directory, and how it ends.
-fn said_in(directory: &Path, words: &[&str]) -> String {
+pub fn said_in(directory: &Path, words: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mtun"));
     command.args(words).current_dir(directory).env_clear().env("COLUMNS", "80");
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -94,18 +102,22 @@ fn said(socket: &Path, words: &[&str]) -> String {
 }
 
 /// No line is wider than the terminal, and what is not known is said in words.
-fn reads_well(what: &str, page: &str) {
+pub fn reads_well(what: &str, page: &str) {
     // Of what was typed and of a quoted line of a file the width is not ours.
     let ours = |line: &&str| !line.starts_with("$ ") && !line.contains(" | ");
     let wide = |line: &&str| ours(line) && line.chars().count() > 80;
     assert_eq!(page.lines().find(wide), None, "{what}: a line is wider than 80 columns");
     let dash = |word: &str| word == "-" || word == "null";
-    assert!(!page.split_whitespace().any(dash), "{what} has a bare dash:\n{page}");
+    // A dash before an item of a list is none.
+    let mut words = page
+        .lines()
+        .flat_map(|line| line.trim_start().strip_prefix("- ").unwrap_or(line).split_whitespace());
+    assert!(!words.any(dash), "{what} has a bare dash:\n{page}");
 }
 
 /// Commands that ask for the state, and how they end in it: well, degraded, without a link, without a
 /// daemon.
-const ASKING: [(&[&str], [i32; 4]); 10] = [
+const ASKING: [(&[&str], [i32; 4]); 25] = [
     (&["status"], [0, 1, 1, 3]),
     (&["links"], [0, 1, 1, 3]),
     (&["bindings"], [0, 0, 0, 3]),
@@ -115,8 +127,26 @@ const ASKING: [(&[&str], [i32; 4]); 10] = [
     (&["policy", "show"], [0, 0, 0, 3]),
     (&["policy", "history"], [0, 0, 0, 3]),
     (&["policy", "diff", "figure-11.kdl"], [0, 0, 0, 3]),
+    (&["explain", "dport 22"], [0, 0, 0, 3]),
+    (&["explain", "dport 22", "--at", "agent"], [0, 0, 0, 3]),
+    (&["steer", "dport 22 via wwan0", "--for", "10m"], [0, 0, 0, 3]),
+    (&["steer", "undo", "61440"], [0, 0, 0, 3]),
+    (&["link", "hold", "wwan0"], [0, 0, 0, 3]),
+    (&["link", "release", "wwan0"], [0, 0, 0, 3]),
+    (&["policy", "apply", "figure-11.kdl", "--confirm", "60s"], [0, 0, 0, 3]),
+    (&["policy", "confirm"], [0, 0, 0, 3]),
+    (&["policy", "rollback"], [0, 0, 0, 3]),
+    (&["policy", "history", "show", "3"], [0, 0, 0, 3]),
     (&["agent", "list"], [0, 0, 0, 3]),
+    (&["agent", "add", BUS, "--unprotected"], [0, 0, 0, 3]),
+    (&["agent", "remove", BUS], [0, 0, 0, 3]),
+    (&["agent", "revoke", BUS, "--bid", "2"], [0, 0, 0, 3]),
+    (&["agent", "permit", BUS], [0, 0, 0, 3]),
+    (&["agent", "switch", BUS], [0, 0, 0, 3]),
 ];
+
+/// A mobile of the agent.
+const BUS: &str = "2001:db8:100::42";
 
 /// What the doctor finds on a healthy machine. What this very machine has, a firewall and a clock, is
 /// left out.

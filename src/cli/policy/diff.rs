@@ -178,10 +178,13 @@ fn mobiles(document: &PolicyDiffDocument, page: &mut Page) {
         page.table(&["CHANGE", "MOBILE"], &rows, "");
     }
     if document.beside_the_file > 0 {
-        page.line(&format!(
-            "{} mobiles and refusals come from `mtun agent` and stay, whatever the file says",
-            document.beside_the_file
-        ));
+        let count = document.beside_the_file;
+        page.hanging(
+            "",
+            &format!(
+                "{count} mobiles and refusals come from `mtun agent` and stay, whatever the file says"
+            ),
+        );
     }
 }
 

@@ -170,8 +170,11 @@ pub(super) fn run(
     page.table(&["ENTRY", "SIZE", "TELLS"], &documents.iter().map(row).collect::<Vec<_>>(), "");
     page.line("");
     let taken = entries.redacted;
-    page.line(&format!("No key, no token; {taken} texts that look like one were taken out."));
-    page.line("Addresses are in it: look through it before it leaves the house.");
+    page.hanging(
+        "",
+        &format!("No key, no token; {taken} texts that look like one were taken out."),
+    );
+    page.hanging("", "Addresses are in it: look through it before it leaves the house.");
     let document = ReportDocument { kind: "report", file, redacted: taken, entries: documents };
     Ok(Answer::new(&document, page))
 }

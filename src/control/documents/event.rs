@@ -471,7 +471,8 @@ impl fmt::Display for Event {
             Self::CorrespondentChanged { correspondent, home_address, care_of } => {
                 let count = care_of.len();
                 let care_of: Vec<_> = care_of.iter().map(ToString::to_string).collect();
-                write!(f, "mobile {home_address} has {count} bindings at {correspondent}")?;
+                let bound = bindings(count);
+                write!(f, "mobile {home_address} has {bound} at {correspondent}")?;
                 if count > 0 {
                     write!(f, ": {}", care_of.join(", "))?;
                 }
@@ -480,7 +481,8 @@ impl fmt::Display for Event {
             Self::MobileChanged { home, home_address, care_of, prefixes } => {
                 let count = care_of.len();
                 let care_of: Vec<_> = care_of.iter().map(ToString::to_string).collect();
-                write!(f, "mobile {home_address} of home {home} has {count} bindings")?;
+                let bound = bindings(count);
+                write!(f, "mobile {home_address} of home {home} has {bound}")?;
                 if count > 0 {
                     write!(f, ": {}", care_of.join(", "))?;
                 }
@@ -517,4 +519,9 @@ impl fmt::Display for Event {
             Self::Lost { count } => write!(f, "{count} events lost: this reader was too slow"),
         }
     }
+}
+
+/// So many bindings.
+fn bindings(count: usize) -> String {
+    if count == 1 { "1 binding".to_owned() } else { format!("{count} bindings") }
 }
