@@ -14,8 +14,11 @@
 //! goal <name> <measured> <op> <limit> met|missed
 //! ```
 //!
-//! and exits 0 whether met or missed. `MTUN_BENCH_ROUNDS` is the number of rounds, 10 by default.
+//! and exits 0 whether met or missed. `MTUN_BENCH_ROUNDS` is the number of rounds, 10 by default. With
+//! `MTUN_BENCH_PROFILE=1` it prints instead where the time goes, by the kernel's profiler.
 
+#[path = "dataplane/profile.rs"]
+mod profile;
 #[path = "dataplane/programs.rs"]
 mod programs;
 #[path = "dataplane/rig.rs"]
@@ -114,6 +117,9 @@ fn measure(rounds: usize) -> Result<()> {
         Way::Sender => Ok(Slice::default()),
         _ => sink.stream(rig),
     };
+    if std::env::var_os("MTUN_BENCH_PROFILE").is_some() {
+        return profiles(&rigs, stream);
+    }
     row("superpackets", "Gbit", rounds, &rigs, SUPERPACKETS, stream)?;
     row("small", "Mpkt", rounds, &rigs, SMALL, |(_, rig)| small(rig))?;
     for way in [Way::Fast, Way::Short] {
@@ -130,6 +136,23 @@ fn measure(rounds: usize) -> Result<()> {
             println!("{}: the kernel carried {carried} packets", rig.way.name());
             ensure!(carried > 0, "{} did not go by the fast path", rig.way.name());
         }
+    }
+    Ok(())
+}
+
+/// Prints where the time goes: plain routes, the shortcut, the fast path and the engine.
+fn profiles(rigs: &[(Sink, Rig)], stream: impl Fn(&(Sink, Rig)) -> Result<Slice>) -> Result<()> {
+    let shown = |way| matches!(way, Way::Plain | Way::Short | Way::Fast | Way::Engine);
+    let shown: Vec<&(Sink, Rig)> = rigs.iter().filter(|(_, rig)| shown(rig.way)).collect();
+    for it in &shown {
+        profile::print("superpackets", it.1.way, || stream(it))?;
+    }
+    for it in &shown {
+        profile::print("small", it.1.way, || small(&it.1))?;
+    }
+    rigs.iter().try_for_each(|(_, rig)| rig.without_superpackets())?;
+    for it in &shown {
+        profile::print("mtu-sized", it.1.way, || stream(it))?;
     }
     Ok(())
 }
