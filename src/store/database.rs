@@ -20,9 +20,14 @@ use super::{Change, Key, Sealed, Store, StoreError};
 
 /// The layout of the file that this version writes.
 ///
-/// A version reads its own format and the one before, and writes nothing into a newer file that it
-/// does not know; the format is raised only when a version must not be read by the one before.
+/// A version reads its own format and the one before, and what it writes can be read by the version
+/// before: that passes over extensions of records that it does not know. The file says so itself
+/// (`readable`), so that it goes up and down by one version without a mobile noticing; a file that
+/// says that it must not be read by this version is left as it is.
 pub const FORMAT: u64 = 1;
+
+/// The oldest format whose versions can read what this one writes.
+const READABLE_BY: u64 = FORMAT - 1;
 
 /// Octets of pages kept in memory. Records are written once and read at the start.
 const CACHE: usize = 16 << 20;
@@ -141,18 +146,22 @@ fn write_fresh(path: &Path, records: &[(Key, Sealed)]) -> Result<(), StoreError>
     synced.map_err(|error| io_error(path, error))
 }
 
-/// Refuses a file of a newer format before anything is written to it (req PS-09).
+/// Refuses a file of a newer format before anything is written to it, unless it says that this
+/// version can read it (req PS-09).
 fn check_format(database: &redb::Database, path: &Path) -> Result<(), StoreError> {
-    let found = format_of(database).map_err(|error| at(path, error))?;
-    match found {
-        Some(found) if found > FORMAT => Err(StoreError::Newer { path: path.to_owned(), found }),
+    let said = |word| said_of(database, word).map_err(|error| at(path, error));
+    let readable = said("readable")?.is_some_and(|oldest| oldest <= FORMAT);
+    match said("format")? {
+        Some(found) if found > FORMAT && !readable => {
+            Err(StoreError::Newer { path: path.to_owned(), found })
+        }
         _ => Ok(()),
     }
 }
 
-fn format_of(database: &redb::Database) -> Result<Option<u64>, redb::Error> {
+fn said_of(database: &redb::Database, word: &str) -> Result<Option<u64>, redb::Error> {
     match database.begin_read()?.open_table(ABOUT) {
-        Ok(about) => Ok(about.get("format")?.map(|format| format.value())),
+        Ok(about) => Ok(about.get(word)?.map(|said| said.value())),
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
@@ -182,8 +191,10 @@ fn write<'r>(
     let transaction = database.begin_write()?;
     {
         let mut about = transaction.open_table(ABOUT)?;
-        if about.get("format")?.is_none_or(|format| format.value() != FORMAT) {
-            about.insert("format", FORMAT)?;
+        for (word, says) in [("format", FORMAT), ("readable", READABLE_BY)] {
+            if about.get(word)?.is_none_or(|said| said.value() != says) {
+                about.insert(word, says)?;
+            }
         }
         let mut records = transaction.open_table(RECORDS)?;
         for (key, record) in changes {

@@ -289,26 +289,38 @@ fn what_was_committed_is_read_by_the_next_run_and_by_a_healed_one() {
 
 #[test]
 fn a_newer_format_is_refused_and_not_touched() {
-    // PS-09.
+    // PS-09, F-17.
     let scratch = Scratch::new("newer");
     Database::open(&scratch.file()).unwrap().commit(&[put(1, 1)]).unwrap();
-    let set = |format: u64| {
+    let set = |format: u64, readable: u64| {
         let raw = redb::Database::open(scratch.file()).unwrap();
         let transaction = raw.begin_write().unwrap();
-        transaction.open_table(ABOUT).unwrap().insert("format", format).unwrap();
+        for (word, says) in [("format", format), ("readable", readable)] {
+            transaction.open_table(ABOUT).unwrap().insert(word, says).unwrap();
+        }
         transaction.commit().unwrap();
     };
-    set(FORMAT + 1);
+    let said = |word| said_of(&redb::Database::open(scratch.file()).unwrap(), word).unwrap();
+    // What this version writes, the one before reads.
+    assert_eq!((said("format"), said("readable")), (Some(FORMAT), Some(FORMAT - 1)));
+    set(FORMAT + 1, FORMAT + 1);
     let error = Database::open(&scratch.file()).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found, .. } if found == FORMAT + 1), "{error}");
     let error = Database::salvage(&scratch.file()).unwrap_err();
     assert!(matches!(error, StoreError::Newer { .. }), "{error}");
-    // The one before is read, and becomes ours with the first commit.
-    set(FORMAT - 1);
-    let mut store = Database::open(&scratch.file()).unwrap();
-    store.commit(&[put(2, 2)]).unwrap();
-    assert_eq!(format_of(store.opened().unwrap()).unwrap(), Some(FORMAT));
-    assert_eq!(versions(&mut store).map(|it| it.len()), Some(2));
+    assert_eq!((said("format"), said("readable")), (Some(FORMAT + 1), Some(FORMAT + 1)));
+    // The one before is read, and so is the next one as it says so; both become ours with the first
+    // commit and not earlier.
+    for (number, format) in [(2, FORMAT - 1), (3, FORMAT + 1)] {
+        set(format, format.min(FORMAT));
+        drop(Database::open(&scratch.file()).unwrap());
+        assert_eq!(said("format"), Some(format));
+        let mut store = Database::open(&scratch.file()).unwrap();
+        store.commit(&[put(number, 2)]).unwrap();
+        assert_eq!(versions(&mut store).map(|it| it.len()), Some(number));
+        drop(store);
+        assert_eq!((said("format"), said("readable")), (Some(FORMAT), Some(FORMAT - 1)));
+    }
 }
 
 #[test]
