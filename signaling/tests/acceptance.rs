@@ -2,6 +2,7 @@
 
 mod scene;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use mtun_policy::HomeAddress;
@@ -346,6 +347,49 @@ fn every_check_has_its_answer() {
         assert_eq!(answered.changed, accepted, "{}: what the cache holds", row.what);
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Statuses that agents and correspondents answer with in the transcripts, which
+/// `tests/transcripts.rs` plays: of the acknowledgement itself and of its Binding Identifiers.
+fn statuses_of_transcripts() -> BTreeSet<u8> {
+    let mut seen = BTreeSet::new();
+    for entry in std::fs::read_dir("../tests/conformance").unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|it| it != "transcript") {
+            continue;
+        }
+        let text = std::fs::read_to_string(path).unwrap();
+        // A mobile that plays alone is told what somebody might have answered.
+        if !["agent", "correspondent"].iter().any(|role| text.contains(&format!(" {role}\n"))) {
+            continue;
+        }
+        let sent = text.lines().filter(|line| line.contains(" < send BindingAck "));
+        for line in sent {
+            // What speaks of flow bindings has numbers of its own.
+            let (answer, options) = line.split_once(" [").unwrap_or((line, ""));
+            let options = options.split('[').filter(|option| option.starts_with("bid="));
+            let words = options.chain([answer]).flat_map(str::split_whitespace);
+            let statuses = words.filter_map(|word| word.strip_prefix("status="));
+            seen.extend(statuses.map(|it| it.trim_end_matches(']').parse::<u8>().unwrap()));
+        }
+    }
+    seen
+}
+
+#[test]
+fn every_status_is_reached() {
+    // HA-01, E1: by a row above or by a transcript, none is a word without a use.
+    let mut reached = statuses_of_transcripts();
+    for row in rows() {
+        // `status` or `bid:status`.
+        let words = row.answer.split(' ').filter_map(|word| word.split(':').next_back());
+        reached.extend(words.filter_map(|word| word.parse::<u8>().ok()));
+    }
+    let missing: Vec<_> =
+        Status::ALL.iter().filter(|status| !reached.contains(&status.0)).collect();
+    assert!(missing.is_empty(), "{missing:?} of {} statuses", Status::ALL.len());
+    let named: BTreeSet<u8> = Status::ALL.iter().map(|status| status.0).collect();
+    assert_eq!(named.len(), Status::ALL.len(), "each has one name");
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use mtun_policy::{Extensions, HomeAddress, HomeAgentAddress};
 use mtun_signaling::agent::{
-    AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, HomeAgent, HomeLink, Ignored,
+    AgentConfig, AgentEvent, AgentMobile, AgentNotice, AgentOutput, Detection, HomeAgent, HomeLink,
+    Ignored,
 };
 use mtun_signaling::machine::{Envelope, Machine};
 use mtun_signaling::time::{NtpTime, Timestamp};
@@ -108,8 +109,8 @@ fn ten_thousand_home_addresses_are_looked_for_at_once_and_no_more() {
     }
     // Each is acknowledged as soon as its own search is over, in whatever order they end.
     for mobile in (0..AT_A_TIME).rev() {
-        let event =
-            AgentEvent::DuplicateChecked { home_address: home_address(mobile), duplicate: false };
+        let (home_address, detection) = (home_address(mobile), Detection::Unique);
+        let event = AgentEvent::DuplicateChecked { home_address, detection };
         agent.handle(at(1_000), event);
         let outputs: Vec<_> = std::iter::from_fn(|| agent.poll()).collect();
         assert_eq!(acknowledged(&outputs), Some(Status::ACCEPTED), "{mobile}");

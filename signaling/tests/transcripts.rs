@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use mtun_signaling::agent::PrefixLifetime;
+use mtun_signaling::agent::{Detection, PrefixLifetime};
 use mtun_signaling::wire::{self, Message};
 use mtun_signaling::{
     AgentConfig, AgentEvent, Envelope, HomeAgent, MobileConfig, MobileEvent, MobileNode, NtpTime,
@@ -172,12 +172,13 @@ fn play_event(world: &mut World, scene: &mut Scene, words: &[&str]) {
         }
         ["checked", address_of, verdict] => {
             let home_address = mtun_policy::HomeAddress(address(address_of));
-            let duplicate = match *verdict {
-                "duplicate" => true,
-                "unique" => false,
+            let detection = match *verdict {
+                "duplicate" => Detection::Duplicate,
+                "unique" => Detection::Unique,
+                "undone" => Detection::Undone,
                 other => panic!("checked … {other}"),
             };
-            let event = AgentEvent::DuplicateChecked { home_address, duplicate };
+            let event = AgentEvent::DuplicateChecked { home_address, detection };
             world.agent_event(event, &mut fate);
         }
         ["recv", "BindingAck", ..] => {

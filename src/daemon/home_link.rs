@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::Uplink;
 use mtun_policy::{Bid, HomeAddress, InterfaceName};
-use mtun_signaling::agent::AgentEvent;
+use mtun_signaling::agent::{AgentEvent, Detection};
 use mtun_signaling::machine::Transmit;
 use mtun_signaling::mobility_socket::DadState;
 
@@ -49,31 +49,43 @@ impl Owner {
         let home_link = self.served[served].home_link.as_mut();
         let verdict = match home_link {
             Some(home_link) => home_link.search(now, home_address, link_local),
-            None => Some(false),
+            None => Some(Detection::Unique),
         };
-        if let Some(duplicate) = verdict {
-            self.duplicate_checked(served, home_address, duplicate);
+        if let Some(detection) = verdict {
+            self.duplicate_checked(served, home_address, detection);
         }
     }
 
-    fn duplicate_checked(&mut self, served: usize, home_address: HomeAddress, duplicate: bool) {
-        let state = if duplicate { DadState::Duplicate } else { DadState::Unique };
+    fn duplicate_checked(
+        &mut self,
+        served: usize,
+        home_address: HomeAddress,
+        detection: Detection,
+    ) {
+        let (state, refused) = match detection {
+            Detection::Unique => (DadState::Unique, None),
+            Detection::Duplicate => {
+                let why = "(status 134), because another node has it";
+                (DadState::Duplicate, Some(("duplicate_home_address", why)))
+            }
+            Detection::Undone => {
+                let why = "(status 128), because nobody could be asked whether another node has it";
+                (DadState::Undone, Some(("home_address_not_looked_for", why)))
+            }
+        };
         self.show_duplicate(served, home_address, state);
-        if duplicate {
+        if let Some((code, why)) = refused {
             let it = &self.served[served];
             let (home, link) = (&it.served.name, it.served.on.as_ref());
             let link = link.map_or_else(String::new, |link| format!(" on {link}"));
             self.tell(Event::Notice {
                 severity: Severity::Warning,
-                code: "duplicate_home_address".to_owned(),
-                text: format!(
-                    "home {home}: {home_address} is refused (status 134), because another node \
-                     has it{link}"
-                ),
+                code: code.to_owned(),
+                text: format!("home {home}: {home_address} is refused {why}{link}"),
             });
         }
         let now = self.now();
-        let event = AgentEvent::DuplicateChecked { home_address, duplicate };
+        let event = AgentEvent::DuplicateChecked { home_address, detection };
         let outputs = self.served[served].handle(now, event);
         self.agent_outputs(served, outputs);
     }
@@ -87,7 +99,9 @@ impl Owner {
                 continue;
             }
             match home_link.heard(now, heard) {
-                Some(home_address) => self.duplicate_checked(served, home_address, true),
+                Some(home_address) => {
+                    self.duplicate_checked(served, home_address, Detection::Duplicate);
+                }
                 None => self.router_heard(served, heard),
             }
         }
@@ -99,8 +113,8 @@ impl Owner {
     pub(super) fn agent_link_due(&mut self, served: usize) {
         let now = self.now().monotonic;
         let Some(home_link) = &mut self.served[served].home_link else { return };
-        for home_address in home_link.handle_deadline(now) {
-            self.duplicate_checked(served, home_address, false);
+        for (home_address, detection) in home_link.handle_deadline(now) {
+            self.duplicate_checked(served, home_address, detection);
         }
     }
 

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mtun_policy::{HomeAddress, InterfaceName};
-use mtun_signaling::agent::{Defence, link_local_of};
+use mtun_signaling::agent::{Defence, Detection, link_local_of};
 use mtun_signaling::wire::icmpv6::neighbour_discovery::{
     ALL_NODES, LinkLayerAddress, NeighbourMessage, RouterAdvertisement,
 };
@@ -77,6 +77,8 @@ struct Search {
     transmits: u8,
     interval: Duration,
     next: Duration,
+    /// Whether the link has taken a question for each target.
+    asked: bool,
 }
 
 /// An address that is answered for.
@@ -210,16 +212,20 @@ impl HomeLinkEdge {
         self.neighbours = None;
     }
 
-    /// Begins to look for a home address; tells at once when there is nobody to ask.
+    /// Begins to look for a home address; tells at once when there is no link to ask on, or its
+    /// settings say that nobody is asked (RFC 4862 §5.1).
     pub fn search(
         &mut self,
         now: Duration,
         home_address: HomeAddress,
         link_local: bool,
-    ) -> Option<bool> {
+    ) -> Option<Detection> {
+        if self.neighbours.is_none() {
+            return Some(Detection::Undone);
+        }
         let detection = DuplicateDetection::of(self.name.as_str());
-        if self.neighbours.is_none() || detection.transmits == 0 {
-            return Some(false);
+        if detection.transmits == 0 {
+            return Some(Detection::Unique);
         }
         self.counts.looked_for += 1;
         let mut targets = vec![home_address.0];
@@ -229,7 +235,8 @@ impl HomeLinkEdge {
             self.sought.insert(*target, home_address);
         }
         let DuplicateDetection { transmits, interval } = detection;
-        self.searches.insert(home_address, Search { targets, transmits, interval, next: now });
+        let search = Search { targets, transmits, interval, next: now, asked: false };
+        self.searches.insert(home_address, search);
         self.searched.insert((now, home_address));
         None
     }
@@ -274,9 +281,9 @@ impl HomeLinkEdge {
         [searched, announced, advertised.map(|(_, at)| *at)].into_iter().flatten().min()
     }
 
-    /// Does what is due; the home addresses that nobody else has.
-    pub fn handle_deadline(&mut self, now: Duration) -> Vec<HomeAddress> {
-        let mut unique = Vec::new();
+    /// Does what is due; the home addresses that nobody has answered for.
+    pub fn handle_deadline(&mut self, now: Duration) -> Vec<(HomeAddress, Detection)> {
+        let mut over = Vec::new();
         let mut unsent = 0;
         while let Some(&(at, home_address)) = self.searched.first()
             && at <= now
@@ -284,25 +291,30 @@ impl HomeLinkEdge {
             self.searched.pop_first();
             let Some(search) = self.searches.get_mut(&home_address) else { continue };
             if search.transmits == 0 {
-                unique.push(home_address);
+                let detection = if search.asked { Detection::Unique } else { Detection::Undone };
+                over.push((home_address, detection));
                 continue;
             }
             search.transmits -= 1;
             search.next = now + search.interval;
             self.searched.insert((search.next, home_address));
             // req HA-20, HA-21 (RFC 6275 §10.3.1): the link-local address too when L says so.
-            for target in &search.targets {
-                let sent = self.neighbours.as_ref().map(|it| it.check_duplicate(*target));
-                unsent += u64::from(!matches!(sent, Some(Ok(()))));
-            }
+            let targets = search.targets.iter();
+            let refused = targets.filter(|target| {
+                let sent = self.neighbours.as_ref().map(|it| it.check_duplicate(**target));
+                !matches!(sent, Some(Ok(())))
+            });
+            let refused = refused.count() as u64;
+            search.asked |= refused == 0;
+            unsent += refused;
         }
         self.counts.unsent += unsent;
         self.advertise_due(now);
-        for home_address in &unique {
+        for (home_address, _) in &over {
             self.end_search(*home_address);
         }
         self.announce_due(now);
-        unique
+        over
     }
 
     /// Takes a message of a neighbour; the home address that it turns out to have, if any.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mtun::edge::home_link::HomeLinkEdge;
 use mtun::edge::neighbours::{Heard, Neighbours};
 use mtun_policy::HomeAddress;
-use mtun_signaling::agent::{Defence, link_local_of};
+use mtun_signaling::agent::{Defence, Detection, link_local_of};
 use mtun_signaling::wire::icmpv6::neighbour_discovery::{
     ALL_NODES, NeighbourAdvertisement, NeighbourMessage, solicited_node,
 };
@@ -189,9 +189,34 @@ fn thousands_of_home_addresses_are_looked_for_at_once() {
                 let found = link.heard(Duration::ZERO, &next(&mut heard).await);
                 assert_eq!(found, Some(other));
             } else {
-                assert_eq!(link.handle_deadline(Duration::from_secs(1)), [other]);
+                let over = link.handle_deadline(Duration::from_secs(1));
+                assert_eq!(over, [(other, Detection::Unique)]);
             }
         }
+    });
+}
+
+#[test]
+fn what_could_not_be_looked_for_is_not_said_to_be_free() {
+    // HA-20 (RFC 6275 §10.3.1): on a link that takes nothing, or is not there, nobody was asked.
+    let Some(world) = World::new() else { return };
+    world.mobile.block_on(async || {
+        let (mut link, _heard) = home_link(&world);
+        let home = HomeAddress(address(ABSENT));
+        let looked = |link: &mut HomeLinkEdge| {
+            assert_eq!(link.search(Duration::ZERO, home, false), None);
+            assert!(link.handle_deadline(Duration::ZERO).is_empty());
+            link.handle_deadline(Duration::from_secs(1))
+        };
+        assert_eq!(looked(&mut link), [(home, Detection::Unique)]);
+        world.mobile.shell("ip link set lan0 down");
+        assert_eq!(looked(&mut link), [(home, Detection::Undone)]);
+        assert_eq!(figure(&link, "unsent"), 1);
+        world.mobile.shell("ip link set lan0 up");
+        assert_eq!(looked(&mut link), [(home, Detection::Unique)]);
+        link.close();
+        assert_eq!(link.search(Duration::ZERO, home, false), Some(Detection::Undone));
+        assert_eq!((link.searching(), link.deadline()), (0, None));
     });
 }
 

@@ -36,6 +36,17 @@ pub enum HomeLink {
     },
 }
 
+/// What looking for a home address on the home link came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detection {
+    /// Nobody else has it.
+    Unique,
+    /// Another node has it, or its link-local companion.
+    Duplicate,
+    /// Nobody could be asked: the link is not there, or takes nothing.
+    Undone,
+}
+
 /// How an agent answers for a home address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defence {
@@ -131,16 +142,21 @@ impl HomeAgent {
         &mut self,
         now: Duration,
         home_address: HomeAddress,
-        duplicate: bool,
+        detection: Detection,
     ) {
         self.searching.remove(&home_address);
         let Some(served) = self.served.get_mut(&home_address) else { return };
         let Some(waiting) = served.presence.waiting.take() else { return };
         let Waiting { claim, accepted } = *waiting;
-        if duplicate {
-            // req HA-22, R-HA-04 (RFC 6275 §10.3.1): all of it is refused.
-            let objection = Objection::from(Status::DUPLICATE_ADDRESS_DETECTION_FAILED);
-            return self.refuse(now, &claim, &objection);
+        // req HA-20, HA-22, R-HA-03, R-HA-04 (RFC 6275 §10.3.1): all of it is refused, and what has
+        // not been looked for is not accepted. Its mobile asks again.
+        let refused = match detection {
+            Detection::Unique => None,
+            Detection::Duplicate => Some(Status::DUPLICATE_ADDRESS_DETECTION_FAILED),
+            Detection::Undone => Some(Status::REASON_UNSPECIFIED),
+        };
+        if let Some(status) = refused {
+            return self.refuse(now, &claim, &Objection::from(status));
         }
         if self.keeping {
             self.out.push_back(AgentOutput::Keep { home_address });

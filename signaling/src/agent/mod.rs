@@ -43,7 +43,7 @@ pub use gate::{Gate, Standing};
 pub use home_agents::{
     HomeAgents, HomeAgentsConfig, HomeAgentsEvent, HomeAgentsNotice, HomeAgentsOutput, ListedAgent,
 };
-pub use home_link::{Defence, HomeLink, link_local_of};
+pub use home_link::{Defence, Detection, HomeLink, link_local_of};
 pub use lifetime::PrefixLifetime;
 pub use notice::{AgentNotice, Ignored};
 pub use record::{KeptBinding, MobileRecord, RECORD_FORMAT, RecordError};
@@ -189,8 +189,8 @@ pub enum AgentEvent {
     DuplicateChecked {
         /// The home address.
         home_address: HomeAddress,
-        /// Whether somebody else has it, or its link-local companion.
-        duplicate: bool,
+        /// What it came to.
+        detection: Detection,
     },
     /// Accept nothing more.
     Stop,
@@ -495,8 +495,8 @@ impl Machine for HomeAgent {
                 self.prefix_advertised(now.monotonic, valid, preferred);
             }
             AgentEvent::HomePrefix(lifetime) => self.set_home_prefix(now.monotonic, lifetime),
-            AgentEvent::DuplicateChecked { home_address, duplicate } => {
-                self.duplicate_checked(now.monotonic, home_address, duplicate);
+            AgentEvent::DuplicateChecked { home_address, detection } => {
+                self.duplicate_checked(now.monotonic, home_address, detection);
             }
             AgentEvent::Switch { home_address, agents } => {
                 self.switch(now.monotonic, home_address, agents);

@@ -111,6 +111,7 @@ impl fmt::Display for MobilityMessage {
                     DadState::UnderWay => "under way",
                     DadState::Unique => "unique",
                     DadState::Duplicate => "duplicate",
+                    DadState::Undone => "undone",
                 });
                 words
                     .say("address", Some(it.address))?

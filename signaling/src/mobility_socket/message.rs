@@ -345,6 +345,8 @@ pub enum DadState {
     Unique,
     /// Another node has it.
     Duplicate,
+    /// Nobody could be asked.
+    Undone,
 }
 
 /// Duplicate address detection of a home address on its home link. From a client: do it.

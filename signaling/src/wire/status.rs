@@ -12,6 +12,9 @@ pub struct Status(pub u8);
 macro_rules! statuses {
     ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
         impl Status {
+            /// Every status that there is a name for.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
             $(
                 #[doc = concat!("Status ", $text, ".")]
                 pub const $name: Self = Self(status::$name);

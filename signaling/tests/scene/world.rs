@@ -5,6 +5,7 @@ use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use mtun_policy::{Bid, CareOfAddress};
+use mtun_signaling::agent::Detection;
 use mtun_signaling::{
     AgentEvent, AgentOutput, Envelope, HomeAgent, Machine, MobileEvent, MobileNode, MobileOutput,
     Timestamp, Transmit,
@@ -205,7 +206,8 @@ impl World {
                     }
                 }
                 AgentOutput::CheckDuplicate { home_address, .. } if self.nobody_home => {
-                    let event = AgentEvent::DuplicateChecked { home_address, duplicate: false };
+                    let event =
+                        AgentEvent::DuplicateChecked { home_address, detection: Detection::Unique };
                     let now = self.agent_now();
                     self.agent.as_mut().expect("it had an output").handle(now, event);
                 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mtun_dataplane::wire::signalling_packet;
 use mtun_policy::HomeAddress;
+use mtun_signaling::agent::Detection;
 use mtun_signaling::wire::iana::mh;
 use mtun_signaling::wire::{self, Message};
 use mtun_signaling::{
@@ -225,7 +226,7 @@ impl World {
         self.agent_outputs(agent, None);
         let (world, it) = (self.now, &mut self.agents[agent]);
         if let Some((_, home_address)) = it.checks.pop_front_if(|(at, _)| *at <= world) {
-            let event = AgentEvent::DuplicateChecked { home_address, duplicate: false };
+            let event = AgentEvent::DuplicateChecked { home_address, detection: Detection::Unique };
             self.coverage.count("agent: duplicate checked");
             self.agent_event(agent, event, None);
         }
