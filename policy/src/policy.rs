@@ -360,7 +360,7 @@ pub struct ServedHome {
     pub extensions: Extensions,
 }
 
-/// `extensions …`: messages beyond RFC 6275, all off if nobody says otherwise.
+/// `extensions …`: messages that a registration can do without, all off if nobody says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Extensions {
     /// Whether peers are asked if they are there, and answer (RFC 5847).
@@ -374,6 +374,9 @@ pub struct Extensions {
     pub agent_switch: bool,
     /// Whether mobiles are told that their bindings ended, or believe that (RFC 5846).
     pub revocation: bool,
+    /// Whether mobiles that are away are told the prefixes of their home link, or ask for them
+    /// (RFC 6275 §10.6, §11.4.2). Those messages are ICMPv6, which has no authentication option.
+    pub prefix_discovery: bool,
 }
 
 impl Default for Extensions {
@@ -384,6 +387,7 @@ impl Default for Extensions {
             heartbeats_missing: 3,
             agent_switch: false,
             revocation: false,
+            prefix_discovery: false,
         }
     }
 }

@@ -250,6 +250,7 @@ impl Reader<'_> {
                 .map_or(usual.heartbeats_missing, |missing| missing.value as u8),
             agent_switch: on("agent-switch"),
             revocation: on("revocation"),
+            prefix_discovery: on("prefix-discovery"),
         }
     }
 

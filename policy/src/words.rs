@@ -128,6 +128,7 @@ words! {
     EXTENSIONS = "extensions" Nothing,
         properties: &[
             "heartbeat", "heartbeat-every", "heartbeats-missing", "agent-switch", "revocation",
+            "prefix-discovery",
         ];
     HOME = "home" One("a name"), many: true,
         children: &[

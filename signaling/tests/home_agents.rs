@@ -243,8 +243,11 @@ fn what_is_no_request_to_us_is_not_answered() {
 }
 
 /// An agent at which the mobile of the tests is bound at [`MOBILE`].
-fn bound() -> HomeAgent {
-    let mut agent = HomeAgent::new(agent_config());
+fn bound(prefix_discovery: bool) -> HomeAgent {
+    let mut config = agent_config();
+    assert!(!config.extensions.prefix_discovery, "off unless somebody says otherwise");
+    config.extensions.prefix_discovery = prefix_discovery;
+    let mut agent = HomeAgent::new(config);
     let line = format!("BindingUpdate seq=1 A H from={MOBILE} [bid=1 {MOBILE}]");
     let words: Vec<&str> = scene::text::words(&line);
     let (envelope, message) = signed_update(&words, Duration::ZERO);
@@ -280,7 +283,7 @@ fn advertisement(outputs: &[AgentOutput]) -> MobilePrefixAdvertisement {
 #[test]
 fn a_bound_mobile_is_told_the_home_prefix() {
     // HA-75 NH-19 R-HA-43.
-    let mut agent = bound();
+    let mut agent = bound(true);
     let read = advertisement(&solicit(&mut agent, 1.0, MOBILE, HOME_ADDRESS));
     assert_eq!((read.identifier, read.managed, read.other), (0xabcd, false, false));
     let [prefix] = read.prefixes[..] else { panic!("{read:?}") };
@@ -300,9 +303,21 @@ fn a_bound_mobile_is_told_the_home_prefix() {
 }
 
 #[test]
+fn unless_it_is_switched_on_nobody_is_told_the_home_prefix() {
+    // Nothing authenticates these messages; a packet with an unbound home address is one all the same.
+    let mut agent = bound(false);
+    assert_eq!(solicit(&mut agent, 1.0, MOBILE, HOME_ADDRESS), []);
+    let changed = AgentEvent::PrefixAdvertised { valid: 9000, preferred: 300 };
+    agent.handle(at(seconds(2.0), EPOCH), changed);
+    assert_eq!(agent.deadline(), bound(true).deadline(), "nothing more is to come");
+    assert!(std::iter::from_fn(|| agent.poll()).all(|it| !matches!(it, AgentOutput::Advertise(_))));
+    assert_eq!(solicit(&mut agent, 3.0, "2001:db8:9::9", HOME_ADDRESS).len(), 1);
+}
+
+#[test]
 fn who_is_not_bound_there_is_told_that() {
     // HA-75: Binding Error 1, with a rate that forgers cannot exceed.
-    let mut agent = bound();
+    let mut agent = bound(true);
     let outputs = solicit(&mut agent, 1.0, "2001:db8:9::9", HOME_ADDRESS);
     let [AgentOutput::Transmit(transmit)] = &outputs[..] else { panic!("{outputs:?}") };
     assert_eq!(transmit.envelope, Envelope::plain(address(AGENT), address("2001:db8:9::9")));

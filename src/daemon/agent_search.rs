@@ -200,6 +200,11 @@ impl Owner {
                     self.search_outputs(home);
                 }
             } else if envelope.routing_header == Some(it.home.address) {
+                if !it.home.extensions.prefix_discovery {
+                    let text = "somebody said what the home link has, and nobody is to be believed";
+                    self.discovery_notice(home, None, "prefixes_unsolicited", text);
+                    continue;
+                }
                 it.prefixes.handle(now, PrefixDiscoveryEvent::Received { envelope, message });
                 self.prefix_outputs(home);
             }
@@ -327,7 +332,7 @@ impl Owner {
                         it.search.is_some() && *first && it.prefixes.prefixes().next().is_none();
                     let necessary = status == Some(Status::PREFIX_DISCOVERY_NECESSARY);
                     told = true;
-                    if !(unknown || necessary) {
+                    if !(unknown || necessary) || !it.home.extensions.prefix_discovery {
                         continue;
                     }
                     PrefixDiscoveryEvent::Wanted

@@ -114,7 +114,8 @@ fn read(file: &Path) -> Vec<Seen> {
         .collect()
 }
 
-fn with_extensions(text: &str, says: &str) -> String {
+/// A policy whose home, or served home, has these extensions.
+pub fn with_extensions(text: &str, says: &str) -> String {
     let tunnel = "    tunnel mtun0\n";
     assert!(text.contains(tunnel));
     text.replacen(tunnel, &format!("{tunnel}    extensions {says}\n"), 1)

@@ -8,6 +8,7 @@ use mtun::lab::namespace::{Namespace, wait_for};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::{Plan, World, address};
 
+use crate::beyond::with_extensions;
 use crate::fixture::{Lab, PATIENCE, programs};
 use crate::need_lab;
 
@@ -253,6 +254,9 @@ fn a_mobile_finds_its_agents_and_takes_the_next_when_one_refuses() {
     let mut text = PolicyText::default()
         .with_preference(20)
         .with("agent \"2001:db8:100::1\"", "agent discover");
+    for of in [&mut text.agent, &mut text.mobile] {
+        *of = with_extensions(of, "prefix-discovery=#true");
+    }
     let second = text.agent.replace(
         "agent=\"2001:db8:100::1\" on=home0 preference=20",
         "agent=\"2001:db8:100::2\" on=eth0 preference=10",

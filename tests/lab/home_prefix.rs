@@ -10,6 +10,7 @@ use mtun::lab::daemons::cached;
 use mtun::lab::policy::PolicyText;
 use mtun::lab::world::Plan;
 
+use crate::beyond::with_extensions;
 use crate::fixture::{Lab, PATIENCE};
 use crate::home_agent::{count, looking};
 use crate::need_lab;
@@ -52,6 +53,9 @@ fn bindings_live_no_longer_than_the_home_prefix() {
     let mut text = PolicyText::default().with_lifetime(36_000);
     assert!(text.agent.contains("lifetime=\"1h\""));
     text.agent = text.agent.replace("lifetime=\"1h\"", "lifetime=\"20h\"");
+    for of in [&mut text.agent, &mut text.mobile] {
+        *of = with_extensions(of, "prefix-discovery=#true");
+    }
     let mut lab = Lab::with_agent_prepared(Plan::default(), text, looking);
     let router = advertised(&lab, 9000, 9000);
     lab.start_mobile(&[]);
@@ -93,4 +97,21 @@ fn bindings_live_no_longer_than_the_home_prefix() {
     let wlan = self::granted(&status).into_iter().find(|(link, _)| link == "wlan0").unwrap();
     assert!((35_000..=36_000).contains(&wlan.1), "as much as was asked for: {wlan:?}");
     lab.assert_clean();
+}
+
+/// HA-76: a mobile that was not told to believe what nothing authenticates does not.
+#[test]
+fn what_is_not_switched_on_is_not_believed() {
+    need_lab!();
+    let mut text = PolicyText::default().with_lifetime(36_000);
+    text.agent = text.agent.replace("lifetime=\"1h\"", "lifetime=\"20h\"");
+    text.agent = with_extensions(&text.agent, "prefix-discovery=#true");
+    let mut lab = Lab::with_agent_prepared(Plan::default(), text, looking);
+    let _router = advertised(&lab, 9000, 9000);
+    lab.start_mobile(&[]);
+    // Status 1 has it asked for nothing; the agent tells it all the same, in vain.
+    lab.registered(&["wlan0", "wwan0"]);
+    let ignored = || Lab::drops(lab.mobile(), "signaling-prefixes-unsolicited");
+    lab.mobile().wait_until("a word of the agent", PATIENCE, |_| ignored() > 0).unwrap();
+    assert_eq!(told(&lab), 0);
 }

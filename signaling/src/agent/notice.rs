@@ -111,6 +111,8 @@ pub enum Ignored {
     Solicitation,
     /// A Mobile Prefix Solicitation within a second of the one before.
     SolicitationRate,
+    /// A Mobile Prefix Solicitation, and home prefixes are not told here.
+    PrefixDiscovery,
     /// So many home addresses are being looked for on the home link that another has to wait.
     Searches,
     /// A heartbeat that is no question, or an old one.
@@ -160,6 +162,7 @@ impl Ignored {
             Self::CareOfAddress => "care_of_address",
             Self::Solicitation => "solicitation",
             Self::SolicitationRate => "solicitation_rate",
+            Self::PrefixDiscovery => "prefix_discovery",
             Self::Searches => "searches",
             Self::Heartbeat => "heartbeat",
             Self::HeartbeatRate => "heartbeat_rate",
@@ -232,6 +235,7 @@ impl fmt::Display for Ignored {
             Self::CareOfAddress => f.write_str("its care-of address is not unicast routable"),
             Self::Solicitation => f.write_str("no solicitation of a mobile that is bound there"),
             Self::SolicitationRate => f.write_str("a solicitation a second is enough"),
+            Self::PrefixDiscovery => f.write_str("home prefixes are not told here"),
             Self::Searches => f.write_str("too many home addresses are being looked for"),
             Self::Heartbeat => f.write_str("no heartbeat that asks, or an old one"),
             Self::HeartbeatRate => f.write_str("a heartbeat a second is enough"),

@@ -1,7 +1,9 @@
 //! Tells mobiles that are away which prefix their home link has (RFC 6275 §10.6).
 //!
 //! A solicitation is believed as far as its mobile has a binding by which it came; one that has
-//! none is told so by a Binding Error, as for any packet with such a Home Address option.
+//! none is told so by a Binding Error, as for any packet with such a Home Address option. Without the
+//! extension `prefix_discovery` none is answered and nobody is told: nothing authenticates these
+//! messages.
 
 use std::time::Duration;
 
@@ -36,6 +38,9 @@ impl HomeAgent {
         if !bound {
             self.ignore(source, Ignored::Solicitation);
             return self.send_binding_error(now, envelope, binding_error::UNKNOWN_BINDING);
+        }
+        if !self.extensions.prefix_discovery {
+            return self.ignore(source, Ignored::PrefixDiscovery);
         }
         // req R-HA-43 (RFC 6275 §6.8): one a second to each mobile.
         if !served.advertisements.take(now) {

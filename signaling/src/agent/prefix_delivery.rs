@@ -98,7 +98,8 @@ impl HomeAgent {
         };
         let as_before = same(before.valid_until, after.valid_until)
             && same(before.preferred_until, after.preferred_until);
-        if as_before || same(known.0, spans.0) && same(known.1, spans.1) {
+        let unchanged = as_before || same(known.0, spans.0) && same(known.1, spans.1);
+        if unchanged || !self.extensions.prefix_discovery {
             return;
         }
         // req HA-76 (RFC 6275 §10.6.2): spread, and in time.
@@ -121,7 +122,8 @@ impl HomeAgent {
         let pending = self.deliveries.pending.get(&home_address);
         let given_up = pending.is_some_and(|it| it.due.is_none());
         // It asks by itself if it knows what status 1 means.
-        if given_up || necessary && pending.is_none() {
+        let tells = self.extensions.prefix_discovery;
+        if tells && (given_up || necessary && pending.is_none()) {
             self.deliveries.plan(home_address, 0, Some(now + TIMEOUT));
         }
     }

@@ -25,6 +25,7 @@ fn extensions(words: &[&str], extensions: &mut mtun_policy::Extensions) {
             "heartbeat" => extensions.heartbeat = true,
             "agent-switch" => extensions.agent_switch = true,
             "revocation" => extensions.revocation = true,
+            "prefix-discovery" => extensions.prefix_discovery = true,
             other => panic!("no extension is called {other}"),
         }
     }
