@@ -1,7 +1,6 @@
 //! The `mtun` program against the owner task: documents, texts and exit codes.
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -16,13 +15,13 @@ use super::documents;
 use super::owner::{Owner, Plan, Scratch, example};
 use super::users::{READ_GROUP, READER, WRITE_GROUP, may_change_user};
 
-const OK: i32 = 0;
-const DEGRADED: i32 = 1;
-const USAGE: i32 = 2;
+pub const OK: i32 = 0;
+pub const DEGRADED: i32 = 1;
+pub const USAGE: i32 = 2;
 const NO_DAEMON: i32 = 3;
-const REFUSED: i32 = 4;
+pub const REFUSED: i32 = 4;
 
-fn mtun(socket: &Path, words: &[&str]) -> Command {
+pub fn mtun(socket: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mtun"));
     command.args(words).arg("--socket").arg(socket);
     command.env_clear().stdin(Stdio::null());
@@ -34,7 +33,7 @@ fn text(octets: &[u8]) -> String {
 }
 
 /// Runs with `--json`: the exit code and the one document.
-fn json(socket: &Path, words: &[&str]) -> (i32, Value) {
+pub fn json(socket: &Path, words: &[&str]) -> (i32, Value) {
     let output = mtun(socket, words).arg("--json").output().unwrap();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(stdout.ends_with('\n') && stdout.lines().count() == 1, "one line: {stdout}{stderr}");
@@ -497,58 +496,6 @@ fn a_monitor_prints_one_line_per_event() {
 }
 
 #[test]
-fn a_file_is_formatted_in_its_place_or_left_alone() {
-    let scratch = Scratch::new();
-    let nowhere = Path::new("/nonexistent");
-    let wanted = std::fs::read_to_string(example("mobile-node.kdl")).unwrap();
-    let file = scratch.join("node.kdl");
-    let link = scratch.join("link.kdl");
-    let messy = wanted.replace("    ", "\t").replace(" }", "; }");
-    std::fs::write(&file, &messy).unwrap();
-    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o640)).unwrap();
-    std::os::unix::fs::symlink("node.kdl", &link).unwrap();
-    let names = || -> Vec<_> {
-        let entries = std::fs::read_dir(&scratch.0).unwrap();
-        entries.map(|entry| entry.unwrap().file_name()).collect()
-    };
-    let before = names().len();
-    let link = link.to_str().unwrap();
-
-    let (exit, document) = json(nowhere, &["policy", "fmt", "--check", link]);
-    assert_eq!((exit, &document["error"]["code"]), (DEGRADED, &"degraded".into()), "{document}");
-    assert_eq!(document["result"]["files"][0]["changed"], true);
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), messy, "only looked at");
-
-    for changed in [true, false] {
-        let (exit, document) = json(nowhere, &["policy", "fmt", link]);
-        assert_eq!(exit, OK, "{document}");
-        assert_eq!(document["result"]["files"][0]["changed"], changed);
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), wanted);
-    }
-    assert_eq!(json(nowhere, &["policy", "fmt", "--check", link]).0, OK);
-    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o640);
-    assert!(std::fs::symlink_metadata(link).unwrap().is_symlink());
-    assert_eq!(names().len(), before, "nothing is left beside it");
-
-    // One broken file, and none of them is written.
-    std::fs::write(&file, &messy).unwrap();
-    let broken = scratch.join("broken.kdl");
-    std::fs::write(&broken, "role  \"mobile-node\"\nfoo 1\nbar 2\n").unwrap();
-    let words = ["policy", "fmt", file.to_str().unwrap(), broken.to_str().unwrap()];
-    let (exit, document) = json(nowhere, &words);
-    assert_eq!((exit, &document["error"]["code"]), (REFUSED, &"policy-faults".into()));
-    let faults = document["error"]["faults"].as_array().unwrap();
-    let lines: Vec<_> = faults.iter().map(|fault| fault["line"].as_u64().unwrap()).collect();
-    assert_eq!(lines, [2, 3]);
-    assert_eq!(std::fs::read_to_string(&file).unwrap(), messy);
-    let octets = scratch.join("octets.kdl");
-    std::fs::write(&octets, b"role a\n\xff").unwrap();
-    let (exit, document) = json(nowhere, &["policy", "fmt", octets.to_str().unwrap()]);
-    assert_eq!(exit, USAGE);
-    assert!(document.to_string().contains("not UTF-8 on line 2"), "{document}");
-}
-
-#[test]
 fn a_closed_output_ends_quietly() {
     let owner = Owner::start(Plan::default());
     let mut child = mtun(&owner.socket(), &["status"])
@@ -559,40 +506,6 @@ fn a_closed_output_ends_quietly() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(DEGRADED), ""));
-}
-
-#[test]
-fn a_key_pair_entry_for_both_ends() {
-    let scratch = Scratch::new();
-    let out = scratch.join("bus.key");
-    let words = ["key", "new", "--spi", "0x1001", "--out", out.to_str().unwrap()];
-    let (exit, document) = json(Path::new("/nonexistent"), &words);
-    assert_eq!(exit, OK, "{document}");
-    let result = &document["result"];
-    assert_eq!((&result["spi"], &result["algorithm"]), (&4097.into(), &"hmac-sha256".into()));
-    assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o7777, 0o600);
-    let key = std::fs::read_to_string(&out).unwrap();
-    let secret = key.trim().rsplit(' ').next().unwrap();
-    assert_eq!(secret.len(), 64, "256 bits");
-    assert!(!document.to_string().contains(secret), "the key stays in its file");
-    assert!(mtun::key::read(&out).is_ok());
-
-    // The printed block is what a policy takes.
-    let security = result["security"].as_str().unwrap();
-    let policy = std::fs::read_to_string(example("figure-11.kdl")).unwrap();
-    let start = policy.find("security \"acme-sa\" {").unwrap();
-    let end = start + policy[start..].find("\n}").unwrap() + 2;
-    let policy = format!("{}{security}{}", &policy[..start], &policy[end..]);
-    let policy = policy.replace("acme-sa", "bus-sa");
-    let file = scratch.join("bus.kdl");
-    std::fs::write(&file, policy).unwrap();
-    let policy = mtun_policy::load(&file).unwrap_or_else(|faults| panic!("{faults}"));
-    let key_source = mtun_policy::KeySource::File(out.clone());
-    assert_eq!((policy.securities[0].spi, &policy.securities[0].key), (4097, &key_source));
-
-    let (exit, document) = json(Path::new("/nonexistent"), &words);
-    assert_eq!((exit, &document["error"]["code"]), (REFUSED, &"refused".into()));
-    assert_eq!(std::fs::read_to_string(&out).unwrap(), key, "never overwritten");
 }
 
 #[test]
@@ -629,69 +542,4 @@ fn a_reader_is_refused_what_changes_something() {
     assert_eq!((exit, &document["error"]["code"]), (REFUSED, &"forbidden".into()));
     let help = document["error"]["help"].as_str().unwrap();
     assert!(help.contains(&WRITE_GROUP.to_string()), "{help}");
-}
-
-#[test]
-fn the_doctor_has_a_fix_for_everything_that_is_not_well() {
-    let healthy = Owner::start(Plan { status: documents::agent_status(), ..Plan::default() });
-    let root = Scratch::new();
-    let checks = |socket: &Path, more: &[&str]| -> (i32, Vec<(String, String)>) {
-        let root = root.0.to_str().unwrap();
-        let words = [&["doctor", "--root", root, "--json"], more].concat();
-        let output = mtun(socket, &words).output().unwrap();
-        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        assert_eq!(document["result"]["kind"], "doctor");
-        let checks = document["result"]["checks"].as_array().unwrap();
-        let text = |check: &Value, field: &str| check[field].as_str().unwrap().to_owned();
-        for check in checks {
-            assert_eq!(check["verdict"] == "ok", check["fix"].is_null(), "{check}");
-        }
-        let checks = checks.iter().map(|it| (text(it, "name"), text(it, "verdict")));
-        (output.status.code().unwrap(), checks.collect())
-    };
-    let is = |checks: &[(String, String)], name: &str, verdict: &str| {
-        assert!(
-            checks.contains(&(name.to_owned(), verdict.to_owned())),
-            "{name} {verdict}: {checks:?}"
-        );
-    };
-    // A machine without anything.
-    let (exit, found) = checks(&healthy.socket(), &[]);
-    assert_eq!(exit, DEGRADED);
-    for name in ["ipv6", "tun", "forwarding"] {
-        is(&found, name, "bad");
-    }
-    is(&found, "rights", "unknown");
-    is(&found, "daemon", "ok");
-    // The same with what is needed.
-    for (file, text) in [
-        ("proc/sys/net/ipv6/conf/all/disable_ipv6", "0\n"),
-        ("proc/sys/net/ipv6/conf/all/forwarding", "1\n"),
-        ("proc/self/status", "Name:\tmtun\nCapEff:\t0000000000003000\n"),
-        ("dev/net/tun", ""),
-    ] {
-        let file = root.join(file);
-        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-        std::fs::write(file, text).unwrap();
-    }
-    let (_, found) = checks(&healthy.socket(), &[]);
-    for name in ["ipv6", "tun", "forwarding", "rights"] {
-        is(&found, name, "ok");
-    }
-    // A policy, its key that others can read, and no daemon.
-    let policy = root.join("figure-11.kdl");
-    std::fs::copy(example("figure-11.kdl"), &policy).unwrap();
-    let key = root.join("acme.key");
-    std::fs::write(&key, "").unwrap();
-    for (mode, verdict) in [(0o644, "bad"), (0o600, "ok")] {
-        std::fs::set_permissions(&key, PermissionsExt::from_mode(mode)).unwrap();
-        let (_, found) = checks(&root.join("nobody"), &["--policy", policy.to_str().unwrap()]);
-        is(&found, "policy", "ok");
-        is(&found, "keys", verdict);
-        is(&found, "daemon", "unknown");
-    }
-    std::fs::write(&policy, "policy").unwrap();
-    let (exit, found) = checks(&root.join("nobody"), &["--policy", policy.to_str().unwrap()]);
-    assert_eq!(exit, DEGRADED);
-    is(&found, "policy", "bad");
 }
