@@ -17,8 +17,13 @@ const FINE: usize = 900;
 /// Samples of a minute each.
 const COARSE: usize = 24 * 60;
 const MINUTE_MS: u64 = 60_000;
+/// A rate is that of at least this long. Samples are also made at once when something happens, and
+/// what the kernel carries is counted by the second: over less, both would be bursts.
+const SPAN_MS: u64 = 1_900;
 /// Lines of the charts; further links or homes are not drawn.
 const LINES: usize = 16;
+/// Counters that are kept for rates, though many samples be made at once.
+const BASES: usize = 32;
 /// Moves and events that are remembered.
 const MOVES: usize = 500;
 const EVENTS: usize = 500;
@@ -117,8 +122,8 @@ pub(super) struct History {
     minute: Minute,
     moves: VecDeque<MoveRecord>,
     events: VecDeque<EventDocument>,
-    /// The counters of the sample before, and its time.
-    before: Option<Counters>,
+    /// The counters of the last samples, the oldest first: as far back as a rate needs.
+    before: VecDeque<Counters>,
 }
 
 /// Flows that moved since the daemon started, by the link before, the one after, and why.
@@ -164,18 +169,25 @@ impl History {
         let moved: Moved = moved
             .map(|it| ((it.from.clone(), it.to.clone(), it.reason.clone()), it.moves))
             .collect();
-        let (sample, moves) = match &self.before {
-            Some(before) => {
-                let seconds = time_ms.saturating_sub(before.time_ms).max(1) as f64 / 1000.0;
-                let rates = rates(&self.lines, &before.octets, &octets, seconds);
-                (self.sample(time_ms, status, rates), moves(time_ms, &before.moved, &moved))
+        let ago = |before: &Counters| time_ms.saturating_sub(before.time_ms);
+        while self.before.get(1).is_some_and(|second| ago(second) >= SPAN_MS) {
+            self.before.pop_front();
+        }
+        let (sample, moves) = match (self.before.front(), self.before.back()) {
+            (Some(base), Some(last)) => {
+                let seconds = ago(base).max(1) as f64 / 1000.0;
+                let rates = rates(&self.lines, &base.octets, &octets, seconds);
+                (self.sample(time_ms, status, rates), moves(time_ms, &last.moved, &moved))
             }
-            None => {
+            _ => {
                 let nothing = vec![(0.0, 0.0); self.lines.len()];
                 (self.sample(time_ms, status, nothing), Vec::new())
             }
         };
-        self.before = Some(Counters { time_ms, octets, moved });
+        if self.before.len() == BASES {
+            self.before.pop_back();
+        }
+        self.before.push_back(Counters { time_ms, octets, moved });
         for it in &moves {
             push(&mut self.moves, it.clone(), MOVES);
         }
@@ -424,6 +436,31 @@ mod tests {
         // Counters of a daemon that began anew are no negative rate.
         let anew = history.take(1_003_000, &status(), &figures(10, 0));
         assert_eq!(anew.sample.up, [0.0, 0.0]);
+    }
+
+    /// What happens is shown at once; the octets of a moment are no rate.
+    #[test]
+    fn a_sample_soon_after_another_is_no_burst() {
+        let mut history = History::default();
+        let status = status();
+        // 100,000 octets a second, counted by the second.
+        let mut told = Vec::new();
+        for (time_ms, counted) in
+            [(0, 0), (1000, 1), (2000, 2), (3010, 3), (3050, 3), (4060, 4), (4990, 4), (5010, 5)]
+        {
+            let live = history.take(1_000_000 + time_ms, &status, &figures(counted * 100_000, 0));
+            told.push(live.sample.down[0]);
+        }
+        let settled = &told[2..];
+        assert!(settled.iter().all(|rate| (90_000.0..=310_000.0).contains(rate)), "{told:?}");
+        // Many at the same moment take no more room.
+        for _ in 0..1000 {
+            history.take(1_005_011, &status, &figures(500_000, 0));
+        }
+        assert!(history.before.len() <= BASES);
+        let moved = history.take(1_005_012, &status, &figures(500_000, 2)).moves;
+        assert_eq!(moved.iter().map(|it| it.flows).sum::<u64>(), 2, "each move is told once");
+        assert!(history.take(1_005_013, &status, &figures(500_000, 2)).moves.is_empty());
     }
 
     #[test]

@@ -401,6 +401,9 @@ impl fmt::Display for Event {
                 write!(f, "link {link} is up: care-of address {care_of}, no router needed")
             }
             Self::LinkDown { link, reason } => write!(f, "link {link} is down: {reason}"),
+            Self::LinkState { link, from, to, reason, .. } if from == to => {
+                write!(f, "link {link} is {to} as before: {reason}")
+            }
             Self::LinkState { link, from, to, reason, .. } => {
                 write!(f, "link {link} was {from} and is {to}: {reason}")
             }

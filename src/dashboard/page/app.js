@@ -26,7 +26,8 @@ function showStatus(status) {
   const agent = status.role === "home-agent" || status.role === "correspondent";
   document.body.dataset.role = agent ? "agent" : "mobile";
   document.body.dataset.state = "live";
-  say(find("#node"), `${status.role} · policy ${status.policy} · ${status.daemon_version}, running for ${span(status.uptime_seconds)}`);
+  say(find("#what"), `${status.role} · policy ${status.policy}`);
+  say(find("#since"), ` · ${status.daemon_version}, running for ${span(status.uptime_seconds)}`);
   const well = status.health.state === "ok";
   const pill = find("#health .pill");
   pill.className = `pill ${well ? "good" : "bad"}`;
@@ -99,12 +100,12 @@ async function showMobiles() {
     say(find("#mobiles-count"), `${answer.matched} of ${answer.known} mobiles, ${answer.registered} registered, ${answer.bindings} bindings`);
     const row = (mobile) => el("tr", { "data-mobile": mobile.home_address },
       el("th", { scope: "row" }, mobile.name ?? mobile.home_address, mobile.name ? el("small", {}, mobile.home_address) : null),
-      el("td", {}, mobile.router ? "router" : mobile.bindings.length ? "node" : "not known yet"),
-      el("td", {}, mobile.prefixes.join(" ") || "none"),
-      el("td", { class: mobile.bindings.length ? "good" : "bad" }, ...(mobile.bindings.length
-        ? mobile.bindings.map((one) => el("div", {}, `${one.bid === null ? "no BID" : `BID ${one.bid}`} ${one.care_of}, priority ${one.priority}, for ${span(one.expires_seconds ?? 0)}`))
+      el("td", { "data-head": "kind" }, mobile.router ? "router" : mobile.bindings.length ? "node" : "not known yet"),
+      el("td", { "data-head": "prefixes" }, mobile.prefixes.join(" ") || "none"),
+      el("td", { "data-head": "bindings", class: mobile.bindings.length ? "good" : "bad" }, ...(mobile.bindings.length
+        ? mobile.bindings.map((one) => el("div", {}, `${one.bid === null ? "no BID" : `BID ${one.bid}`} ${one.care_of}`, el("small", {}, ` priority ${one.priority}, for ${span(one.expires_seconds ?? 0)}`)))
         : ["not registered"])),
-      el("td", {}, mobile.last_seen_seconds === null ? "not since the start" : `${span(mobile.last_seen_seconds)} ago`));
+      el("td", { "data-head": "last seen" }, mobile.last_seen_seconds === null ? "not since the start" : `${span(mobile.last_seen_seconds)} ago`));
     const heads = ["Mobile", "Kind", "Prefixes", "Bindings", "Last seen"];
     fill(find("#mobiles-table"),
       el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
@@ -169,6 +170,9 @@ function theme(next) {
   chart.draw();
 }
 
+/** How far back the chart reaches, in minutes, by key. */
+const SPANS = { 1: 5, 2: 60, 3: 1440 };
+
 function keys(pressed) {
   if (pressed.ctrlKey || pressed.metaKey || pressed.altKey || find("dialog[open]")) return;
   if (pressed.target.closest("input, select, textarea")) {
@@ -179,6 +183,7 @@ function keys(pressed) {
     pressed.preventDefault();
     find(document.body.dataset.role === "agent" ? "#mobiles-search" : "#flows-filter").focus();
   } else if (pressed.key === "t") theme();
+  else if (pressed.key in SPANS) spanOf(SPANS[pressed.key]);
 }
 
 function spanOf(minutes) {
@@ -199,7 +204,7 @@ async function start() {
   find("#mobiles-search").addEventListener("input", later);
   const [about] = await Promise.all([ask("/api/about"), readPolicy(), readHistory()]);
   showStatus(await ask("/api/status"));
-  flows = new Flows(document, about.may_change);
+  flows = new Flows(document, about.may_change, lineOf);
   showStatus(state.status);
   const { fine, lines: known } = state.history;
   links.past((name) => fine.map((it) => (it.up[known.indexOf(name)] ?? 0) + (it.down[known.indexOf(name)] ?? 0)));

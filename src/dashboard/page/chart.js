@@ -3,7 +3,9 @@
 
 import { clock, el, event, fill, rate, say, span, weight } from "./words.js";
 
-const RIBBON = 7, LANE = 20, AXIS = 18, LEFT = 4;
+const RIBBON = 8, GAP = 4, LANE = 36, AXIS = 16, RIGHT = 4;
+/** Room above and below the rates for what they are. */
+const CAPTION = 18;
 const STATES = { up: "good", degraded: "warn", recovering: "warn", drained: "warn", held: "warn", down: "bad", unknown: "unknown" };
 /** Samples that are kept, as the daemon keeps them. */
 const FINE = 900, COARSE = 1440, MOVES = 500;
@@ -12,7 +14,7 @@ export class Chart {
   constructor(canvas, detail, list) {
     Object.assign(this, { canvas, detail, list, minutes: 5, at: null });
     this.history = { lines: [], fine: [], coarse: [], moves: [], events: [] };
-    canvas.addEventListener("pointermove", (moved) => this.point(moved.offsetX / canvas.clientWidth));
+    canvas.addEventListener("pointermove", (moved) => this.point(this.share(moved.offsetX)));
     canvas.addEventListener("pointerleave", () => this.point(null));
     canvas.addEventListener("keydown", (pressed) => this.walk(pressed));
     new ResizeObserver(() => this.draw()).observe(canvas);
@@ -57,7 +59,7 @@ export class Chart {
   /** Handovers and events, the latest first. */
   marks() {
     const moved = this.history.moves.map((it) => ({
-      time_ms: it.time_ms, weight: "move",
+      time_ms: it.time_ms, weight: "move", to: it.to, reason: it.reason,
       text: `${it.flows} ${it.flows === 1 ? "flow" : "flows"} ${it.from} → ${it.to}: ${it.reason}`,
     }));
     const events = this.history.events.map((it) => ({ time_ms: it.time_ms, weight: weight(it), text: event(it) }));
@@ -92,93 +94,146 @@ export class Chart {
     const color = (name) => style.getPropertyValue(`--${name}`).trim();
     pen.font = `11px ${style.fontFamily}`;
     const { start, end, samples } = this.samples();
-    const lines = history.lines.length;
     const linked = samples.some((it) => it.state.some(Boolean));
-    const below = (linked ? lines * (RIBBON + 2) : 0) + LANE + AXIS;
-    const chart = height - below;
-    const x = (time) => LEFT + ((time - start) / (end - start || 1)) * (width - 2 * LEFT);
+    const ribbons = linked ? history.lines.length * (RIBBON + GAP) : 0;
+    this.left = Math.max(...history.lines.map((name) => pen.measureText(name).width), 46) + 10;
+    const x = (time) => this.left + ((time - start) / (end - start || 1)) * (width - this.left - RIGHT);
+    const plot = { pen, color, start, end, samples, x, width, bottom: height - ribbons - LANE - AXIS };
+    this.drawRates(plot);
+    let top = plot.bottom + 4;
+    if (linked) {
+      this.drawStates(plot, top);
+      top += ribbons;
+    }
+    this.drawMarks(plot, top);
+    this.drawTimes(plot, top + LANE);
+    if (this.at !== null) {
+      pen.fillStyle = color("text");
+      pen.globalAlpha = 0.6;
+      pen.fillRect(x(start + this.at * (end - start)), 0, 1, top);
+      pen.globalAlpha = 1;
+    }
+  }
+
+  /** What came down above the axis and what went up below it, with a scale for both. */
+  drawRates({ pen, color, samples, x, width, bottom }) {
+    const lines = this.history.lines.length;
     const sum = (values) => values.reduce((all, value) => all + value, 0);
     const downMost = Math.max(1, ...samples.map((it) => sum(it.down)));
     const upMost = Math.max(1, ...samples.map((it) => sum(it.up)));
     const share = Math.min(0.8, Math.max(0.2, downMost / (downMost + upMost)));
-    const zero = 12 + (chart - 24) * share;
-    const grow = Math.min((zero - 14) / downMost, (chart - 10 - zero) / upMost);
+    const zero = Math.round(CAPTION + (bottom - 2 * CAPTION) * share);
+    const grow = Math.min((zero - CAPTION) / downMost, (bottom - CAPTION - zero) / upMost);
 
-    pen.strokeStyle = color("rule");
-    pen.lineWidth = 1;
+    pen.fillStyle = color("quiet");
+    pen.textAlign = "right";
+    pen.fillText("0", this.left - 6, zero + 4);
+    const step = round(Math.max(downMost, upMost));
+    for (const sign of [-1, 1]) {
+      const lowest = sign < 0 ? zero - CAPTION : bottom - CAPTION - zero;
+      for (let value = step; value * grow <= lowest + 1; value += step) {
+        const y = Math.round(zero + sign * value * grow) + 0.5;
+        pen.fillStyle = color("rule");
+        pen.fillRect(this.left, y, width - this.left - RIGHT, 1);
+        pen.fillStyle = color("quiet");
+        pen.fillText(rate(value).replace(/\.0+ /u, " ").replace(/bit\/s$/u, ""), this.left - 6, y + 4);
+      }
+    }
+    // A sample before the beginning is drawn too, so that the edge is no step.
+    pen.save();
     pen.beginPath();
-    pen.moveTo(0, Math.round(zero) + 0.5);
-    pen.lineTo(width, Math.round(zero) + 0.5);
-    pen.stroke();
-
+    pen.rect(this.left, 0, width - this.left - RIGHT, bottom);
+    pen.clip();
     for (const [which, sign] of [["down", -1], ["up", 1]]) {
       const base = samples.map(() => 0);
-      for (let line = 0; line < lines; line += 1) {
-        if (!samples.length) break;
+      for (let line = 0; line < lines && samples.length; line += 1) {
         const top = samples.map((it, place) => base[place] + (it[which][line] ?? 0));
         pen.beginPath();
         samples.forEach((it, place) => pen.lineTo(x(it.time_ms), zero + sign * base[place] * grow));
         for (let place = samples.length - 1; place >= 0; place -= 1) pen.lineTo(x(samples[place].time_ms), zero + sign * top[place] * grow);
         pen.closePath();
-        pen.globalAlpha = which === "down" ? 0.75 : 0.45;
+        pen.globalAlpha = which === "down" ? 0.85 : 0.5;
         pen.fillStyle = color(`line-${line % 8}`);
         pen.fill();
         pen.globalAlpha = 1;
         top.forEach((value, place) => { base[place] = value; });
       }
     }
-
+    pen.restore();
+    pen.fillStyle = color("text");
+    pen.globalAlpha = 0.5;
+    pen.fillRect(this.left, zero, width - this.left - RIGHT, 1);
+    pen.globalAlpha = 1;
     pen.fillStyle = color("quiet");
     pen.textAlign = "left";
-    pen.fillText(`↓ to the mobile, at most ${rate(downMost)}`, LEFT, 11);
-    pen.fillText(`↑ from the mobile, at most ${rate(upMost)}`, LEFT, chart - 2);
+    pen.fillText(`bit/s  ↓ to the mobile, at most ${rate(downMost)}`, this.left, 11);
+    pen.fillText(`↑ from the mobile, at most ${rate(upMost)}`, this.left, bottom - 3);
+  }
 
-    let top = chart + 4;
-    if (linked) {
-      for (let line = 0; line < lines; line += 1) {
-        for (let place = 0; place < samples.length;) {
-          const word = samples[place].state[line];
-          let next = place + 1;
-          while (next < samples.length && samples[next].state[line] === word) next += 1;
-          const [from, to] = [x(samples[place].time_ms), next < samples.length ? x(samples[next].time_ms) : width - LEFT];
-          pen.fillStyle = color(STATES[word] ?? "unknown");
-          pen.fillRect(from, top, Math.max(1, to - from), RIBBON);
-          place = next;
-        }
-        pen.fillStyle = color(`line-${line % 8}`);
-        pen.fillRect(0, top, 3, RIBBON);
-        top += RIBBON + 2;
+  /** A ribbon for each link: how it was. */
+  drawStates({ pen, color, samples, x, width }, top) {
+    this.history.lines.forEach((name, line) => {
+      const y = top + line * (RIBBON + GAP);
+      for (let place = 0; place < samples.length;) {
+        const word = samples[place].state[line];
+        let next = place + 1;
+        while (next < samples.length && samples[next].state[line] === word) next += 1;
+        const from = Math.max(this.left, x(samples[place].time_ms));
+        const to = next < samples.length ? x(samples[next].time_ms) : width - RIGHT;
+        pen.fillStyle = color(STATES[word] ?? "unknown");
+        if (to > from) pen.fillRect(from, y, Math.max(1, to - from), RIBBON);
+        place = next;
       }
-    }
-    for (const mark of this.marks()) {
-      if (mark.time_ms < start || mark.time_ms > end || mark.weight === "plain") continue;
+      pen.fillStyle = color(`line-${line % 8}`);
+      pen.textAlign = "right";
+      pen.fillText(name, this.left - 6, y + RIBBON);
+    });
+  }
+
+  /** Handovers and what else mattered, each with its reason where there is room for the word. */
+  drawMarks({ pen, color, start, end, x, width }, top) {
+    const shown = this.marks().filter((it) => it.time_ms >= start && it.time_ms <= end && it.weight !== "plain").reverse();
+    // Where the last word of each row ends.
+    const ends = [0, 0];
+    for (const mark of shown) {
       const at = x(mark.time_ms);
-      pen.fillStyle = color({ move: "accent", bad: "bad", good: "good" }[mark.weight]);
+      const line = this.history.lines.indexOf(mark.to);
+      pen.fillStyle = color(mark.weight === "move" ? (line < 0 ? "accent" : `line-${line % 8}`) : mark.weight);
       if (mark.weight === "move") {
-        pen.globalAlpha = 0.5;
-        pen.fillRect(at - 0.5, 12, 1, top - 12);
+        pen.globalAlpha = 0.55;
+        pen.fillRect(at - 0.5, CAPTION, 1, top - CAPTION);
         pen.globalAlpha = 1;
       }
       pen.beginPath();
-      pen.moveTo(at, top + 2);
-      pen.lineTo(at + 5, top + 11);
-      pen.lineTo(at - 5, top + 11);
+      pen.moveTo(at, top + 1);
+      pen.lineTo(at + 4, top + 8);
+      pen.lineTo(at - 4, top + 8);
       pen.fill();
+      if (mark.weight !== "move") continue;
+      const wide = pen.measureText(mark.reason).width;
+      const from = Math.min(at - 4, width - RIGHT - wide);
+      const row = ends.findIndex((last) => from > last + 6);
+      if (row < 0) continue;
+      ends[row] = from + wide;
+      pen.textAlign = "left";
+      pen.fillText(mark.reason, from, top + 19 + row * 12);
     }
-    top += LANE;
+  }
+
+  drawTimes({ pen, color, start, end, x, width }, top) {
     pen.fillStyle = color("quiet");
-    const ticks = Math.max(2, Math.floor(width / 110));
+    const ticks = Math.max(2, Math.floor((width - this.left) / 110));
     for (let tick = 0; tick <= ticks; tick += 1) {
       const time = start + ((end - start) * tick) / ticks;
       pen.textAlign = tick === 0 ? "left" : tick === ticks ? "right" : "center";
-      pen.fillText(clock(time, this.minutes <= 15), x(time), top + 8);
+      pen.fillText(clock(time, this.minutes <= 15), x(time), top + 11);
     }
-    if (this.at !== null) {
-      pen.fillStyle = color("text");
-      pen.globalAlpha = 0.6;
-      pen.fillRect(this.at * width, 0, 1, top - 6);
-      pen.globalAlpha = 1;
-    }
+  }
+
+  /** The share of the time axis, 0 to 1, at a place of the canvas. */
+  share(place) {
+    const left = this.left ?? 0;
+    return Math.min(1, Math.max(0, (place - left) / (this.canvas.clientWidth - left - RIGHT)));
   }
 
   /** Says what there was at a place of the chart, 0 left to 1 right. */
@@ -205,4 +260,12 @@ export class Chart {
     pressed.preventDefault();
     this.point(Math.min(1, Math.max(0, (this.at ?? 1) + step)));
   }
+}
+
+/** A step of a scale that ends at `most`, of one, two or five, in bits. */
+function round(most) {
+  const rough = (most * 8) / 3.5;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].find((it) => it * power >= rough) * power;
+  return step / 8;
 }

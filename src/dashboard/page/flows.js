@@ -33,9 +33,13 @@ export function question(key) {
   return words.join(" ");
 }
 
+/** Heads above numbers. */
+const NUMBERS = ["Now", "Sent", "Received"];
+
 export class Flows {
-  constructor(root, mayChange) {
+  constructor(root, mayChange, lineOf) {
     this.mayChange = mayChange;
+    this.lineOf = (path) => (path?.link ? `by line-${lineOf(path.link)}` : null);
     this.part = Object.fromEntries(["filter", "count", "error", "table"].map((name) => [name, root.querySelector(`#flows-${name}`)]));
     this.before = new Map();
     this.links = [];
@@ -82,16 +86,16 @@ export class Flows {
     const cells = ({ flow, name, speed }) => el("tr", {},
       el("td", {}, el("button", { type: "button", class: "flow", "data-flow": name, title: "Which way, and why", onclick: () => this.explain(name) },
         `${protocol(flow.key.protocol)} ${endpoint(flow.key.source, flow.key.source_port)} → ${endpoint(flow.key.destination, flow.key.destination_port)}`)),
-      el("td", {}, flow.rule ?? "no rule"),
-      el("td", {}, way(flow.outbound, "not yet")),
-      el("td", {}, way(flow.inbound, "not yet")),
-      el("td", { class: "number" }, speed === null ? "counting" : rate(speed)),
-      el("td", { class: "number" }, bytes(flow.bytes_out)),
-      el("td", { class: "number" }, bytes(flow.bytes_in)),
-      el("td", {}, flow.moves.length ? `${span(flow.moves[0].ago_seconds)} ago: ${flow.moves[0].reason}` : "never moved"));
+      el("td", { "data-head": "rule" }, flow.rule ?? "no rule"),
+      el("td", { "data-head": "out by", class: this.lineOf(flow.outbound) }, way(flow.outbound, "not yet")),
+      el("td", { "data-head": "in by", class: this.lineOf(flow.inbound) }, way(flow.inbound, "not yet")),
+      el("td", { "data-head": "now", class: "number" }, speed === null ? "counting" : rate(speed)),
+      el("td", { "data-head": "sent", class: "number" }, bytes(flow.bytes_out)),
+      el("td", { "data-head": "received", class: "number" }, bytes(flow.bytes_in)),
+      el("td", { "data-head": "last move" }, flow.moves.length ? `${span(flow.moves[0].ago_seconds)} ago: ${flow.moves[0].reason}` : "never moved"));
     const heads = ["Flow", "Rule", "Out by", "In by", "Now", "Sent", "Received", "Last move"];
     fill(this.part.table,
-      el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col" }, head)))),
+      el("thead", {}, el("tr", {}, ...heads.map((head) => el("th", { scope: "col", class: NUMBERS.includes(head) ? "number" : null }, head)))),
       el("tbody", {}, ...(rows.length ? rows.map(cells) : [el("tr", {}, el("td", { colspan: heads.length, class: "quiet" }, "No flow is remembered that fits."))])));
     if (focused) [...this.part.table.querySelectorAll("[data-flow]")].find((node) => node.dataset.flow === focused)?.focus();
   }

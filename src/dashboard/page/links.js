@@ -42,7 +42,7 @@ export class Links {
     const spark = el("svg:svg", { class: `spark line-${line}`, viewBox: `0 0 ${SPARKS - 1} 20`, preserveAspectRatio: "none", "aria-hidden": "true" },
       el("svg:path", { class: "area" }), el("svg:path", { class: "edge" }));
     const meter = el("progress", { max: 1, value: 0, hidden: true, "aria-label": `quota of ${name}` });
-    const list = Object.entries(facts).flatMap(([title, value]) => [el("dt", {}, title), value]);
+    const list = Object.entries(facts).flatMap(([title, value]) => [el("dt", { "data-of": title }, title), value]);
     const root = el("article", { class: `card line-${line}`, "data-link": name, tabindex: 0, "aria-label": `link ${name}` },
       el("div", { class: "head" }, el("h3", {}, name), state),
       el("p", { class: "rates" }, el("span", {}, "↓ ", down), el("span", {}, "↑ ", up)),
@@ -96,8 +96,9 @@ export class Links {
   }
 }
 
-/** Milliseconds, with a digit more where one matters. */
+/** Milliseconds as people read them, with a digit more where one matters. */
 function ms(value) {
+  if (value >= 1000) return `${(value / 1000).toFixed(1)} s`;
   return `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 }
 

@@ -25,7 +25,7 @@ export class Matrix {
     for (const cell of matrix) {
       if (cell.up_bytes + cell.down_bytes > 0 && !rows.some((row) => row.home === cell.home && row.rule === cell.rule)) {
         const override = cell.rule === "steer";
-        const row = { home: cell.home, rule: cell.rule, says: override ? "by hand, before all rules" : "in no rule of the policy", links: [], otherwise: [] };
+        const row = { home: cell.home, rule: cell.rule, says: override ? "by hand, before all rules" : "in no rule of the policy", links: [], otherwise: [], extra: true };
         if (override) rows.unshift(row);
         else rows.push(row);
       }
@@ -41,7 +41,7 @@ export class Matrix {
     const homes = new Set(rows.map((row) => row.home)).size;
     const heads = columns.map((name) => el("th", { scope: "col", class: `line-${lineOf(name)}`, "data-column": name },
       el("span", { class: "mark" }), name === "none" ? "by no link" : name, el("small", {})));
-    const body = rows.map((row, y) => el("tr", { "data-rule": row.rule },
+    const body = rows.map((row, y) => el("tr", { "data-rule": row.rule, "data-extra": row.extra ? `${row.home} ${row.rule}` : null },
       el("th", { scope: "row", title: row.says }, row.rule, el("small", {}, homes > 1 ? `${row.home}: ${row.says}` : row.says)),
       ...columns.map((link, x) => this.cell(row, link, x, y, lineOf(link))),
       el("td", { class: "sum", "data-sum": `${row.home} ${row.rule}` })));
@@ -99,6 +99,10 @@ export class Matrix {
       const state = states.get(cell.node.dataset.link);
       cell.node.dataset.state = state ?? "";
     }
+    // A row that no rule has takes room only while something flows there.
+    for (const line of this.table.querySelectorAll("tr[data-extra]")) {
+      line.classList.toggle("slim", !(rows.get(line.dataset.extra) > 0));
+    }
     for (const head of this.table.querySelectorAll("th[data-column]")) {
       const state = states.get(head.dataset.column);
       head.dataset.state = state ?? "";
@@ -112,7 +116,7 @@ export class Matrix {
     if (this.described?.isConnected) this.describe(this.described);
   }
 
-  /** Shows flows that leave a link for another: dots that fly from column to column. */
+  /** Shows flows that leave a link for another: their beads slide along the wire, column to column. */
   fly(moves) {
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
     for (const moved of moves.slice(0, 6)) {
@@ -122,15 +126,13 @@ export class Matrix {
         const to = this.cells.get(`${home} ${rule} ${moved.to}`);
         if (!to) continue;
         const [from, there] = [cell.node.getBoundingClientRect(), to.node.getBoundingClientRect()];
-        const dot = el("span", { class: `dot ${to.node.classList[1]}`, "aria-hidden": "true" });
-        cell.node.append(dot);
-        const away = there.left - from.left;
-        const flight = dot.animate(
-          [{ transform: "translate(-50%, -50%)", opacity: 1 },
-            { transform: `translate(calc(-50% + ${away / 2}px), calc(-50% - 22px))`, opacity: 1 },
-            { transform: `translate(calc(-50% + ${away}px), -50%)`, opacity: 0.2 }],
-          { duration: 900, easing: "ease-in-out" });
-        flight.onfinish = () => dot.remove();
+        const bead = el("span", { class: `disc bead ${to.node.classList[1]}`, "aria-hidden": "true" });
+        cell.node.append(bead);
+        const away = (there.left + there.right - from.left - from.right) / 2;
+        const size = Number(/scale\(([\d.]+)\)/u.exec(cell.disc.style.transform)?.[1] ?? 0.3);
+        const at = (share) => ({ transform: `translate(calc(-50% + ${away * share}px), -50%) scale(${size})`, opacity: share < 1 ? 1 : 0.3 });
+        const slide = bead.animate([at(0), at(1)], { duration: 900, easing: "cubic-bezier(.5, 0, .2, 1)" });
+        slide.onfinish = () => bead.remove();
       }
     }
   }

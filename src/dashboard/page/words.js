@@ -102,7 +102,7 @@ export function event(it) {
   switch (it.event) {
     case "link-up": return `${it.link} is up: ${it.care_of}`;
     case "link-down": return `${it.link} is down: ${it.reason}`;
-    case "link-state": return `${it.link} was ${it.from} and is ${it.to}: ${it.reason}`;
+    case "link-state": return it.from === it.to ? `${it.link} is ${it.to} as before: ${it.reason}` : `${it.link} was ${it.from} and is ${it.to}: ${it.reason}`;
     case "link-administered": return `${it.link} is ${it.admin === "open" ? "released" : it.admin} by hand`;
     case "radio": return `radio of ${it.link}: ${it.technology ?? "technology not known"}, ${it.registration ?? "registration not known"}`;
     case "path-mtu": return `the path of ${it.link} carries ${it.octets} octets, its interface ${it.interface_octets}`;
