@@ -73,6 +73,21 @@ fn expressions(file: &Path) -> Vec<String> {
     found.into_iter().map(all).collect()
 }
 
+/// The alerts with what each judges: an alert that is quiet has no samples, so that its comparisons
+/// give yes or no here.
+fn alerts() -> Vec<(String, String)> {
+    let rules = std::fs::read_to_string(example("prometheus/alerts.yml")).unwrap();
+    let after = |line: &str, word: &str| line.trim().strip_prefix(word).map(str::to_owned);
+    let names = rules.lines().filter_map(|line| after(line, "- alert: "));
+    let expressions = rules.lines().filter_map(|line| after(line, "expr: ")).map(|mut text| {
+        for comparison in [" == ", " >= ", " > ", " < "] {
+            text = text.replace(comparison, &format!("{comparison}bool "));
+        }
+        text
+    });
+    names.zip(expressions).collect()
+}
+
 fn example(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
 }
@@ -81,8 +96,14 @@ fn example(name: &str) -> PathBuf {
 fn a_real_prometheus_reads_live_daemons() {
     need_lab!();
     need_prometheus!();
-    let text = PolicyText::default().with_statement("wwan0", "quota \"10GB\" per=month");
-    let lab = Lab::start(Plan::default(), text);
+    let text = PolicyText::default()
+        .with_statement("wwan0", "quota \"10GB\" per=month")
+        .with_statement("wlan0", "radio file=\"wlan0\" every=\"1s\" lost-after=\"3600s\"");
+    let mut lab = Lab::with_agent(Plan::default(), text);
+    let facts = lab.world.directory().join("facts");
+    std::fs::create_dir(&facts).unwrap();
+    std::fs::write(facts.join("wlan0"), "signal -58dBm\n").unwrap();
+    lab.start_mobile(&["--facts", facts.to_str().unwrap()]);
     lab.registered(&["wlan0", "wwan0"]);
     let traffic = lab.traffic();
     for namespace in [&lab.world.mr, &lab.world.ha] {
@@ -113,6 +134,7 @@ fn a_real_prometheus_reads_live_daemons() {
     lab.world.wlan_up().unwrap();
     lab.settled(&traffic, crate::fixture::figure_11);
 
+    let mut judged = BTreeSet::new();
     for (namespace, dashboard) in [(&lab.world.mr, "router.json"), (&lab.world.ha, "agent.json")] {
         let directory = lab.world.directory().join(dashboard).with_extension("");
         std::fs::create_dir_all(&directory).unwrap();
@@ -157,6 +179,16 @@ fn a_real_prometheus_reads_live_daemons() {
             .collect();
         assert!(firing.is_empty(), "everything is well here: {firing:?}");
 
+        for (alert, expression) in alerts() {
+            let samples = query(namespace, &expression)
+                .unwrap_or_else(|error| panic!("{alert}: {expression}: {error}"));
+            let finite = samples.iter().all(|sample| sample.is_finite());
+            assert!(finite, "{alert}: {expression} gives {samples:?} at {dashboard}");
+            if !samples.is_empty() {
+                judged.insert(alert);
+            }
+        }
+
         for expression in expressions(&example("grafana").join(dashboard)) {
             let finite = wait_for("samples", Duration::from_secs(20), || {
                 let samples = query(namespace, &expression).ok()?;
@@ -168,5 +200,9 @@ fn a_real_prometheus_reads_live_daemons() {
         }
         server.stop().unwrap();
     }
+    // What an agent may answer is no fixed list: a refusal has a series from the first one on.
+    let all = alerts().into_iter().map(|(alert, _)| alert);
+    let all: BTreeSet<String> = all.filter(|alert| alert != "MtunBindingRefused").collect();
+    assert_eq!(judged, all, "each alert judges figures of the router or of the agent");
     lab.assert_clean();
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -157,6 +158,24 @@ fn every_series_exists_at_the_start_with_zero() {
     assert_eq!(families["mtun_handover_duration_seconds"].samples.len(), 17 * reasons);
     // 12 buckets and +Inf, sum and count, for each link.
     assert_eq!(families["mtun_link_rtt_seconds"].samples.len(), 15 * 2);
+}
+
+/// Who asks what a series tells finds it on the page, in the words of the scrape.
+#[test]
+fn the_page_has_every_series() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for (name, family) in read(&Metrics::new(&first_figures()).render()) {
+        let start = format!("| `{name}` | {} | ", family.kind);
+        let row = page.lines().find(|line| line.starts_with(&start));
+        let row = row.unwrap_or_else(|| panic!("docs/metrics.md has no row {start}"));
+        assert!(row.ends_with(&format!(" | {} |", family.help)), "{row}: {}", family.help);
+        let series = family.samples.keys().next().unwrap();
+        let braces = series.find('{').map(|at| labels(&series[at..])).unwrap_or_default();
+        for label in braces.iter().filter(|label| *label != "le") {
+            assert!(row.contains(&format!("`{label}`")), "{row}: {label}");
+        }
+    }
 }
 
 #[test]
