@@ -6,6 +6,7 @@
 #
 # They come to lie in DIRECTORY, or in target/; their names are printed, mtun's first. MTUN_PROGRAMS
 # names a directory with mtund and mtun that are built already; else they are built for release.
+# MTUN_VERSION is the version of mtun's package, if it is not that of the sources.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 target="${CARGO_TARGET_DIR:-target}"
@@ -15,7 +16,7 @@ if [ -z "$programs" ]; then
     cargo build --release --locked --bins
     programs="$target/release"
 fi
-version="$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)"
+version="${MTUN_VERSION:-$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)}"
 architecture="$(dpkg --print-architecture)"
 
 root="$(mktemp -d)"

@@ -9,7 +9,8 @@
 #   router    wwan0 2001:db8:2::7 --+-- net (two providers) +
 #   (or node) lan0  2001:db8:100:4200::1                    '-- correspondent 2001:db8:c::9
 #
-# PROGRAMS is a directory with mtund and mtun. Needs root, debootstrap, systemd-nspawn and a Debian
+# PROGRAMS is a directory with mtund and mtun; MTUN_BEFORE is one with those of an older build, which
+# are then the version before. Needs root, debootstrap, systemd-nspawn and a Debian
 # mirror (MTUN_MIRROR, http://deb.debian.org/debian if not set); MTUN_ROOT is a root to copy instead
 # of asking the mirror, made there if it is not. Nothing is left behind.
 set -euo pipefail
@@ -265,13 +266,29 @@ on router "networkctl --no-pager >/dev/null"
 [ "$rules" = "$(on router "ip -6 rule")" ] || fail "systemd-networkd took rules away"
 on agent "ping -c 3 -i 0.2 2001:db8:100::42" >/dev/null || fail "nothing goes on after systemd-networkd"
 
-# An upgrade on the road: the same package again, edited files as they are.
+# On the road back to the version before, and forth again, at both ends: edited files stay as they are,
+# and the agent holds every binding before anybody registers anew.
 on router "echo '// edited' >>/etc/mtun/mtun.kdl"
-on router "dpkg --install --force-confold mtun_*.deb" >/dev/null
+mkdir "$place/older"
+older="$(MTUN_PROGRAMS="${MTUN_BEFORE:-$programs}" MTUN_VERSION=0.0.9 bash packaging/deb.sh "$place/older")"
+for other in "${older%%$'\n'*}" "$package"; do
+    version="$(dpkg-deb --field "$other" Version)"
+    for machine in agent router; do
+        cp "$other" "$place/$machine/root/other.deb"
+        on "$machine" "dpkg --install --force-confold other.deb" >"$place/other.log" 2>&1 ||
+            { cat "$place/other.log"; fail "$machine: no way to $version"; }
+        # shellcheck disable=SC2016 # for dpkg-query
+        [ "$(on "$machine" 'dpkg-query --show --showformat \${Version} mtun')" = "$version" ] ||
+            fail "$machine: it is not $version"
+        [ "$(property "$machine" SubState)" = running ] || fail "$machine: not running with $version"
+        on agent "mtun status --json" >"$place/after.json" || true
+        [ "$machine" != agent ] || [ "$held" = "$(bound "$place/after.json")" ] ||
+            fail "bindings with $version: $(cat "$place/after.json")"
+        on agent "ping -c 3 -i 0.2 2001:db8:100::42" >/dev/null || fail "$machine: nothing goes on with $version"
+    done
+done
 on router "tail -n 1 /etc/mtun/mtun.kdl" | grep -q edited || fail "an upgrade took an edited policy"
-[ "$(property router SubState)" = running ] || fail "not running after an upgrade"
-on agent "ping -c 3 -i 0.2 2001:db8:100::42" >/dev/null || fail "nothing goes on after an upgrade"
-echo "== kill, network service, upgrade ok"
+echo "== kill, network service, up and down one version ok"
 
 # The power goes at both ends in the middle of work, and comes back: nobody is there to help.
 # shellcheck disable=SC2016 # for the machine's shell

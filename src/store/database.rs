@@ -20,14 +20,15 @@ use super::{Change, Key, Sealed, Store, StoreError};
 
 /// The layout of the file that this version writes.
 ///
-/// A version reads its own format and the one before, and what it writes can be read by the version
-/// before: that passes over extensions of records that it does not know. The file says so itself
-/// (`readable`), so that it goes up and down by one version without a mobile noticing; a file that
-/// says that it must not be read by this version is left as it is.
+/// A file says in which format it was written, and which format a version must know to use it
+/// ([`NEEDS`]). A version uses what needs no more than its own format, and its first commit makes the
+/// file its own; anything else it leaves as it is. So one goes up and down between neighbours and keeps
+/// every binding: what a version adds is a table of its own or an extension of a record that others
+/// skip, and only the version after it may need that.
 pub const FORMAT: u64 = 1;
 
-/// The oldest format whose versions can read what this one writes.
-const READABLE_BY: u64 = FORMAT - 1;
+/// The oldest format whose versions may use what this one writes: never newer than the one before.
+pub const NEEDS: u64 = 1;
 
 /// Octets of pages kept in memory. Records are written once and read at the start.
 const CACHE: usize = 16 << 20;
@@ -146,25 +147,35 @@ fn write_fresh(path: &Path, records: &[(Key, Sealed)]) -> Result<(), StoreError>
     synced.map_err(|error| io_error(path, error))
 }
 
-/// Refuses a file of a newer format before anything is written to it, unless it says that this
-/// version can read it (req PS-09).
+/// What a file says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Layout {
+    format: u64,
+    needs: u64,
+}
+
+/// Refuses a file that needs a newer version before anything is written to it (req PS-09).
 fn check_format(database: &redb::Database, path: &Path) -> Result<(), StoreError> {
-    let said = |word| said_of(database, word).map_err(|error| at(path, error));
-    let readable = said("readable")?.is_some_and(|oldest| oldest <= FORMAT);
-    match said("format")? {
-        Some(found) if found > FORMAT && !readable => {
-            Err(StoreError::Newer { path: path.to_owned(), found })
+    match layout_of(database).map_err(|error| at(path, error))? {
+        Some(layout) if layout.needs > FORMAT => {
+            Err(StoreError::Newer { path: path.to_owned(), found: layout.format })
         }
         _ => Ok(()),
     }
 }
 
-fn said_of(database: &redb::Database, word: &str) -> Result<Option<u64>, redb::Error> {
-    match database.begin_read()?.open_table(ABOUT) {
-        Ok(about) => Ok(about.get(word)?.map(|said| said.value())),
-        Err(TableError::TableDoesNotExist(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+fn layout_of(database: &redb::Database) -> Result<Option<Layout>, redb::Error> {
+    let about = match database.begin_read()?.open_table(ABOUT) {
+        Ok(about) => about,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let number = |word: &str| -> Result<Option<u64>, redb::Error> {
+        Ok(about.get(word)?.map(|number| number.value()))
+    };
+    let Some(format) = number("format")? else { return Ok(None) };
+    // A file that does not say it is for versions of its own format.
+    Ok(Some(Layout { format, needs: number("needs")?.unwrap_or(format) }))
 }
 
 fn read(database: &redb::Database, path: &Path) -> Result<Vec<(Key, Sealed)>, StoreError> {
@@ -191,9 +202,9 @@ fn write<'r>(
     let transaction = database.begin_write()?;
     {
         let mut about = transaction.open_table(ABOUT)?;
-        for (word, says) in [("format", FORMAT), ("readable", READABLE_BY)] {
-            if about.get(word)?.is_none_or(|said| said.value() != says) {
-                about.insert(word, says)?;
+        for (word, number) in [("format", FORMAT), ("needs", NEEDS)] {
+            if about.get(word)?.is_none_or(|written| written.value() != number) {
+                about.insert(word, number)?;
             }
         }
         let mut records = transaction.open_table(RECORDS)?;

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use mtun_policy::{HomeAddress, HomeAgentAddress};
 use sha2::{Digest, Sha256};
 
-pub use database::{Database, FORMAT};
+pub use database::{Database, FORMAT, NEEDS};
 pub use keeper::{Health, Keeper, KeeperFigures};
 pub use moment::Moment;
 

@@ -15,7 +15,7 @@ use crate::fixture::{Lab, PATIENCE, all_wwan, assert_alive, programs};
 use crate::need_lab;
 
 /// The daemon on a machine that was started for the `number`th time.
-fn started(directory: &Path, number: u32) -> Programs {
+pub fn started(directory: &Path, number: u32) -> Programs {
     let boot = directory.join(format!("boot-{number}"));
     std::fs::write(&boot, format!("{number:08x}-0000-4000-8000-000000000000\n")).unwrap();
     let script = directory.join(format!("started-{number}"));

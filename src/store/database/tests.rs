@@ -287,39 +287,62 @@ fn what_was_committed_is_read_by_the_next_run_and_by_a_healed_one() {
     assert_eq!(left.len(), 1, "{left:?}");
 }
 
+/// Has the file say this of itself; `None` leaves a word out, as the first versions did.
+fn say(file: &Path, format: u64, needs: Option<u64>) {
+    let raw = redb::Database::open(file).unwrap();
+    let transaction = raw.begin_write().unwrap();
+    {
+        let mut about = transaction.open_table(ABOUT).unwrap();
+        about.insert("format", format).unwrap();
+        match needs {
+            Some(needs) => about.insert("needs", needs).unwrap(),
+            None => about.remove("needs").unwrap(),
+        };
+    }
+    transaction.commit().unwrap();
+}
+
 #[test]
-fn a_newer_format_is_refused_and_not_touched() {
-    // PS-09, F-17.
+fn what_needs_a_newer_version_is_refused_and_not_touched() {
+    // PS-09.
     let scratch = Scratch::new("newer");
-    Database::open(&scratch.file()).unwrap().commit(&[put(1, 1)]).unwrap();
-    let set = |format: u64, readable: u64| {
-        let raw = redb::Database::open(scratch.file()).unwrap();
-        let transaction = raw.begin_write().unwrap();
-        for (word, says) in [("format", format), ("readable", readable)] {
-            transaction.open_table(ABOUT).unwrap().insert(word, says).unwrap();
+    let file = scratch.file();
+    Database::open(&file).unwrap().commit(&[put(1, 1)]).unwrap();
+    for (format, needs) in
+        [(FORMAT + 1, None), (FORMAT + 1, Some(FORMAT + 1)), (FORMAT + 2, Some(FORMAT + 1))]
+    {
+        say(&file, format, needs);
+        let before = layout_of(&redb::Database::open(&file).unwrap()).unwrap();
+        for refused in [Database::open(&file).map(drop), Database::salvage(&file).map(drop)] {
+            let error = refused.unwrap_err();
+            let told = matches!(error, StoreError::Newer { found, .. } if found == format);
+            assert!(told, "{format} {needs:?}: {error}");
         }
-        transaction.commit().unwrap();
-    };
-    let said = |word| said_of(&redb::Database::open(scratch.file()).unwrap(), word).unwrap();
-    // What this version writes, the one before reads.
-    assert_eq!((said("format"), said("readable")), (Some(FORMAT), Some(FORMAT - 1)));
-    set(FORMAT + 1, FORMAT + 1);
-    let error = Database::open(&scratch.file()).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { found, .. } if found == FORMAT + 1), "{error}");
-    let error = Database::salvage(&scratch.file()).unwrap_err();
-    assert!(matches!(error, StoreError::Newer { .. }), "{error}");
-    assert_eq!((said("format"), said("readable")), (Some(FORMAT + 1), Some(FORMAT + 1)));
-    // The one before is read, and so is the next one as it says so; both become ours with the first
-    // commit and not earlier.
-    for (number, format) in [(2, FORMAT - 1), (3, FORMAT + 1)] {
-        set(format, format.min(FORMAT));
-        drop(Database::open(&scratch.file()).unwrap());
-        assert_eq!(said("format"), Some(format));
-        let mut store = Database::open(&scratch.file()).unwrap();
-        store.commit(&[put(number, 2)]).unwrap();
-        assert_eq!(versions(&mut store).map(|it| it.len()), Some(number));
-        drop(store);
-        assert_eq!((said("format"), said("readable")), (Some(FORMAT), Some(FORMAT - 1)));
+        assert_eq!(layout_of(&redb::Database::open(&file).unwrap()).unwrap(), before);
+    }
+    say(&file, FORMAT, Some(NEEDS));
+    assert_eq!(versions(&mut Database::open(&file).unwrap()).map(|it| it.len()), Some(1));
+}
+
+#[test]
+fn what_a_neighbour_wrote_is_used_and_becomes_ours() {
+    // PS-09, F-17: the version before, one of its own format that said less, and the one after.
+    let scratch = Scratch::new("neighbours");
+    let file = scratch.file();
+    Database::open(&file).unwrap().commit(&[put(0, 1)]).unwrap();
+    let neighbours = [
+        (FORMAT - 1, None),
+        (FORMAT - 1, Some(FORMAT - 1)),
+        (FORMAT, None),
+        (FORMAT + 1, Some(FORMAT)),
+    ];
+    for (number, (format, needs)) in (1..).zip(neighbours) {
+        say(&file, format, needs);
+        let mut store = Database::open(&file).unwrap();
+        store.commit(&[put(number, 1)]).unwrap();
+        let ours = Layout { format: FORMAT, needs: NEEDS };
+        assert_eq!(layout_of(store.opened().unwrap()).unwrap(), Some(ours), "{format} {needs:?}");
+        assert_eq!(versions(&mut store).map(|it| it.len()), Some(number + 1));
     }
 }
 
