@@ -134,6 +134,25 @@ fn a_stop_deregisters_and_leaves_the_kernel_as_it_was() {
     lab.assert_clean();
 }
 
+/// Nobody is there to confirm it: a stop ends all the same, and as tidily.
+#[test]
+fn a_stop_that_nobody_answers_ends_at_its_deadline() {
+    need_lab!();
+    let mut lab = Lab::with_agent(Plan::default(), PolicyText::default());
+    lab.world.wait_for_wlan_address().unwrap();
+    let before = kernel_state(&lab.world.mr);
+    lab.start_mobile(&["--stop-deadline", "0.5"]);
+    lab.registered(&["wlan0", "wwan0"]);
+    lab.agent.take().unwrap().process.kill().unwrap();
+    let mut mobile = lab.mobile.take().unwrap();
+    let status = mobile.process.stop().unwrap();
+    assert!(status.success(), "{status}\n{}", mobile.story());
+    let unanswered = "the agent did not acknowledge the de-registration in time";
+    assert!(mobile.process.log().contains(unanswered), "{}", mobile.story());
+    assert_same(&before, &kernel_state(&lab.world.mr), "the router after the stop");
+    lab.assert_clean();
+}
+
 #[test]
 fn the_agents_stop_leaves_its_kernel_as_it_was() {
     need_lab!();

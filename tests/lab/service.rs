@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 
+use mtun::control::documents::{HealthReason, StatusDocument};
 use mtun::lab::daemons::{Arguments, Daemon, Programs, Side, cached};
 use mtun::lab::namespace::wait_for;
 use mtun::lab::policy::PolicyText;
@@ -160,6 +161,58 @@ fn with_two_capabilities_it_registers_feeds_the_watchdog_and_carries_packets() {
     told(&manager, "STOPPING=1");
     let status = lab.agent().status().unwrap();
     assert!(cached(&status).is_empty(), "it has de-registered: {status:#?}");
+}
+
+/// On the road there may be no agent for hours: what waits for the daemon does not wait for that, and
+/// the daemon goes on trying.
+#[test]
+fn without_a_binding_it_is_ready_after_a_while_and_says_so() {
+    need_lab!();
+    let mut lab = Lab::with_agent(Plan::default(), PolicyText::default());
+    drop(lab.agent.take());
+    let home = lab.world.directory().to_owned();
+    let notify = home.join("notify");
+    let manager = UnixDatagram::bind(&notify).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let programs = behind(&home, &format!("export NOTIFY_SOCKET={}", notify.display()));
+    let none = Arguments::default();
+    let mobile = Daemon::start(&lab.world, &programs, Side::Mobile, &lab.text, &none).unwrap();
+    lab.mobile = Some(mobile);
+    let ready = told(&manager, "READY=1");
+    assert!(ready.contains("STATUS=ready, and not registered yet"), "{ready}");
+    let agent = Daemon::start(&lab.world, &programs, Side::Agent, &lab.text, &none).unwrap();
+    lab.agent = Some(agent);
+    lab.registered(&["wlan0", "wwan0"]);
+}
+
+/// Nothing reads a policy but who asks for it: not an edited file, not links that come and go. What
+/// is asked for by SIGHUP is refused whole if it has a fault.
+#[test]
+fn an_edited_policy_waits_until_it_is_asked_for() {
+    need_lab!();
+    let lab = Lab::start(Plan::default(), PolicyText::default());
+    lab.registered(&["wlan0", "wwan0"]);
+    let mobile = lab.mobile();
+    let policy = || mobile.status().unwrap().policy;
+    let edited = lab.text.mobile.replace("policy \"figure-11\"", "policy \"edited\"");
+    assert_ne!(edited, lab.text.mobile);
+    std::fs::write(mobile.policy(), &edited).unwrap();
+    lab.world.wlan_down().unwrap();
+    lab.registered(&["wwan0"]);
+    lab.world.wlan_up().unwrap();
+    lab.registered(&["wlan0", "wwan0"]);
+    assert_eq!(policy(), "figure-11", "nobody asked");
+
+    mobile.process.signal(libc::SIGHUP);
+    mobile.wait_until("the edited policy", PATIENCE, |it| it.policy == "edited").unwrap();
+
+    std::fs::write(mobile.policy(), edited.replace("prefer", "perfer")).unwrap();
+    mobile.process.signal(libc::SIGHUP);
+    let refused = |it: &HealthReason| matches!(it, HealthReason::PolicyRefused { .. });
+    let told = |it: &StatusDocument| it.health.reasons.iter().any(refused);
+    mobile.wait_until("its refusal", PATIENCE, told).unwrap();
+    assert_eq!(policy(), "edited", "the one before stays");
+    lab.registered(&["wlan0", "wwan0"]);
 }
 
 /// Started as root by hand it still gives up what has nothing to do with networks.
