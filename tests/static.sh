@@ -32,7 +32,7 @@ for program in mtund mtun; do
 done
 cp examples/city-bus.kdl examples/cdn.txt "$place/empty/"
 cp -r examples/site.d "$place/empty/"
-chroot "$place/empty" /mtun policy check /city-bus.kdl || fail "it cannot read a policy there"
+chroot "$place/empty" /mtun policy check /city-bus.kdl >/dev/null 2>&1 || fail "it cannot read a policy there"
 
 touch "$place/kept"
 "$mtun" demo --keep --json >"$place/demo.json" 2>"$place/demo.log" ||

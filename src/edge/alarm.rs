@@ -56,7 +56,7 @@ impl Alarm {
         // Zero would stop it.
         let wait = wait.max(Duration::from_nanos(1));
         let value = libc::timespec {
-            tv_sec: libc::time_t::try_from(wait.as_secs()).unwrap_or(libc::time_t::MAX),
+            tv_sec: wait.as_secs().try_into().unwrap_or(i32::MAX.into()),
             // Less than a thousand million.
             tv_nsec: wait.subsec_nanos() as libc::c_long,
         };

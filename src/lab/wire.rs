@@ -313,10 +313,8 @@ impl Copier {
         let wait = due.map_or(Duration::from_millis(200), |due| {
             due.saturating_duration_since(Instant::now())
         });
-        let timeout = libc::timespec {
-            tv_sec: wait.as_secs() as libc::time_t,
-            tv_nsec: wait.subsec_nanos().into(),
-        };
+        let timeout =
+            libc::timespec { tv_sec: wait.as_secs() as _, tv_nsec: wait.subsec_nanos().into() };
         let descriptors =
             [self.ends[0].descriptor(), self.ends[1].descriptor(), self.shared.wake.as_raw_fd()];
         let mut polled =

@@ -133,9 +133,10 @@ impl PacketSocket {
         // SAFETY: all zero is a valid `msghdr`: null pointers and zero lengths.
         let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
         message.msg_iov = parts.as_mut_ptr();
-        message.msg_iovlen = parts.len();
+        // Each C library counts these in a type of its own.
+        message.msg_iovlen = parts.len() as _;
         message.msg_control = control.as_mut_ptr().cast();
-        message.msg_controllen = size_of_val(&control);
+        message.msg_controllen = size_of_val(&control) as _;
         // SAFETY: everything `message` points at is live, writable and of the length beside it.
         let result =
             unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
@@ -185,6 +186,7 @@ unsafe fn network_offset(message: &libc::msghdr) -> Option<usize> {
         vlan_tci: u16,
         vlan_tpid: u16,
     }
+    let whole = size_of::<Auxiliary>() as _;
     // SAFETY: as the caller promises.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
     while !next.is_null() {
@@ -192,7 +194,7 @@ unsafe fn network_offset(message: &libc::msghdr) -> Option<usize> {
         let head = unsafe { *next };
         if head.cmsg_level == libc::SOL_PACKET
             && head.cmsg_type == PACKET_AUXDATA
-            && head.cmsg_len >= size_of::<Auxiliary>()
+            && head.cmsg_len >= whole
         {
             // SAFETY: a control message of this kind holds this struct; it may be unaligned.
             let auxiliary: Auxiliary =

@@ -145,7 +145,8 @@ pub(super) fn name_of_ethernet(interface: u32) -> Option<String> {
     request.ifr_name = name;
     let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).ok()?;
     // SAFETY: the argument is a live `ifreq` with a terminated name.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR as _, &raw mut request) };
     // SAFETY: this call fills the address member of the union.
     let family = || unsafe { request.ifr_ifru.ifru_hwaddr.sa_family };
     if result != 0 || family() != libc::ARPHRD_ETHER {

@@ -311,6 +311,6 @@ fn set_queue_length(name: &str) -> Result<(), TunError> {
     let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).map_err(step("socket"))?;
     // SAFETY: the argument is a live `ifreq` with a terminated name.
     let result =
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN, &raw const request) };
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFTXQLEN as _, &raw const request) };
     sys::check(result).map(drop).map_err(step("SIOCSIFTXQLEN"))
 }

@@ -148,7 +148,8 @@ fn mtu_of(interface: u32) -> Option<u32> {
     request.ifr_name = name;
     let socket = sys::socket(libc::AF_INET6, libc::SOCK_DGRAM, 0).ok()?;
     // SAFETY: the argument is a live `ifreq` with a terminated name.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU, &raw mut request) };
+    let result =
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFMTU as _, &raw mut request) };
     sys::check(result).ok()?;
     // SAFETY: this call fills the MTU member of the union.
     u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).ok()

@@ -51,7 +51,7 @@ pub fn wait(
     let mut watched: Vec<libc::pollfd> = sources.iter().map(|fd| watch(*fd)).collect();
     watched.push(watch(waker.0.as_fd()));
     let limit = timeout.map(|limit| libc::timespec {
-        tv_sec: limit.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+        tv_sec: limit.as_secs().try_into().unwrap_or(i32::MAX.into()),
         tv_nsec: limit.subsec_nanos().into(),
     });
     let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
