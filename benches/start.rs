@@ -10,7 +10,8 @@
 //! goal <name> <measured> <op> <limit> met|missed
 //! ```
 //!
-//! `MTUN_BENCH_RUNS` is the number of starts of each kind, 20 by default.
+//! `MTUN_BENCH_RUNS` is the number of starts of each kind, 20 by default; `MTUN_BENCH_PROGRAMS` a
+//! directory with other programs than those of this build, such as the static ones.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -63,9 +64,12 @@ fn measure(kind: Kind, runs: usize) -> Result<()> {
     let mut world = World::build(Plan { wwan, wlan: wwan, ..Plan::default() })?;
     write_keys(&world)?;
     let text = PolicyText::default();
-    let programs = Programs {
-        mtund: PathBuf::from(env!("CARGO_BIN_EXE_mtund")),
-        mtun: PathBuf::from(env!("CARGO_BIN_EXE_mtun")),
+    let programs = match std::env::var_os("MTUN_BENCH_PROGRAMS").map(PathBuf::from) {
+        Some(there) => Programs { mtund: there.join("mtund"), mtun: there.join("mtun") },
+        None => Programs {
+            mtund: PathBuf::from(env!("CARGO_BIN_EXE_mtund")),
+            mtun: PathBuf::from(env!("CARGO_BIN_EXE_mtun")),
+        },
     };
     let none = Arguments::default();
     let _agent = Daemon::start(&world, &programs, Side::Agent, &text, &none)?;
