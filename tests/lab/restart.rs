@@ -178,7 +178,7 @@ fn as_the_next_one_writes(file: &Path) {
     set_format(file, FORMAT + 1, FORMAT);
 }
 
-/// F-17: an upgrade finds the bindings of the version before, a downgrade those of the one after, and
+/// PS-09, F-17: an upgrade finds the bindings of the version before, a downgrade those of the one after, and
 /// what neither may read is told and not touched, so that going on finds everything.
 #[test]
 fn a_store_goes_up_and_down_one_version() {
