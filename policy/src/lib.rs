@@ -139,7 +139,8 @@ pub use policy::{
 };
 pub use prefix_table::{HostBits, PrefixTable};
 pub use radio::{
-    FactOrigin, FactSource, GpsdPlace, Position, Radio, RadioRegistration, Technologies, Technology,
+    Circle, FactOrigin, FactSource, GpsdPlace, Position, Radio, RadioRegistration, Technologies,
+    Technology,
 };
 pub use reading::{Reading, ReadingFault, ReadingOf};
 pub use schema::{DiagnosticSchema, Meaning, NodeSchema, Schema, schema};

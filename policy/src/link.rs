@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::radio::Technologies;
+use crate::radio::{Circle, Technologies};
 
 /// A share of a whole in hundredths of a percent, 0 to 10,000.
 #[derive(
@@ -59,6 +59,10 @@ pub struct UsableWhen {
     pub jitter: Option<Band<Duration>>,
     /// Loss; less is better.
     pub loss: Option<Band<Ratio>>,
+    /// Speed of the vehicle in hundredths of a metre per second; less is better.
+    pub speed: Option<Band<u32>>,
+    /// Where the vehicle has to be.
+    pub near: Option<Circle>,
     /// Whether it may be used while its modem is with another's network.
     pub roaming: bool,
     /// The technologies by which it is good enough; `None` for all.
@@ -82,6 +86,8 @@ impl Default for UsableWhen {
             rtt: None,
             jitter: None,
             loss: None,
+            speed: None,
+            near: None,
             roaming: true,
             technologies: None,
             hold_up: Self::RECOVER_HOLD,

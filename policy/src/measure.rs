@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::diagnostic::Code;
 use crate::link::Ratio;
+use crate::radio::Position;
 use crate::value::{Problem, Read, article, duration};
 use crate::verb::{Days, SpeedBound, TimeSpan};
 use crate::words::nearest;
@@ -74,6 +75,16 @@ const SPEED: Kind = Kind {
     example: "5km/h",
     most: 500_000_000,
     most_words: "at most \"500m/s\"",
+};
+
+/// Metres.
+const DISTANCE: Kind = Kind {
+    what: "distance",
+    units: &[("m", 1), ("km", 1_000), ("mi", 1_609)],
+    usual: "m",
+    example: "300m",
+    most: 1_000_000,
+    most_words: "at most \"1000km\"",
 };
 
 impl Kind {
@@ -173,6 +184,30 @@ pub(crate) fn share(text: &str) -> Read<Ratio> {
 pub(crate) fn speed(text: &str) -> Read<u32> {
     let micrometres = SPEED.read(text)?;
     Ok(u32::try_from((micrometres + 5_000) / 10_000).expect("at most 50,000"))
+}
+
+/// Metres.
+pub(crate) fn distance(text: &str) -> Read<u32> {
+    let metres = DISTANCE.read(text)?;
+    if metres < 10 {
+        return Err(Problem::new(
+            Code::Range,
+            "no receiver knows its place that well",
+            "at least \"10m\"",
+        ));
+    }
+    Ok(u32::try_from(metres).expect("at most 1,000,000"))
+}
+
+/// A place on the earth, `48.137154,11.576124`.
+pub(crate) fn position(text: &str) -> Read<Position> {
+    Position::from_words(text).ok_or_else(|| {
+        Problem::new(
+            Code::Value,
+            format!("`{}` is no position", text.chars().take(64).collect::<String>()),
+            "write degrees north, a comma, degrees east: \"48.137154,11.576124\"",
+        )
+    })
 }
 
 /// A limit of speed, `<5km/h` or `>80km/h`.
@@ -369,6 +404,9 @@ mod tests {
         assert_eq!(speed_bound("<5km/h"), Ok(SpeedBound::Below(139)));
         assert_eq!(speed_bound(">10m/s"), Ok(SpeedBound::Above(1000)));
         assert_eq!(dbm("-70dBm"), Ok(-70));
+        assert_eq!(distance("300m"), Ok(300));
+        assert_eq!(distance("1.5km"), Ok(1500));
+        assert_eq!(position("-0.5, 11").map(Position::degrees), Ok((-0.5, 11.0)));
         assert_eq!(time_span("22:00-05:00"), Ok(TimeSpan { from: 1320, until: 300 }));
         assert_eq!(time_span("0:00-24:00"), Ok(TimeSpan { from: 0, until: 1440 }));
         assert_eq!(days("mon-fri"), Ok(Days(0b001_1111)));
@@ -394,6 +432,11 @@ mod tests {
             (share("8").map(|ratio| u64::from(ratio.0)), Code::Unit),
             (speed("5").map(u64::from), Code::Unit),
             (dbm("-70").map(|_| 0), Code::Unit),
+            (distance("300").map(u64::from), Code::Unit),
+            (distance("9m").map(u64::from), Code::Range),
+            (distance("1001km").map(u64::from), Code::Range),
+            (position("48.1").map(|_| 0), Code::Value),
+            (position("48.1,181").map(|_| 0), Code::Value),
             (dbm("-700dBm").map(|_| 0), Code::Range),
             (time_of_day("25:00").map(u64::from), Code::Range),
             (time_of_day("24:01").map(u64::from), Code::Range),

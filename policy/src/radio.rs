@@ -144,7 +144,7 @@ impl Radio {
 }
 
 /// A place on the earth, in millionths of a degree; north and east are positive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// From -90,000,000 to 90,000,000.
     pub latitude: i32,
@@ -162,6 +162,26 @@ impl Position {
         Some(Self { latitude, longitude })
     }
 
+    /// The place that `48.137154,11.576124` names: degrees north, degrees east.
+    pub fn from_words(text: &str) -> Option<Self> {
+        let (latitude, longitude) = text.split_once(',')?;
+        let degrees = |text: &str| text.trim().parse::<f64>().ok();
+        Self::from_degrees(degrees(latitude)?, degrees(longitude)?)
+    }
+
+    /// How far it is over the ground, in metres, on an earth that is a sphere: right to half a
+    /// percent.
+    pub fn metres_to(self, other: Self) -> u32 {
+        const RADIUS: f64 = 6_371_008.8;
+        let ((north, east), (other_north, other_east)) = (self.degrees(), other.degrees());
+        let (from, to) = (north.to_radians(), other_north.to_radians());
+        let up = ((to - from) / 2.0).sin().powi(2);
+        let along = ((other_east - east).to_radians() / 2.0).sin().powi(2);
+        let half = (up + from.cos() * to.cos() * along).sqrt().min(1.0).asin();
+        // At most half of the way around: 20,015,115 m.
+        (2.0 * RADIUS * half).round() as u32
+    }
+
     /// Latitude and longitude in degrees.
     pub fn degrees(self) -> (f64, f64) {
         (f64::from(self.latitude) / 1e6, f64::from(self.longitude) / 1e6)
@@ -172,6 +192,25 @@ impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (latitude, longitude) = self.degrees();
         write!(f, "{latitude:.6},{longitude:.6}")
+    }
+}
+
+/// The surroundings of a place, with room at their edge: whoever is in them leaves them further out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Circle {
+    /// Its middle.
+    pub at: Position,
+    /// Who comes as near as this is in, in metres.
+    pub enter: u32,
+    /// Who is as far as this is out again.
+    pub leave: u32,
+}
+
+impl Circle {
+    /// Whether a vehicle is in it that was, or was not.
+    pub fn holds(&self, position: Position, was_in: bool) -> bool {
+        let metres = self.at.metres_to(position);
+        if was_in { metres < self.leave } else { metres <= self.enter }
     }
 }
 
@@ -250,6 +289,49 @@ mod tests {
         }
         let two: Technologies = [Technology::Nr, Technology::Lte].into_iter().collect();
         assert_eq!(two.to_string(), "lte nr");
+    }
+
+    #[test]
+    fn distances_over_the_ground() {
+        let place = |text| Position::from_words(text).unwrap();
+        let cases = [
+            ("0,0", "0,0", 0),
+            ("0,0", "0,1", 111_195),
+            ("0,179.5", "0,-179.5", 111_195),
+            ("90,0", "90,137", 0),
+            ("90,0", "-90,0", 20_015_115),
+            ("48.137154,11.576124", "48.139854,11.576124", 300),
+            // Munich to Hamburg, by the great circle.
+            ("48.137154,11.576124", "53.550341,10.000654", 612_394),
+        ];
+        for (from, to, want) in cases {
+            for (from, to) in [(from, to), (to, from)] {
+                let metres = place(from).metres_to(place(to));
+                assert!(
+                    metres.abs_diff(want) <= want / 200,
+                    "{from} to {to}: {metres}, not {want}"
+                );
+            }
+        }
+        for wrong in ["", "48.1", "48.1;11.5", "91,0", "north,east"] {
+            assert_eq!(Position::from_words(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn who_is_in_leaves_further_out() {
+        let at = Position::from_words("48.137154,11.576124").unwrap();
+        let circle = Circle { at, enter: 300, leave: 400 };
+        let north = |metres: f64| {
+            let (latitude, longitude) = at.degrees();
+            Position::from_degrees(latitude + metres / 111_195.0, longitude).unwrap()
+        };
+        let cases =
+            [(0.0, true, true), (295.0, true, true), (350.0, false, true), (405.0, false, false)];
+        for (metres, from_outside, from_inside) in cases {
+            let found = [false, true].map(|was_in| circle.holds(north(metres), was_in));
+            assert_eq!(found, [from_outside, from_inside], "{metres} m");
+        }
     }
 
     #[test]

@@ -189,10 +189,8 @@ fn unknown(line: usize, name: &str, of: ReadingOf, known: &[&str]) -> ReadingFau
 /// Degrees north and east.
 fn place(text: &str) -> Result<Position, (String, String)> {
     let help = || "degrees north, a comma, degrees east: `48.137154,11.576124`".to_owned();
-    let wrong = || (format!("`{}` is no position", shortened(text)), help());
-    let (latitude, longitude) = text.split_once(',').ok_or_else(wrong)?;
-    let degrees = |text: &str| text.trim().parse::<f64>().map_err(|_| wrong());
-    Position::from_degrees(degrees(latitude)?, degrees(longitude)?).ok_or_else(wrong)
+    Position::from_words(text)
+        .ok_or_else(|| (format!("`{}` is no position", shortened(text)), help()))
 }
 
 #[cfg(test)]

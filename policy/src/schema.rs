@@ -110,6 +110,7 @@ fn figure_words(figure: &str) -> &'static str {
 fn word_words(word: &str) -> &'static str {
     match word {
         "speed" => "the vehicle's speed",
+        "position" => "where the vehicle is, in degrees north and east",
         "time" => "local time of day",
         _ => "the day of the week",
     }

@@ -97,6 +97,7 @@ use crate::effective::Effective;
 use crate::link::Sla;
 use crate::mobility::{Optimize, RouteOptimizationPlan};
 use crate::policy::{Home, Policy, RuleSet};
+use crate::radio::{Circle, Position};
 use crate::terms::{Bid, RuleId, RuleName};
 use crate::verb::Verb;
 use calendar::LocalClock;
@@ -130,6 +131,10 @@ pub struct Steering {
     overrides: Vec<Override>,
     clock: LocalClock,
     speed: Option<u32>,
+    position: Option<Position>,
+    /// The surroundings that `when` names, and those among them in which the vehicle is.
+    circles: BTreeSet<Circle>,
+    inside: BTreeSet<Circle>,
     situation: Situation,
     /// The overrides are others than those in `effective`.
     steered: bool,
@@ -158,6 +163,7 @@ impl Steering {
         let conditional = (0..).zip(&rules.rules).filter(|(_, rule)| !rule.when.is_empty());
         let conditional = conditional.map(|(at, _)| at).collect();
         let lines = rules.rules.iter().flat_map(|rule| &rule.when);
+        let circles = lines.clone().filter_map(|line| line.near);
         let boundaries = lines.flat_map(|line| match (line.time, line.days) {
             (Some(span), _) => vec![span.from % 1440, span.until % 1440],
             (None, Some(_)) => vec![0],
@@ -174,6 +180,9 @@ impl Steering {
             overrides: Vec::new(),
             clock: LocalClock::default(),
             speed: None,
+            position: None,
+            circles: circles.collect(),
+            inside: BTreeSet::new(),
             situation: Situation::default(),
             steered: true,
             effective: Arc::default(),
@@ -196,6 +205,8 @@ impl Steering {
         let old = &*self;
         next.clock = old.clock;
         next.speed = old.speed;
+        next.position = old.position;
+        next.inside = next.inside(old.position, &old.inside);
         next.notices.clone_from(&old.notices);
         for link in &mut next.links {
             let name = &link.interface.name;
@@ -261,7 +272,15 @@ impl Steering {
         self.handle_deadline(now);
         let now = self.now;
         match fact {
-            Fact::Speed(speed) => self.speed = speed,
+            Fact::Speed(speed) => {
+                self.speed = speed;
+                self.links.iter_mut().for_each(|link| link.link.drives(now, speed));
+            }
+            Fact::Position(position) => {
+                self.position = position;
+                self.inside = self.inside(position, &self.inside);
+                self.links.iter_mut().for_each(|link| link.link.is_at(now, position));
+            }
             Fact::LocalTime(time) => self.clock.state(now, time),
             Fact::Copied { rule, octets } => {
                 let copied = self.caps.iter_mut().find(|cap| cap.rule == rule);
@@ -454,9 +473,19 @@ impl Steering {
         let local = self.clock.at(now);
         Moment {
             speed: self.speed,
+            position: self.position,
+            inside: self.inside.clone(),
             minute: local.map(LocalTime::minute),
             weekday: local.map(|local| local.day.weekday()),
         }
+    }
+
+    /// The surroundings in which a vehicle is that was in these before.
+    fn inside(&self, position: Option<Position>, before: &BTreeSet<Circle>) -> BTreeSet<Circle> {
+        let holds = |circle: &&Circle| {
+            position.is_some_and(|position| circle.holds(position, before.contains(*circle)))
+        };
+        self.circles.iter().filter(holds).copied().collect()
     }
 
     fn unmet(&self, moment: &Moment) -> BTreeSet<RuleId> {

@@ -1,5 +1,5 @@
 //! What a question may suppose, one by one: `wlan0=down`, `wlan0.rtt=80ms`, `speed=90km/h`,
-//! `time=23:10`, `day=sat`. The command line and the policy file's own tests share this reader.
+//! `position=48.137154,11.576124`, `time=23:10`, `day=sat`. The command line and the policy file's own tests share this reader.
 
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use crate::explain::mismatch;
 use crate::link::Ratio;
 use crate::measure;
 use crate::policy::Policy;
+use crate::radio::Position;
 use crate::steering::{Given, GivenState};
 use crate::terms::Bid;
 use crate::value::{self, Problem, Read};
@@ -18,6 +19,8 @@ use crate::words::advice;
 pub enum Supposition {
     /// The vehicle's speed in hundredths of a metre per second.
     Speed(u32),
+    /// Where the vehicle is.
+    Position(Position),
     /// The minute of the local day.
     Minute(u16),
     /// The day of the week, 0 for Monday.
@@ -42,8 +45,8 @@ pub enum OfLink {
 }
 
 /// The words that are no names of links, with an example each.
-pub(crate) const WORDS: [(&str, &str); 3] =
-    [("speed", "90km/h"), ("time", "23:10"), ("day", "sat")];
+pub(crate) const WORDS: [(&str, &str); 4] =
+    [("speed", "90km/h"), ("position", "48.137154,11.576124"), ("time", "23:10"), ("day", "sat")];
 
 /// What may be supposed of a link besides its state, with an example each.
 pub(crate) const FIGURES: [(&str, &str); 4] =
@@ -53,6 +56,7 @@ pub(crate) const FIGURES: [(&str, &str); 4] =
 pub(crate) fn supposition(name: &str, value: &str) -> Read<Supposition> {
     Ok(match name {
         "speed" => Supposition::Speed(measure::speed(value)?),
+        "position" => Supposition::Position(measure::position(value)?),
         "time" => match measure::time_of_day(value)? {
             1440 => {
                 return Err(Problem::new(
@@ -114,6 +118,7 @@ impl Supposition {
         }
         match (self, bid) {
             (Self::Speed(speed), _) => set(&mut given.speed, speed),
+            (Self::Position(position), _) => set(&mut given.position, position),
             (Self::Minute(minute), _) => set(&mut given.minute, minute),
             (Self::Weekday(day), _) => set(&mut given.weekday, day),
             // A link without BID is at a home agent, where nothing is steered.
@@ -150,6 +155,7 @@ pub fn given_words(given: &Given, policy: &Policy) -> Vec<String> {
     }
     let speed = given.speed.map(|speed| mismatch::kilometres_per_hour(speed).replace(' ', ""));
     words.extend(speed.map(|speed| format!("speed={speed}")));
+    words.extend(given.position.map(|position| format!("position={position}")));
     words.extend(given.minute.map(|minute| format!("time={}", mismatch::time_of_day(minute))));
     words.extend(given.weekday.map(|day| format!("day={}", mismatch::weekday(day))));
     words
@@ -164,6 +170,11 @@ mod tests {
         let link = |name: &str, of_link| Supposition::Link(name.to_owned(), of_link);
         let cases = [
             ("speed", "90km/h", Supposition::Speed(2500)),
+            (
+                "position",
+                "48.137154,-11.5",
+                Supposition::Position(Position { latitude: 48_137_154, longitude: -11_500_000 }),
+            ),
             ("time", "23:10", Supposition::Minute(1390)),
             ("day", "sat", Supposition::Weekday(5)),
             ("wlan0", "over-quota", link("wlan0", OfLink::State(GivenState::OverQuota))),
@@ -176,6 +187,7 @@ mod tests {
         }
         let wrong = [
             ("speed", "90", Code::Unit),
+            ("position", "48.1", Code::Value),
             ("time", "25:00", Code::Range),
             ("time", "24:00", Code::Range),
             ("day", "saturday", Code::Value),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::effective::BlockReply;
 use crate::link::Ratio;
+use crate::radio::Circle;
 use crate::terms::Bid;
 
 /// What a rule does with its packets, as it is written.
@@ -164,6 +165,8 @@ pub struct When {
     pub time: Option<TimeSpan>,
     /// Days of the week; of a span over midnight the day on which it began.
     pub days: Option<Days>,
+    /// Where the vehicle has to be.
+    pub near: Option<Circle>,
 }
 
 /// A limit of the vehicle's speed in hundredths of a metre per second.

@@ -81,11 +81,13 @@ words! {
     RTT = "rtt" Nothing, properties: BAND;
     JITTER = "jitter" Nothing, properties: BAND;
     LOSS = "loss" Nothing, properties: BAND;
+    SPEED = "speed" Nothing, properties: BAND;
+    NEAR = "near" One("a position"), properties: BAND;
     ROAMING = "roaming" One("#true or #false");
     TECHNOLOGY = "technology" AtLeastOne("a technology");
     HOLD = "hold" Nothing, properties: &["up", "down"];
     USABLE = "usable" Nothing,
-        children: &[&SIGNAL, &RTT, &JITTER, &LOSS, &ROAMING, &TECHNOLOGY, &HOLD];
+        children: &[&SIGNAL, &RTT, &JITTER, &LOSS, &SPEED, &NEAR, &ROAMING, &TECHNOLOGY, &HOLD];
     RADIO = "radio" Nothing, properties: &["modem", "exec", "file", "every", "lost-after"];
     INTERFACE = "interface" One("a name"), many: true,
         children: &[&CLASS, &BID, &PRIORITY, &METERED, &COST, &QUOTA, &RATE, &USABLE, &RADIO],
@@ -150,7 +152,7 @@ words! {
 
     MATCH = "match" Nothing, properties: MATCH_FIELDS, many: true;
     EXCLUDE = "exclude" Nothing, properties: MATCH_FIELDS, many: true;
-    WHEN = "when" Nothing, properties: &["speed", "time", "days"], many: true;
+    WHEN = "when" Nothing, properties: &["speed", "time", "near", "within", "leave", "days"], many: true;
     PREFER = "prefer" AtLeastOne("a link");
     BALANCE = "balance" Arguments::Any, free: true;
     OVERFLOW = "overflow" AtLeastOne("a link"), properties: &["full"];

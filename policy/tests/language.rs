@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mtun_policy::{
-    Algorithm, AtLimit, Band, Bid, BlockReply, Cost, Days, FactOrigin, FactSource, Failback,
-    FailbackMode, Fallback, Field, GpsdPlace, KeySource, Origin, Period, Policy, Probe, Quota,
-    Ratio, Scope, Sla, SpeedBound, Sticky, Technologies, Technology, TimeSpan, UsableWhen, Verb,
-    When, parse,
+    Algorithm, AtLimit, Band, Bid, BlockReply, Circle, Cost, Days, FactOrigin, FactSource,
+    Failback, FailbackMode, Fallback, Field, GpsdPlace, KeySource, Origin, Period, Policy,
+    Position, Probe, Quota, Ratio, Scope, Sla, SpeedBound, Sticky, Technologies, Technology,
+    TimeSpan, UsableWhen, Verb, When, parse,
 };
 
 /// A policy with every word.
@@ -39,7 +39,7 @@ interface "wwan0" {
 }
 interface "wwan1" { class cellular; bid 3; priority 11; metered #true; cost 3 currency=EUR per="500MB"; quota "1.5GiB" per=week starts=7 at-limit=stop }
 interface "wwan2" { bid 4; radio modem=867962041234567 every="10s"; }
-interface "wwan3" { bid 5; radio exec="wwan3.sh" lost-after="1m"; }
+interface "wwan3" { bid 5; usable { near "48.137154,11.576124" enter="300m" leave="0.4km"; speed enter="54km/h" leave="20m/s"; }; radio exec="wwan3.sh" lost-after="1m"; }
 vehicle gpsd="[::1]:2947"
 group "cellular" { interface wwan0 wwan1 }
 group "any-link" { interface wlan0 wwan0 wwan1 }
@@ -84,6 +84,8 @@ rules home=acme {
         exclude dst="2001:db8:c:1::/64"
         when speed="<5km/h"
         when time="22:00-05:00" days="mon-fri"
+        when near="48.137154,11.576124" within="1km"
+        when near="48.137154,11.576124" within="1km" leave="5km"
         prefer wlan0
         otherwise block reply=reset
         failback never
@@ -142,6 +144,8 @@ fn links() {
         loss: Some(Band { enter: Ratio::percent(1), leave: Ratio::percent(8) }),
         rtt: None,
         jitter: None,
+        speed: None,
+        near: None,
         roaming: true,
         technologies: None,
         hold_up: Duration::from_secs(5),
@@ -194,6 +198,10 @@ fn links() {
     assert_eq!(first.radio, source(FactOrigin::Modem(None), 5, 30));
     let equipment = Some("867962041234567".to_owned());
     assert_eq!(third.radio, source(FactOrigin::Modem(equipment), 10, 60));
+    let at = Position::from_words("48.137154,11.576124").unwrap();
+    let (speed, near) = (fourth.usable.speed, fourth.usable.near);
+    assert_eq!(speed, Some(Band { enter: 1500, leave: 2000 }), "in hundredths of a metre a second");
+    assert_eq!(near, Some(Circle { at, enter: 300, leave: 400 }));
     assert_eq!(fourth.radio, source(FactOrigin::Exec("wwan3.sh".to_owned()), 5, 60));
     let gpsd = GpsdPlace::Tcp("[::1]:2947".parse().unwrap());
     assert_eq!(policy.vehicle, source(FactOrigin::Gpsd(gpsd), 5, 10));
@@ -333,8 +341,11 @@ fn conditions_and_keeping() {
         time: Some(TimeSpan { from: 22 * 60, until: 5 * 60 }),
         days: Some(Days(0b001_1111)),
         speed: None,
+        near: None,
     };
-    assert_eq!(night.when, [slow, dark]);
+    let at = Position::from_words("48.137154,11.576124").unwrap();
+    let near = |leave| When { near: Some(Circle { at, enter: 1000, leave }), ..When::default() };
+    assert_eq!(night.when, [slow, dark, near(1200), near(5000)]);
     assert_eq!(night.failback.mode, FailbackMode::Never);
     let half_a_minute = Duration::from_secs(30);
     let failback = Failback { mode: FailbackMode::Gap, after: half_a_minute };
@@ -388,6 +399,7 @@ fn rules_are_known_by_what_they_mean() {
     assert_eq!(before("voice"), identity(&moved, "voice"), "the place is no meaning");
     let changes = [
         ("night", "speed=\"<5km/h\"", "speed=\"<6km/h\""),
+        ("night", "leave=\"5km\"", "leave=\"6km\""),
         ("bulk", "after=\"30s\"", "after=\"31s\""),
         ("load", "full=\"70%\"", "full=\"71%\""),
         ("voice", "for=\"5m\"", "for=\"6m\""),

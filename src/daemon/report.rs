@@ -374,6 +374,8 @@ pub(super) fn reason_code(reason: &LinkReason) -> &'static str {
         LinkReason::Bad(Cause::Beyond(Figure::Rtt)) => "beyond-rtt",
         LinkReason::Bad(Cause::Beyond(Figure::Jitter)) => "beyond-jitter",
         LinkReason::Bad(Cause::Beyond(Figure::Loss)) => "beyond-loss",
+        LinkReason::Bad(Cause::Beyond(Figure::Speed)) => "beyond-speed",
+        LinkReason::Bad(Cause::Beyond(Figure::Distance)) => "beyond-distance",
         LinkReason::Holding(_) => "held-back",
         LinkReason::LastLink(_) => "last-link",
     }

@@ -95,8 +95,9 @@ impl Facts {
                 steering.handle(now, Fact::Radio { bid, radio });
             }
         }
-        let speed = self.known.get(&Whose::Vehicle).and_then(|known| known.reading.speed);
-        steering.handle(now, Fact::Speed(speed));
+        let vehicle = self.known.get(&Whose::Vehicle).map(|known| known.reading);
+        steering.handle(now, Fact::Speed(vehicle.and_then(|vehicle| vehicle.speed)));
+        steering.handle(now, Fact::Position(vehicle.and_then(|vehicle| vehicle.position)));
     }
 
     /// What is shown of a link's radio; `None` if nobody is asked.
@@ -155,7 +156,7 @@ fn consequence(whose: &Whose) -> &'static str {
             "its signal, registration and technology are not known, and limits on them do not count"
         }
         Whose::Vehicle => {
-            "its speed and position are not known, and no rule with `when speed` holds"
+            "its speed and position are not known, no rule with `when speed` or `when near` holds, and limits on them do not count"
         }
     }
 }
@@ -238,11 +239,14 @@ impl Owner {
                 }
                 self.tell_all_steerings(now, &Fact::Radio { bid, radio });
             }
-            Whose::Vehicle if before.speed != after.speed => {
-                self.tell_all_steerings(now, &Fact::Speed(after.speed));
+            Whose::Vehicle => {
+                if before.speed != after.speed {
+                    self.tell_all_steerings(now, &Fact::Speed(after.speed));
+                }
+                if before.position != after.position {
+                    self.tell_all_steerings(now, &Fact::Position(after.position));
+                }
             }
-            // No rule looks at the position.
-            Whose::Vehicle => return,
         }
         self.publish_homes();
     }

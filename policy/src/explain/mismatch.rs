@@ -89,6 +89,8 @@ pub(super) fn nearly(line: &TrafficSelector, key: &FlowKey) -> bool {
 pub enum Condition {
     /// The vehicle's speed.
     Speed,
+    /// Where the vehicle is.
+    Position,
     /// Local time of day.
     Time,
     /// The day of the week.
@@ -99,6 +101,7 @@ impl Condition {
     fn word(self) -> &'static str {
         match self {
             Self::Speed => "speed",
+            Self::Position => "position",
             Self::Time => "time",
             Self::Day => "day",
         }
@@ -131,13 +134,22 @@ impl Unmet {
             let found = moment.speed.map(kilometres_per_hour);
             return Some(Self { condition: Condition::Speed, found, wanted });
         }
+        if let Some(circle) = line.near
+            && !met(When { near: line.near, ..When::default() })
+        {
+            let wanted = format!("within {} of {}", distance(circle.enter), circle.at);
+            let found = moment.position.map(|position| {
+                format!("{position}, {} away", distance(circle.at.metres_to(position)))
+            });
+            return Some(Self { condition: Condition::Position, found, wanted });
+        }
         if let Some(span) = line.time
             && !met(When { time: line.time, ..When::default() })
         {
             let found = moment.minute.map(time_of_day);
             return Some(Self { condition: Condition::Time, found, wanted: span_text(span) });
         }
-        let days = line.days.filter(|_| !met(When { speed: None, ..line.clone() }))?;
+        let days = line.days.filter(|_| !met(When { speed: None, near: None, ..line.clone() }))?;
         let found = moment.weekday.map(|day| match days.contains(day) {
             // Of a span over midnight the day on which it began counts.
             true => format!("{}, where it began", weekday((day + 6) % 7)),
@@ -163,6 +175,14 @@ pub(crate) fn kilometres_per_hour(speed: u32) -> String {
     match tenths % 10 {
         0 => format!("{} km/h", tenths / 10),
         rest => format!("{}.{rest} km/h", tenths / 10),
+    }
+}
+
+/// Metres as people read them.
+fn distance(metres: u32) -> String {
+    match metres {
+        0..1000 => format!("{metres} m"),
+        _ => format!("{:.1} km", f64::from(metres) / 1000.0),
     }
 }
 
@@ -204,6 +224,7 @@ fn few<T>(values: &[T], text: impl Fn(&T) -> String) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::radio::{Circle, Position};
 
     #[test]
     fn conditions_in_words() {
@@ -211,8 +232,10 @@ mod tests {
             speed: Some(SpeedBound::Below(139)),
             time: Some(TimeSpan { from: 1320, until: 300 }),
             days: Some(Days(0b001_1111)),
+            near: None,
         };
-        let moment = |speed, minute, weekday| Moment { speed, minute, weekday };
+        let moment =
+            |speed, minute, weekday| Moment { speed, minute, weekday, ..Moment::default() };
         let cases = [
             (moment(Some(2500), Some(1400), Some(0)), Some("speed is 90 km/h, not < 5 km/h")),
             (moment(None, Some(1400), Some(0)), Some("speed is not known, and < 5 km/h is wanted")),
@@ -226,6 +249,19 @@ mod tests {
             assert_eq!(found.as_deref(), want, "{moment:?}");
             assert_eq!(found.is_none(), moment.meets(std::slice::from_ref(&line)), "{moment:?}");
         }
+        let at = Position::from_words("48.0,11.0").unwrap();
+        let near = When { near: Some(Circle { at, enter: 300, leave: 400 }), ..When::default() };
+        let elsewhere = Moment { position: Position::from_words("48.0,11.1"), ..Moment::default() };
+        let found = [Moment::default(), elsewhere].map(|moment| {
+            Unmet::of(&near, &moment).map(|unmet| unmet.to_string()).unwrap_or_default()
+        });
+        assert_eq!(
+            found,
+            [
+                "position is not known, and within 300 m of 48.000000,11.000000 is wanted",
+                "position is 48.000000,11.100000, 7.4 km away, not within 300 m of 48.000000,11.000000",
+            ]
+        );
         assert_eq!(days_text(Days(0b110_0001)), "mon,sat,sun");
     }
 }

@@ -8,6 +8,7 @@ use crate::diagnostic::Code;
 use crate::document::{InterfaceNode, SlaNode};
 use crate::link::{AtLimit, Band, Cost, Period, Quota, Ratio, Sla, UsableWhen};
 use crate::measure;
+use crate::radio::Circle;
 use crate::reader::{Node, Value};
 use crate::source::Spanned;
 use crate::value::{self, Problem, Read};
@@ -169,6 +170,7 @@ impl Reader<'_> {
         let time = |value: &Value| quantity(value, "ms", measure::measured_time);
         let share = |value: &Value| quantity(value, "%", measure::share);
         let dbm = |value: &Value| quantity(value, "dBm", measure::dbm);
+        let speed = |value: &Value| quantity(value, "km/h", measure::speed);
         let hold = |name: &str, reader: &mut Self| {
             reader.property(node.child("hold")?, name, |value| {
                 match quantity(value, "s", value::duration)? {
@@ -194,6 +196,8 @@ impl Reader<'_> {
             rtt: self.band(node, "rtt", time, |enter, leave| enter < leave),
             jitter: self.band(node, "jitter", time, |enter, leave| enter < leave),
             loss: self.band(node, "loss", share, |enter, leave| enter < leave),
+            speed: self.band(node, "speed", speed, |enter, leave| enter < leave),
+            near: self.near(node),
             roaming: node
                 .child("roaming")
                 .and_then(|roaming| self.argument(roaming, truth))
@@ -202,6 +206,14 @@ impl Reader<'_> {
             hold_up: hold("up", self).map_or(usual.hold_up, |up| up.value),
             hold_down: hold("down", self).map_or(usual.hold_down, |down| down.value),
         }
+    }
+
+    /// `near "48.137154,11.576124" enter="300m" leave="400m"`.
+    fn near(&mut self, usable: &Node) -> Option<Circle> {
+        let at = self.argument(usable.child("near")?, |value| measure::position(text(value)?));
+        let metres = |value: &Value| quantity(value, "m", measure::distance);
+        let band = self.band(usable, "near", metres, |enter, leave| enter < leave)?;
+        Some(Circle { at: at?.value, enter: band.enter, leave: band.leave })
     }
 
     /// A limit with its two ends; `better` says whether `enter` is stricter than `leave`.

@@ -9,6 +9,7 @@ use crate::document::*;
 use crate::effective::BlockReply;
 use crate::link::Ratio;
 use crate::measure;
+use crate::radio::Circle;
 use crate::reader::{Node, Value};
 use crate::source::Spanned;
 use crate::value::{self, Problem, Read};
@@ -230,9 +231,40 @@ impl Reader<'_> {
             speed: speed.map(|speed| speed.value),
             time: time.map(|time| time.value),
             days: days.map(|days| days.value),
+            near: self.surroundings(node),
         };
         // A line whose only condition could not be read must not hold always.
         (when != When::default()).then(|| Spanned::new(when, node.span()))
+    }
+
+    /// `near=… within=… leave=…` of a `when`.
+    fn surroundings(&mut self, node: &Node) -> Option<Circle> {
+        let metres = |value: &Value| quantity(value, "m", measure::distance);
+        let at = self.property(node, "near", |value| measure::position(text(value)?));
+        let within = self.property(node, "within", metres);
+        let leave = self.property(node, "leave", metres);
+        let named = ["near", "within", "leave"].map(|name| node.property(name));
+        if let [None, Some(other), _] | [None, None, Some(other)] = named {
+            let help = "add near=\"48.137154,11.576124\"";
+            self.sink.error(other.span, Code::Missing, "this distance is from nowhere", help);
+        }
+        if let [Some(near), None, _] = named {
+            let help = "add within=\"300m\"";
+            self.sink.error(near.span, Code::Missing, "how near is not said", help);
+        }
+        let (at, within) = (at?.value, within?.value);
+        // A receiver that stands still wavers by some metres.
+        let leave_at = leave.as_ref().map_or(within + (within / 5).max(20), |leave| leave.value);
+        if let Some(leave) = leave.filter(|leave| leave.value <= within) {
+            self.sink.error(
+                leave.span,
+                Code::NoHysteresis,
+                "a vehicle at this edge would be in and out by turns",
+                "leave room for the receiver to waver: `leave` is more than `within`",
+            );
+            return None;
+        }
+        Some(Circle { at, enter: within, leave: leave_at })
     }
 
     pub(super) fn sticky(&mut self, node: &Node) -> Option<Spanned<Sticky>> {

@@ -4,11 +4,13 @@
 //! is carried on by the monotonic clock. Days are counted from 1 January 1970 of the Gregorian
 //! calendar; weekdays from 0 for Monday.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::link::Period;
+use crate::radio::{Circle, Position};
 use crate::verb::{TimeSpan, When};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -169,10 +171,14 @@ impl LocalTime {
 }
 
 /// What `when` is asked about; `None` for what is not known, which meets no condition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Moment {
     /// The vehicle's speed in hundredths of a metre per second.
     pub speed: Option<u32>,
+    /// Where the vehicle is.
+    pub position: Option<Position>,
+    /// The surroundings, of those that rules name, in which it is: with the room at their edges.
+    pub inside: BTreeSet<Circle>,
     /// Minute of the local day.
     pub minute: Option<u16>,
     /// Day of the week, 0 for Monday.
@@ -201,7 +207,8 @@ impl Moment {
             let began = self.weekday.map(|day| if began_yesterday { (day + 6) % 7 } else { day });
             began.is_some_and(|day| days.contains(day))
         });
-        speed && time && days
+        let near = line.near.is_none_or(|circle| self.inside.contains(&circle));
+        speed && time && days && near
     }
 }
 
@@ -308,7 +315,8 @@ mod tests {
         let at_noon = When { time: Some(noon), days: weekdays, ..When::default() };
         let slow_night = When { speed: slow.speed, ..at_night.clone() };
         let workday = When { days: weekdays, ..When::default() };
-        let moment = |speed, minute, weekday| Moment { speed, minute, weekday };
+        let moment =
+            |speed, minute, weekday| Moment { speed, minute, weekday, ..Moment::default() };
         let (mon, fri, sat, sun) = (Some(0), Some(4), Some(5), Some(6));
         let at = |hour, min| Some(minute(hour, min));
         let both = vec![slow.clone(), at_night.clone()];

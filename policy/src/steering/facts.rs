@@ -8,7 +8,7 @@ use super::calendar::LocalTime;
 use super::moves::PathFigures;
 use super::overrides::Override;
 use crate::link::Ratio;
-use crate::radio::Radio;
+use crate::radio::{Position, Radio};
 use crate::terms::{Bid, RuleId};
 
 /// A fact. Facts about a BID that the policy does not have are ignored.
@@ -93,6 +93,8 @@ pub enum Fact {
     },
     /// The vehicle's speed in hundredths of a metre per second; `None` if it is not known.
     Speed(Option<u32>),
+    /// Where the vehicle is; `None` if that is not known.
+    Position(Option<Position>),
     /// Local time. State it at start, after every step of the clock or change of the time zone,
     /// and about once a minute; between statements the monotonic clock carries it on.
     LocalTime(LocalTime),

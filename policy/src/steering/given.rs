@@ -24,16 +24,19 @@ use super::tracked::Tracked;
 use crate::effective::{Effective, Usable};
 use crate::link::{AtLimit, Ratio};
 use crate::policy::{Home, Policy};
+use crate::radio::Position;
 use crate::terms::{Bid, ClassName};
 
 /// What a question supposes; the rest is as it is, or without a daemon: every link is up, and
-/// neither speed nor time are known.
+/// neither speed, position nor time are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Given {
     /// By link.
     pub links: BTreeMap<Bid, GivenLink>,
     /// The vehicle's speed in hundredths of a metre per second.
     pub speed: Option<u32>,
+    /// Where the vehicle is.
+    pub position: Option<Position>,
     /// Minute of the local day.
     pub minute: Option<u16>,
     /// Day of the week, 0 for Monday.
@@ -219,6 +222,12 @@ impl Steering {
         let present = self.moment(self.now);
         let moment = Moment {
             speed: given.speed.or(present.speed),
+            position: given.position.or(present.position),
+            // A question has no memory of where the vehicle was.
+            inside: match given.position {
+                Some(_) => self.inside(given.position, &BTreeSet::new()),
+                None => present.inside,
+            },
             minute: given.minute.or(present.minute),
             weekday: given.weekday.or(present.weekday),
         };

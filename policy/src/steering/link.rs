@@ -22,7 +22,7 @@ use super::facts::{Measurement, ProbeResult};
 use super::hold::Hold;
 use super::link_state::{Cause, Figure};
 use crate::link::{Band, UsableWhen};
-use crate::radio::Radio;
+use crate::radio::{Circle, Position, Radio};
 
 /// Something that speaks against a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,11 @@ pub(super) struct Link {
     /// When the first of the present complaints came.
     bad_since: Duration,
     /// Since when each figure has been beyond `leave` without a complaint so far.
-    beyond_since: [Option<Duration>; 4],
+    beyond_since: [Option<Duration>; Figure::ALL.len()],
     radio: Radio,
+    /// The vehicle's speed, in hundredths of a metre per second, and where it is.
+    speed: Option<u32>,
+    position: Option<Position>,
     measured: Measurement,
     probes_lost: u8,
     burst_lost: u8,
@@ -70,8 +73,10 @@ impl Link {
             was_up: false,
             complaints: Vec::new(),
             bad_since: Duration::ZERO,
-            beyond_since: [None; 4],
+            beyond_since: [None; Figure::ALL.len()],
             radio: Radio::default(),
+            speed: None,
+            position: None,
             measured: Measurement::default(),
             probes_lost: 0,
             burst_lost: 0,
@@ -202,13 +207,15 @@ impl Link {
             return;
         }
         self.complain(now, Cause::Detached);
-        // The next path by this link is another one. The radio is the same.
+        // The next path by this link is another one. The radio and the vehicle are the same.
         self.measured = Measurement::default();
-        self.beyond_since[1..].fill(None);
+        for (figure, since) in Figure::ALL.into_iter().zip(&mut self.beyond_since) {
+            since.take_if(|_| figure.is_of_path());
+        }
         self.probes_lost = 0;
         self.burst_lost = 0;
         let of_path = |cause| match cause {
-            Cause::Beyond(figure) => figure != Figure::Signal,
+            Cause::Beyond(figure) => figure.is_of_path(),
             other => other == Cause::ProbesLost,
         };
         self.complaints.retain(|complaint| !of_path(complaint.cause));
@@ -223,13 +230,32 @@ impl Link {
     /// against it: the recover hold begins.
     pub fn heard_of_radio(&mut self, now: Duration, radio: Radio) {
         self.radio = radio;
-        if radio.signal.is_none() {
-            self.beyond_since[Figure::Signal as usize] = None;
-            self.clear(now, Cause::Beyond(Figure::Signal));
-        }
+        self.forget_if(now, Figure::Signal, radio.signal.is_none());
         self.judge_figures(now);
         self.judge_radio(now);
         self.advance(now);
+    }
+
+    /// Takes the vehicle's speed, or that it is not known.
+    pub fn drives(&mut self, now: Duration, speed: Option<u32>) {
+        self.speed = speed;
+        self.forget_if(now, Figure::Speed, speed.is_none());
+        self.judge_figures(now);
+    }
+
+    /// Takes where the vehicle is, or that it is not known.
+    pub fn is_at(&mut self, now: Duration, position: Option<Position>) {
+        self.position = position;
+        self.forget_if(now, Figure::Distance, position.is_none());
+        self.judge_figures(now);
+    }
+
+    /// A figure that is not known speaks against nobody.
+    fn forget_if(&mut self, now: Duration, figure: Figure, unknown: bool) {
+        if unknown {
+            self.beyond_since[figure as usize] = None;
+            self.clear(now, Cause::Beyond(figure));
+        }
     }
 
     /// Registration and technology are words and not figures: they count at once.
@@ -300,7 +326,17 @@ impl Link {
 
     /// Where a figure is in its band; `None` without a band or a figure.
     fn judge(&self, figure: Figure) -> Option<Side> {
-        judge(&self.usable, figure, self.radio.signal, &self.measured)
+        match figure {
+            Figure::Signal => side(self.usable.signal, self.radio.signal, true),
+            Figure::Speed => side(self.usable.speed, self.speed, false),
+            Figure::Distance => {
+                let band = |near: Circle| Band { enter: near.enter, leave: near.leave };
+                let metres = self.usable.near.zip(self.position);
+                let metres = metres.map(|(near, position)| near.at.metres_to(position));
+                side(self.usable.near.map(band), metres, false)
+            }
+            figure => judge(&self.usable, figure, &self.measured),
+        }
     }
 
     fn complain(&mut self, now: Duration, cause: Cause) {
@@ -345,33 +381,29 @@ enum Side {
     Beyond,
 }
 
-fn judge(
-    usable: &UsableWhen,
-    figure: Figure,
-    signal: Option<i16>,
-    measured: &Measurement,
-) -> Option<Side> {
-    fn side<T: Ord>(band: Option<Band<T>>, found: Option<T>, more_is_better: bool) -> Option<Side> {
-        let (band, found) = (band?, found?);
-        let at_least = |found: &T, limit: &T| {
-            if more_is_better { found >= limit } else { found <= limit }
-        };
-        Some(match () {
-            () if at_least(&found, &band.enter) => Side::Good,
-            () if at_least(&band.leave, &found) => Side::Beyond,
-            () => Side::Between,
-        })
-    }
+fn side<T: Ord>(band: Option<Band<T>>, found: Option<T>, more_is_better: bool) -> Option<Side> {
+    let (band, found) = (band?, found?);
+    let at_least =
+        |found: &T, limit: &T| if more_is_better { found >= limit } else { found <= limit };
+    Some(match () {
+        () if at_least(&found, &band.enter) => Side::Good,
+        () if at_least(&band.leave, &found) => Side::Beyond,
+        () => Side::Between,
+    })
+}
+
+/// The same of what is measured of a path.
+fn judge(usable: &UsableWhen, figure: Figure, measured: &Measurement) -> Option<Side> {
     match figure {
-        Figure::Signal => side(usable.signal, signal, true),
         Figure::Rtt => side(usable.rtt, measured.rtt, false),
         Figure::Jitter => side(usable.jitter, measured.jitter, false),
         Figure::Loss => side(usable.loss, measured.loss, false),
+        Figure::Signal | Figure::Speed | Figure::Distance => None,
     }
 }
 
 /// The first figure that is beyond its limit, without memory.
 pub(super) fn beyond(usable: &UsableWhen, measured: &Measurement) -> Option<Figure> {
-    let beyond = |figure: &Figure| judge(usable, *figure, None, measured) == Some(Side::Beyond);
+    let beyond = |figure: &Figure| judge(usable, *figure, measured) == Some(Side::Beyond);
     Figure::ALL.into_iter().find(beyond)
 }

@@ -103,10 +103,20 @@ pub enum Figure {
     Jitter,
     /// Loss.
     Loss,
+    /// Speed of the vehicle.
+    Speed,
+    /// How far the vehicle is from a place.
+    Distance,
 }
 
 impl Figure {
-    pub(super) const ALL: [Self; 4] = [Self::Signal, Self::Rtt, Self::Jitter, Self::Loss];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Signal, Self::Rtt, Self::Jitter, Self::Loss, Self::Speed, Self::Distance];
+
+    /// Whether it is measured of a path: another care-of address is another path.
+    pub(super) fn is_of_path(self) -> bool {
+        matches!(self, Self::Rtt | Self::Jitter | Self::Loss)
+    }
 }
 
 impl fmt::Display for Figure {
@@ -116,6 +126,8 @@ impl fmt::Display for Figure {
             Self::Rtt => "rtt",
             Self::Jitter => "jitter",
             Self::Loss => "loss",
+            Self::Speed => "the vehicle's speed",
+            Self::Distance => "the vehicle's distance",
         })
     }
 }

@@ -112,6 +112,7 @@ impl Tracked {
             Fact::Admin { admin, .. } => self.admin = *admin,
             Fact::Copied { .. }
             | Fact::Speed(_)
+            | Fact::Position(_)
             | Fact::LocalTime(_)
             | Fact::Steer(_)
             | Fact::Unsteer(_) => {}

@@ -4,7 +4,8 @@ use mtun_policy::steering::{
     Admin, Cause, Fact, Figure, LinkReason, LinkState, Measurement, Notice, ProbeResult,
 };
 use mtun_policy::{
-    Band, Bid, Cost, Fallback, Radio, RadioRegistration, Ratio, Steering, Technology, Verb,
+    Band, Bid, Circle, Cost, Fallback, Outcome, Position, Radio, RadioRegistration, Ratio,
+    Steering, Technology, Verb, When,
 };
 
 use crate::home::*;
@@ -200,6 +201,82 @@ fn a_radio_speaks_against_its_link_and_falls_silent() {
         steering.handle(s(*second), fact.clone());
         assert_eq!(state(&steering, WLAN0), *want, "at {second}");
     }
+}
+
+/// How fast the vehicle is and where counts for a link like any other figure, with room between the
+/// limits, and what is not known speaks against nobody. Another care-of address changes neither.
+#[test]
+fn a_vehicle_speaks_against_a_link_and_falls_silent() {
+    let mut policy = policy();
+    let at = Position::from_words("48.0,11.0").unwrap();
+    let usable = &mut policy.interfaces[0].usable;
+    usable.near = Some(Circle { at, enter: 300, leave: 400 });
+    usable.speed = Some(Band { enter: 1500, leave: 2000 });
+    usable.hold_up = s(5);
+    let mut steering = registered(&policy);
+    let north =
+        |metres: f64| Fact::Position(Position::from_degrees(48.0 + metres / 111_195.0, 11.0));
+    let until = |second| LinkState::Recovering { until: s(second) };
+    let (down, up) = (LinkState::Down, LinkState::Up);
+    let far = LinkReason::Bad(Cause::Beyond(Figure::Distance));
+    let fast = LinkReason::Bad(Cause::Beyond(Figure::Speed));
+    // second, fact, state after it, and why it is down
+    let steps: &[(u64, Fact, LinkState, Option<&LinkReason>)] = &[
+        (10, north(350.0), up, None),
+        (11, north(450.0), down, Some(&far)),
+        (12, attached(WLAN0, false), down, None),
+        (13, attached(WLAN0, true), down, Some(&far)),
+        (14, north(350.0), down, Some(&far)),
+        (15, north(200.0), until(20), None),
+        (20, Fact::Speed(Some(1900)), up, None),
+        (30, Fact::Speed(Some(2000)), down, Some(&fast)),
+        (31, Fact::Speed(Some(1600)), down, Some(&fast)),
+        // The receiver has no fix any more: the relapse doubled the hold.
+        (32, Fact::Speed(None), until(42), None),
+        (33, Fact::Position(None), until(42), None),
+        (42, Fact::Position(None), up, None),
+    ];
+    for (second, fact, want, why) in steps {
+        steering.handle(s(*second), fact.clone());
+        assert_eq!(state(&steering, WLAN0), *want, "at {second}");
+        if let Some(why) = why {
+            assert_eq!(reason(&steering, WLAN0), **why, "at {second}");
+        }
+    }
+}
+
+/// A rule with `when near` holds from the inner limit on, until the outer one or until nobody knows
+/// where the vehicle is; another file goes on with what was known.
+#[test]
+fn a_rule_holds_near_a_place() {
+    let at = Position::from_words("48.0,11.0").unwrap();
+    let circle = Circle { at, enter: 300, leave: 400 };
+    let mut near = rule(0, 0, Verb::Prefer(vec![WWAN1]), Fallback::NextRule);
+    near.when = vec![When { near: Some(circle), ..When::default() }];
+    let last = rule(1, 0, Verb::Prefer(vec![WLAN0]), Fallback::Any);
+    let policy = with_rules(policy(), vec![near, last]);
+    let mut steering = registered(&policy);
+    let north = |metres: f64| Position::from_degrees(48.0 + metres / 111_195.0, 11.0);
+    let holds = |steering: &Steering| steering.effective().says[0].outcome != Outcome::Unmet;
+    let steps: &[(Option<Position>, bool)] = &[
+        (None, false),
+        (north(350.0), false),
+        (north(290.0), true),
+        (north(350.0), true),
+        (north(410.0), false),
+        (north(350.0), false),
+        (north(100.0), true),
+        (None, false),
+        (north(350.0), false),
+        (north(0.0), true),
+    ];
+    for (number, (position, want)) in (1..).zip(steps) {
+        steering.handle(s(10 + number), Fact::Position(*position));
+        assert_eq!(holds(&steering), *want, "step {number}");
+    }
+    steering.handle(s(30), Fact::Position(north(350.0)));
+    steering.adopt(&policy, home(&policy), s(31));
+    assert!(holds(&steering), "another policy forgets nothing");
 }
 
 /// The last link is used whatever its technology, and never where it may not roam.

@@ -2,8 +2,8 @@
 
 use mtun_policy::steering::{Given, GivenLink, GivenState, suppose};
 use mtun_policy::{
-    Bid, BlockReply, Choice, Fallback, Origin, Otherwise, Outcome, Ratio, Rule, SpeedBound,
-    TimeSpan, Usable, Verb, When,
+    Bid, BlockReply, Choice, Circle, Fallback, Origin, Otherwise, Outcome, Position, Ratio, Rule,
+    SpeedBound, TimeSpan, Usable, Verb, When,
 };
 
 use crate::home::*;
@@ -282,6 +282,20 @@ fn when() {
             ("speed=100 wlan0=drained", " / wwan0 wwan1 sat0"),
         ],
     );
+    // Of a question nobody remembers where the vehicle was: the inner limit counts.
+    let at = Position::from_words("48.0,11.0").unwrap();
+    let circle = Circle { at, enter: 300, leave: 400 };
+    let near = When { near: Some(circle), ..When::default() };
+    let asked = |metres: f64| {
+        let lines = std::slice::from_ref(&near);
+        let rule = Rule { when: lines.to_vec(), ..rule.clone() };
+        let policy = with_rules(policy(), vec![rule]);
+        let position = Position::from_degrees(48.0 + metres / 111_195.0, 11.0);
+        let given = Given { position, ..Given::default() };
+        let supposed = suppose(&policy, home(&policy), &given);
+        supposed.effective.says[0].outcome != Outcome::Unmet
+    };
+    assert_eq!([0.0, 290.0, 350.0, 450.0].map(asked), [true, true, false, false]);
     rule.otherwise = Fallback::Then(Verb::Block(BlockReply::Reset));
     table(&rule, &[("", "unmet / block"), ("speed=1 wlan0=drained", "wlan0 / block")]);
     rule.otherwise = Fallback::NextRule;
