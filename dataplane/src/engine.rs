@@ -21,6 +21,7 @@ use arc_swap::ArcSwap;
 use mtun_policy::{Bid, FlowKey, HomeAddress, Ingress};
 
 use crate::answer::{Answerer, Refusal};
+use crate::conversations::{ConversationTimes, Conversations};
 use crate::copies::{Limits as OrderLimits, Numbers, Order};
 use crate::counters::Counters;
 use crate::explain::{Explained, explain};
@@ -190,6 +191,7 @@ pub struct Engine {
     pub(crate) verified: VerifiedSources,
     pub(crate) answers: Answerer,
     pub(crate) counters: Counters,
+    pub(crate) conversations: Conversations,
     /// Of copies that leave.
     pub(crate) numbers: Numbers,
     /// Of copies that arrive.
@@ -222,6 +224,7 @@ impl Engine {
             verified: VerifiedSources::new(secret.clone()),
             answers: Answerer::new(settings.answers_per_second, settings.answers_at_once),
             counters: Counters::default(),
+            conversations: Conversations::default(),
             numbers: Numbers::new(secret.clone(), secret.hash_one("first epoch") as u32),
             order: Order::new(settings.order, secret.clone()),
             turn: Mutex::default(),
@@ -364,6 +367,16 @@ impl Engine {
         now: Duration,
     ) -> Option<(u16, Duration)> {
         self.path_mtus.learned(source, destination, now)
+    }
+
+    /// The round trips of conversations by a binding of ours with this care-of address, of late.
+    pub fn conversation_times(
+        &self,
+        bid: Bid,
+        care_of: Ipv6Addr,
+        now: Duration,
+    ) -> Option<ConversationTimes> {
+        self.conversations.times(bid, care_of.into(), now)
     }
 
     fn answer(

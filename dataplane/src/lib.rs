@@ -31,6 +31,7 @@ mod admit;
 mod answer;
 #[cfg(feature = "backend")]
 pub mod backend;
+mod conversations;
 mod copies;
 mod counters;
 mod decide;
@@ -80,6 +81,7 @@ pub mod wire;
 pub use admit::{
     Admitted, AdmittedStraight, NotStraightIn, OuterKey, StraightKey, admit, admit_straight,
 };
+pub use conversations::ConversationTimes;
 pub use copies::Limits as OrderLimits;
 pub use counters::{
     CopyTraffic, CounterSnapshot, Counters, Direction, Form, Moves, OrderCounts, Traffic,

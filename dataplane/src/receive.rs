@@ -25,7 +25,7 @@ use crate::registration::CopyMark;
 use crate::snapshot::Snapshot;
 use crate::wire::icmpv6::IcmpError;
 use crate::wire::ipv6::HEADER;
-use crate::wire::{Chain, HOP_BY_HOP, Header, ICMPV6, IPV6, MOBILITY_HEADER, home_address};
+use crate::wire::{Chain, HOP_BY_HOP, Header, ICMPV6, IPV6, MOBILITY_HEADER, TCP, home_address};
 
 /// How often a packet for us is looked into, the outermost one included.
 const MAX_DEPTH: u8 = 4;
@@ -183,6 +183,9 @@ impl Engine {
         let arrival = self.arrive(arrived, &admitted, &inner, (!message).then_some(&*out))?;
         if message {
             return self.look_into(arrived, &inner, Tunnel { bid }, out);
+        }
+        if let (Side::Near, Some(bid), TCP) = (admitted.side, bid, inner.chain.upper) {
+            self.conversations.came(bid, &inner.key, *now, || inner.segment(packet));
         }
         // Within another tunnel it is not what a fast path sees.
         let is_outermost = self.fast.is_some() && arrived.depth == 1;

@@ -294,9 +294,28 @@ impl Engine {
         match form {
             Form::Optimized => self.note_straight(route, key, inner.segment(packet), *now),
             Form::Tunnel if route.side == Side::Near && !inner.is_error() => {
+                self.note_segment(route, inner, (key, packet), *now);
                 self.want(snapshot, route.registration, key, route.rule, *now);
             }
             _ => {}
+        }
+    }
+
+    /// Notes what a TCP packet that leaves through the tunnel is to be acknowledged by.
+    pub(crate) fn note_segment(
+        &self,
+        route: &Route<'_>,
+        inner: &Inner,
+        (key, packet): (&FlowKey, &[u8]),
+        now: Duration,
+    ) {
+        // A fast path may see the answers to all but the first.
+        let Some(bid) = route.binding.bid.filter(|_| inner.chain.upper == wire::TCP) else {
+            return;
+        };
+        if inner.opens || self.fast.is_none() {
+            let path = (bid, route.binding.care_of.0);
+            self.conversations.left(path, key, now, || inner.segment(packet));
         }
     }
 

@@ -230,6 +230,7 @@ impl Engine {
         let (rule, bid) = (route.rule, route.binding.bid);
         self.counters.carry_many(rule, bid, Direction::Out, Form::Tunnel, packets, octets);
         if route.side == Side::Near {
+            self.note_segment(&route, &inner, (&key, packet), now);
             self.want(&snapshot, route.registration, &key, route.rule, now);
         }
         let memory = Memory { flow: flow.as_ref(), groups: Some(&self.groups) };

@@ -14,6 +14,7 @@ pub(super) fn run(daemon: &Daemon, screen: Screen) -> Result<Answer, ControlErro
         "LINK",
         "STATE",
         "FOR",
+        "FLAPS",
         "ROUND TRIP",
         "JITTER",
         "LOSS",
@@ -48,7 +49,8 @@ fn row(link: &LinkDocument) -> Vec<Cell> {
         Cell::new(&link.interface),
         Cell::toned(link.state, tone(link.state)),
         Cell::or(link.since_seconds.map(seconds), "not known"),
-        Cell::or(link.rtt_ms.map(|ms| round_trip(ms, link.rtt_p95_ms)), "not measured yet"),
+        Cell::new(link.flaps),
+        round_trips(link),
         Cell::or(link.jitter_ms.map(|ms| format!("{ms:.1} ms")), "not measured"),
         Cell::or(link.loss_ratio.map(|loss| format!("{:.1} %", loss * 100.0)), "not measured"),
         radio(link),
@@ -63,11 +65,16 @@ fn row(link: &LinkDocument) -> Vec<Cell> {
     ]
 }
 
-/// The smoothed round trip, and what nearly all are within.
-fn round_trip(smoothed: f64, nearly_all: Option<f64>) -> String {
-    match nearly_all {
-        Some(nearly_all) => format!("{smoothed:.1} ms (95 %: {nearly_all:.1} ms)"),
-        None => format!("{smoothed:.1} ms"),
+/// The smoothed round trip to the agent, what nearly all are within, and that of conversations.
+fn round_trips(link: &LinkDocument) -> Cell {
+    let within = link.rtt_p95_ms.map(|ms| format!("95 %: {ms:.1} ms"));
+    let talk = link.conversation_rtt_ms.map(|ms| format!("TCP: {ms:.1} ms"));
+    let more = within.into_iter().chain(talk).collect::<Vec<_>>().join("; ");
+    match (link.rtt_ms, more.is_empty()) {
+        (Some(ms), true) => Cell::new(format!("{ms:.1} ms")),
+        (Some(ms), false) => Cell::new(format!("{ms:.1} ms ({more})")),
+        (None, false) => Cell::new(more),
+        (None, true) => Cell::or(None::<String>, "not measured yet"),
     }
 }
 

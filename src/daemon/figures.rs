@@ -242,6 +242,12 @@ impl Owner {
                 rtt_seconds: measured.rtt.map(|it| it.as_secs_f64()),
                 rtt_p95_seconds: measured.rtt_p95.map(|it| it.as_secs_f64()),
                 jitter_seconds: measured.jitter.map(|it| it.as_secs_f64()),
+                conversation_rtt_seconds: interface
+                    .bid
+                    .zip(attached)
+                    .and_then(|(bid, at)| self.conversation_rtt(bid, at, now))
+                    .map(|it| it.as_secs_f64()),
+                flaps: interface.bid.map(|_| self.watch.movements().falls(&interface.name)),
                 signal_dbm: radio.and_then(|radio| radio.signal),
                 path_mtu: attached.map(|it| self.path_takes(it, now)),
             });

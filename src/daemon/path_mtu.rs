@@ -1,4 +1,4 @@
-//! What the path of each link takes: its interface, and what routers on the way said.
+//! What packets tell of the path of each link: how large they may be, and how long people wait.
 //!
 //! The packet loop believes a Packet Too Big about a packet of its own and lets it grow old
 //! (`dataplane/mtu`); here it is shown, and people are told when it changes.
@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mtun_policy::InterfaceName;
+use mtun_policy::{Bid, InterfaceName};
 
 use super::owner::Owner;
 use crate::control::documents::{Event, PathMtuDocument};
@@ -26,6 +26,20 @@ impl Owner {
         let (octets, left) = learned.min()?;
         let forgotten_seconds = left.as_millis().div_ceil(1000) as u64;
         (u32::from(octets) < at.mtu).then_some(PathMtuDocument { octets, forgotten_seconds })
+    }
+
+    /// The smoothed round trip of conversations by a link, of the home that had one last.
+    pub(super) fn conversation_rtt(
+        &self,
+        bid: Bid,
+        at: &Attachment,
+        now: Duration,
+    ) -> Option<Duration> {
+        let times = self
+            .homes
+            .iter()
+            .filter_map(|home| home.tunnel.lane.engine.conversation_times(bid, at.care_of, now));
+        times.max_by_key(|times| times.at).map(|times| times.smoothed)
     }
 
     /// The largest outer packet that the path takes, in octets.

@@ -167,6 +167,7 @@ impl Owner {
                 router: attached.and_then(|it| it.router).map(IpAddr::V6),
                 reason,
                 since_seconds: since.map(|since| now.saturating_sub(since).as_secs()),
+                flaps: self.watch.movements().falls(&interface.name),
                 recovers_in_seconds,
                 metered: interface.metered,
                 quota: report.and_then(|report| report.quota.as_ref()).map(quota_document),
@@ -174,6 +175,11 @@ impl Owner {
                 rtt_ms: measured.and_then(|it| it.rtt).or(answered).map(milliseconds),
                 rtt_p95_ms: measured.and_then(|it| it.rtt_p95).map(milliseconds),
                 jitter_ms: measured.and_then(|it| it.jitter).map(milliseconds),
+                conversation_rtt_ms: interface
+                    .bid
+                    .zip(attached)
+                    .and_then(|(bid, at)| self.conversation_rtt(bid, at, now))
+                    .map(milliseconds),
                 loss_ratio: measured.and_then(|it| it.loss).map(|it| f64::from(it.0) / 10_000.0),
                 signal_dbm: report.and_then(|report| report.radio.signal),
                 radio: self.facts.radio(&interface.name, now),

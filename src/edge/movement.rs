@@ -292,6 +292,12 @@ impl Movements {
         }
     }
 
+    /// How often an uplink went since it is watched: lost its carrier, its router or its care-of
+    /// address, or got another one, also while it was watched for staying.
+    pub fn falls(&self, uplink: &InterfaceName) -> u64 {
+        self.unrest.get(uplink).map_or(0, Unrest::falls)
+    }
+
     /// The watched uplinks in the order of their names, each with its state.
     pub fn states(&self) -> impl Iterator<Item = (&InterfaceName, Result<Attachment, DownReason>)> {
         self.uplinks.iter().map(|uplink| (uplink, self.state(uplink)))

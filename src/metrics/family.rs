@@ -95,6 +95,16 @@ static LINK_JITTER: Family = family(
     Kind::Gauge,
     "Smoothed deviation of the round trips of probes, of those links that are measured",
 );
+static LINK_CONVERSATIONS: Family = family(
+    "mtun_link_conversation_rtt_seconds",
+    Kind::Gauge,
+    "Smoothed round trip of TCP conversations by the link, the way behind the home agent included, where there were any of late",
+);
+static LINK_FLAPS: Family = family(
+    "mtun_link_flaps_total",
+    Kind::Counter,
+    "How often the link lost its carrier, its router or its care-of address, or got another one",
+);
 static LINK_PROBES: Family = family(
     "mtun_link_probes_total",
     Kind::Counter,
@@ -240,7 +250,7 @@ static STORE_FAILING: Family = family(
 );
 
 /// Every family but the histogram.
-pub(super) static ALL: [&Family; 43] = [
+pub(super) static ALL: [&Family; 45] = [
     &LINK_UP,
     &LINK_USABLE,
     &LINK_LOSS,
@@ -253,6 +263,8 @@ pub(super) static ALL: [&Family; 43] = [
     &LINK_STATE_CHANGES,
     &LINK_PROBE_RTT,
     &LINK_JITTER,
+    &LINK_CONVERSATIONS,
+    &LINK_FLAPS,
     &LINK_PROBES,
     &LINK_QUOTA,
     &LINK_USED,
@@ -356,6 +368,8 @@ fn collect(input: &MetricsInput) -> Vec<(&'static Family, Vec<(Labels, f64)>)> {
             smoothed.into_iter().chain(p95).collect()
         }),
         (&LINK_JITTER, measured(input, &[], |link| link.jitter_seconds)),
+        (&LINK_CONVERSATIONS, measured(input, &[], |link| link.conversation_rtt_seconds)),
+        (&LINK_FLAPS, measured(input, &[], |link| link.flaps.map(|flaps| flaps as f64))),
         (&LINK_SIGNAL, measured(input, &[], |link| signal(input, link))),
         (&LINK_PATH_MTU, measured(input, &[], |link| link.path_mtu.map(f64::from))),
         (&REPORT_OVERRUNS, vec![(Vec::new(), input.reports.overruns as f64)]),
@@ -522,6 +536,8 @@ mod tests {
             rtt_seconds: None,
             rtt_p95_seconds: None,
             jitter_seconds: None,
+            conversation_rtt_seconds: None,
+            flaps: Some(0),
             signal_dbm: None,
             path_mtu: None,
         };

@@ -138,6 +138,12 @@ pub struct LinkFigures {
     /// Their smoothed deviation.
     #[serde(default)]
     pub jitter_seconds: Option<f64>,
+    /// The smoothed round trip of TCP conversations by it in seconds; `None` without any of late.
+    #[serde(default)]
+    pub conversation_rtt_seconds: Option<f64>,
+    /// How often it went since it is watched; `None` for one that is not.
+    #[serde(default)]
+    pub flaps: Option<u64>,
     /// Strength of its radio signal in dBm; `None` while it is not known.
     #[serde(default)]
     pub signal_dbm: Option<i16>,

@@ -180,3 +180,70 @@ fn a_rule_follows_the_speed_of_the_vehicle() {
     assert_eq!((vehicle.speed_kmh, vehicle.latitude), (None, None));
     lab.settled(&traffic, figure_11);
 }
+
+/// A rule with `when near` holds at the depot, and a WLAN with `usable { near … }` is used nowhere
+/// else; what nobody knows meets no condition and speaks against no link.
+#[test]
+fn rules_and_links_follow_the_place_of_the_vehicle() {
+    need_lab!();
+    let depot = "near=\"48.137154,11.576124\" within=\"300m\"";
+    let usable = "near \"48.137154,11.576124\" enter=\"5km\" leave=\"6km\"; hold up=\"0s\"";
+    let mut lab =
+        Lab::with_agent(Plan::default(), PolicyText::default().with_usable("wlan0", usable));
+    let directory = lab.world.directory().join("gps");
+    std::fs::create_dir_all(&directory).unwrap();
+    let gpsd = Gpsd::start(&directory);
+    let place = gpsd.place.display().to_string();
+    lab.text = lab.text.with(
+        "home \"acme\" {",
+        &format!("vehicle gpsd=\"{place}\" lost-after=\"10s\"\n\nhome \"acme\" {{"),
+    );
+    // SSH takes the WLAN at the depot, W-CDMA elsewhere.
+    let rule = format!(
+        "rules home=acme {{\n    rule \"depot\" {{ match proto=tcp dport=22; when {depot}; prefer wlan0; failback now }}"
+    );
+    lab.text = lab.text.with("rules home=acme {", &rule);
+    start(&mut lab, None);
+    // Millionths of a degree north, told five times a second until it is gone.
+    let (north, gone) = (Arc::new(AtomicU32::new(48_150_000)), Arc::new(AtomicBool::new(false)));
+    let receiver = std::thread::spawn({
+        let (north, gone) = (north.clone(), gone.clone());
+        move || {
+            let mut caller = gpsd.accept();
+            while !gone.load(Ordering::Relaxed) {
+                caller.fix_at(f64::from(north.load(Ordering::Relaxed)) / 1e6, 3.0);
+                std::thread::sleep(Duration::from_millis(200));
+            }
+        }
+    });
+    lab.registered(&["wlan0", "wwan0"]);
+    let traffic = lab.traffic();
+    // What stands there, and what would be so at the depot.
+    let question = "tcp 2001:db8:100:4200::10 -> 2001:db8:c::9 dport 22";
+    let explained = lab.mobile().mtun_ok(&["explain", question]).unwrap().to_string();
+    assert!(
+        explained.contains("1.4 km away, not within 300 m of 48.137154,11.576124"),
+        "{explained}"
+    );
+    let supposed = format!("{question} given position=48.137154,11.576124");
+    let explained = lab.mobile().mtun_ok(&["explain", &supposed]).unwrap();
+    assert_eq!(explained["rule"]["name"], "depot", "{explained:#}");
+
+    north.store(48_137_200, Ordering::Relaxed);
+    lab.settled(&traffic, |_, _| "wlan0");
+    // In the room at the edge: still there.
+    north.store(48_140_200, Ordering::Relaxed);
+    let there = lab.mobile().wait_until("the edge", PATIENCE, |status| {
+        status.vehicle.as_ref().is_some_and(|it| it.latitude == Some(48.140_2))
+    });
+    there.unwrap();
+    lab.settled(&traffic, |_, _| "wlan0");
+    // 14 km away the WLAN is nobody's.
+    north.store(48_264_000, Ordering::Relaxed);
+    becomes(&lab, "wlan0", LinkState::Down, "the vehicle's distance is beyond its limit");
+    lab.settled(&traffic, all_wwan);
+    gone.store(true, Ordering::Relaxed);
+    receiver.join().unwrap();
+    becomes(&lab, "wlan0", LinkState::Up, "");
+    lab.settled(&traffic, figure_11);
+}

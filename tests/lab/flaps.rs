@@ -67,6 +67,12 @@ fn a_link_that_flaps_is_left_alone_until_it_stays() {
     };
     let most = updates.iter().map(in_a_second).max().unwrap_or(0);
     assert!(most <= 3, "{most} Binding Updates in a second: {updates:?}");
+    // Falls are counted while it is not used, too; nobody's else are.
+    let (fell, other) = (link(&lab, "wwan0").flaps, link(&lab, "wlan0").flaps);
+    assert!(fell > 3 && other == 0, "{fell} and {other}");
+    let figures = Lab::metrics(lab.mobile()).links;
+    let counted = figures.iter().find(|it| it.link.as_str() == "wwan0").and_then(|it| it.flaps);
+    assert!(counted >= Some(fell), "{counted:?}");
     let story = lab.mobile().story();
     assert!(story.contains("comes and goes: it is used once it stays"), "{story}");
     lab.assert_clean();

@@ -38,6 +38,7 @@ mod moves;
 mod nested;
 mod optimization;
 mod pages;
+mod passive;
 mod power;
 mod quota;
 mod restart;

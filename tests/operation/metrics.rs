@@ -17,7 +17,7 @@ use super::documents::{first_figures, status};
 use super::owner;
 
 /// Every family of the contract and its type.
-const FAMILIES: [(&str, &str); 42] = [
+const FAMILIES: [(&str, &str); 44] = [
     ("mtun_binding_expires_timestamp_seconds", "gauge"),
     ("mtun_binding_updates_total", "counter"),
     ("mtun_copies_total", "counter"),
@@ -29,6 +29,8 @@ const FAMILIES: [(&str, &str); 42] = [
     ("mtun_flows", "gauge"),
     ("mtun_ha_bindings", "gauge"),
     ("mtun_handover_duration_seconds", "histogram"),
+    ("mtun_link_conversation_rtt_seconds", "gauge"),
+    ("mtun_link_flaps_total", "counter"),
     ("mtun_link_jitter_seconds", "gauge"),
     ("mtun_link_loss_ratio", "gauge"),
     ("mtun_link_path_mtu_bytes", "gauge"),

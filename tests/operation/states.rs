@@ -33,6 +33,7 @@ pub fn up() -> StatusDocument {
         link.rtt_ms = Some(23.4);
         link.rtt_p95_ms = Some(31.0);
         link.jitter_ms = Some(2.25);
+        link.conversation_rtt_ms = Some(41.5);
         link.mtu = Some(1500);
         link.loss_ratio = Some(0.004);
         link.signal_dbm = Some(-71);
@@ -62,6 +63,7 @@ pub fn no_link() -> StatusDocument {
         link.rtt_ms = None;
         link.rtt_p95_ms = None;
         link.jitter_ms = None;
+        link.conversation_rtt_ms = None;
         link.mtu = None;
         link.loss_ratio = None;
         link.signal_dbm = None;

@@ -253,8 +253,13 @@ impl Caller {
 
     /// Says a fix in three dimensions, at a speed in metres a second.
     pub fn fix(&mut self, speed: f64) {
+        self.fix_at(48.137154, speed);
+    }
+
+    /// The same so many degrees north.
+    pub fn fix_at(&mut self, north: f64, speed: f64) {
         self.say(&format!(
-            r#"{{"class":"TPV","device":"/dev/ttyACM0","mode":3,"time":"2026-11-22T18:00:00.000Z","ept":0.005,"lat":48.137154,"lon":11.576124,"altHAE":519.1,"track":77.1,"speed":{speed}}}"#
+            r#"{{"class":"TPV","device":"/dev/ttyACM0","mode":3,"time":"2026-11-22T18:00:00.000Z","ept":0.005,"lat":{north},"lon":11.576124,"altHAE":519.1,"track":77.1,"speed":{speed}}}"#
         ));
     }
 }

@@ -222,6 +222,9 @@ pub struct LinkDocument {
     pub reason: Option<String>,
     /// Seconds since the state last changed.
     pub since_seconds: Option<u64>,
+    /// How often it went since the daemon watches it: its carrier, router or care-of address.
+    #[serde(default)]
+    pub flaps: u64,
     /// Of a link that is recovering, in how many seconds it is used again if nothing happens.
     #[serde(default)]
     pub recovers_in_seconds: Option<u64>,
@@ -246,6 +249,10 @@ pub struct LinkDocument {
     /// answered probes.
     #[serde(default)]
     pub jitter_ms: Option<f64>,
+    /// The smoothed round trip of TCP conversations that went and came by this link, the way behind
+    /// the home agent included, in milliseconds; `null` if none did in the last five minutes.
+    #[serde(default)]
+    pub conversation_rtt_ms: Option<f64>,
     /// The share of probes that was lost, 0 to 1; `null` if nothing measures it.
     #[serde(default)]
     pub loss_ratio: Option<f64>,

@@ -43,6 +43,8 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(super) struct Unrest {
     /// Times it went, as they counted at the last of them.
     number: u32,
+    /// Times it went since it is watched.
+    falls: u64,
     last: Duration,
     /// The care-of address that it could have, and since when without a break.
     coming: Option<(Ipv6Addr, Duration)>,
@@ -58,9 +60,15 @@ impl Unrest {
     /// It went, or what it was about to be is gone.
     pub fn went(&mut self, now: Duration) {
         self.number = (self.number_at(now) + 1).min(MOST);
+        self.falls += 1;
         self.last = now;
         self.coming = None;
         self.small_due = None;
+    }
+
+    /// Times it went since it is watched, those in which it was not used again between included.
+    pub fn falls(&self) -> u64 {
+        self.falls
     }
 
     /// It is not attached, and nothing is there to attach it to.
@@ -169,7 +177,7 @@ mod tests {
             (then.deadline().expect("watched or ready") - ms(at)).as_millis()
         });
         assert_eq!(waits, [1600, 1600, 100, 0], "8, 8, 4 and 2 times");
-        assert_eq!(unrest.number_at(Duration::MAX), 0);
+        assert_eq!((unrest.number_at(Duration::MAX), unrest.falls()), (0, 20), "none is forgotten");
     }
 
     #[test]
@@ -185,7 +193,7 @@ mod tests {
         // Being away for longer is no further time.
         unrest.away(ms(130));
         unrest.away(ms(140));
-        assert_eq!(unrest.number, 6);
+        assert_eq!((unrest.number, unrest.falls()), (6, 6));
         assert!(unrest.tell() && !unrest.tell(), "people are told once");
         unrest.came();
         assert!(unrest.tell());

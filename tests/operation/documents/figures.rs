@@ -37,6 +37,8 @@ pub fn first_figures() -> MetricsInput {
             rtt_seconds: Some(0.0),
             rtt_p95_seconds: Some(0.0),
             jitter_seconds: Some(0.0),
+            conversation_rtt_seconds: Some(0.0),
+            flaps: Some(0),
             signal_dbm: Some(0),
             path_mtu: Some(0),
         });
