@@ -21,6 +21,7 @@ pub mod protocol;
 pub mod server;
 mod session;
 mod socket;
+mod spare;
 
 pub use client::{Client, ClientError, Heard, Monitor, Subscription};
 pub use documents::{Event, EventDocument};

@@ -19,10 +19,14 @@ use super::peer::{Access, Class, Peer};
 use super::protocol::{ControlError, ErrorCode, REQUEST_MAX, ReplyLine, Request, Response};
 use super::session::{Session, encode, forbidden};
 use super::socket::{BindError, Socket};
+use super::spare::{Spares, is_exhausted};
 
 /// How much may wait for one client: a burst of link, binding and generation changes of a few
 /// hundred mobiles fits.
 pub const EVENTS_WAITING: usize = 1024;
+
+/// How long a client may stay without a request who was taken in though there was no room.
+const TIGHT: Duration = Duration::from_secs(1);
 
 /// What a client asked, for the owner loop to answer.
 #[derive(Debug)]
@@ -123,27 +127,48 @@ impl Server {
     /// `listeners` has what they listen to; its capacity is how far one may fall behind.
     pub async fn serve(self, requests: mpsc::Sender<ControlRequest>, listeners: Listeners) {
         let mut clients = JoinSet::new();
+        let listener = &self.socket.listener;
+        let mut spares = Spares::of(listener);
+        // Whether the next client has no place of his own, and whether that was told.
+        let (mut tight, mut told) = (false, false);
         loop {
             tokio::select! {
-                accepted = self.socket.listener.accept() => match accepted {
+                accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => {
-                        if let Some(client) = self.shared.admit(stream, &requests, &listeners) {
+                        let shared = if tight { self.shared.tight() } else { self.shared.clone() };
+                        if let Some(client) = shared.admit(stream, &requests, &listeners) {
                             clients.spawn(client.serve());
                         }
+                        told &= tight;
+                        tight = false;
                     }
                     Err(error) => {
-                        // Out of file descriptors, most likely: wait for clients to leave.
-                        tracing::warn!(%error, "control socket: cannot accept a client");
+                        if !std::mem::replace(&mut told, true) {
+                            tracing::warn!(%error, "control socket: cannot accept a client");
+                        }
+                        tight = is_exhausted(&error) && spares.give_up();
+                        if tight {
+                            continue;
+                        }
+                        // Until clients leave.
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
                 Some(_) = clients.join_next() => {}
             }
+            spares.refill(listener);
         }
     }
 }
 
 impl Shared {
+    /// For a client who is taken in though there is no room: it is one of those for whom places
+    /// are kept, asks at once, and does not stay.
+    fn tight(&self) -> Self {
+        let limits = Limits { idle: TIGHT, reserved: usize::MAX, ..self.limits };
+        Self { limits, monitors: Arc::new(Semaphore::new(0)), ..self.clone() }
+    }
+
     /// Takes a client in, or tells it why not.
     fn admit(
         &self,

@@ -17,6 +17,7 @@ mod documents;
 mod downlink;
 mod engine;
 mod errors;
+mod exhaustion;
 mod facts;
 mod failback;
 mod fast_path;
