@@ -96,6 +96,14 @@ fn narrow(ground: &Ground, mtu: u16) {
     ground.at("middle").ip(&[&format!("link set down0 mtu {mtu}")]).unwrap();
 }
 
+/// How often a machine said that a packet is too big for the next link.
+fn too_bigs(ground: &Ground, machine: &str) -> u64 {
+    let text = ground.at(machine).run(|| std::fs::read_to_string("/proc/thread-self/net/snmp6"));
+    let text = text.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Icmp6OutPktTooBigs")).unwrap();
+    line.trim().parse().unwrap()
+}
+
 /// A conversation between the node and the correspondent on one port.
 fn flow(ground: &Ground, port: u16) -> [UdpSocket; 2] {
     let node = udp(ground.at("n"), (NODE, port), (CN, port));
@@ -141,6 +149,15 @@ fn connections_survive_a_path_that_shrinks() {
         carry(&mut down, &mut far_down, mark);
         let learned = [path_mtu(&up), path_mtu(&down)];
         assert_eq!(learned, [inner, inner], "with {outer} octets in the middle");
+        // Whoever knows what fits sends nothing else: no router and no end of the tunnel says more.
+        let refused = || {
+            let inside = ["mr", "ha"].map(|machine| ground.counted(machine, "too-big"));
+            (inside, ["access", "middle"].map(|router| too_bigs(&ground, router)))
+        };
+        let before = refused();
+        carry(&mut up, &mut far_up, mark);
+        carry(&mut down, &mut far_down, mark);
+        assert_eq!(refused(), before, "with {outer} octets in the middle");
         node.send(&[mark; 1460 - 48]).unwrap();
         let length = correspondent.recv(&mut [0; 2048]).unwrap();
         assert_eq!(length, 1460 - 48, "the other binding, with {outer} octets in the middle");
@@ -163,6 +180,35 @@ fn connections_survive_a_path_that_shrinks() {
     let told =
         wait_for(words, PATIENCE, || ground.daemon("mr").story().contains(words).then_some(()));
     assert!(told.is_ok(), "{}", ground.daemon("mr").story());
+}
+
+/// K10: one datagram that does not fit any more is lost. A router says so once, the path's MTU is
+/// learned from that, the sender is told once, and of those that follow none is lost.
+#[test]
+fn a_path_that_shrinks_costs_one_datagram() {
+    need_lab!();
+    let ground = world();
+    let [node, correspondent] = flow(&ground, 7000);
+    assert_eq!(sizes_tried(&node, &correspondent), [1460]);
+    narrow(&ground, 1280);
+    let before = too_bigs(&ground, "access");
+    node.send(&[1; 1460 - 48]).unwrap();
+    let learned = wait_for("1280", PATIENCE, || (path_mtu(&node) == 1280).then_some(()));
+    assert!(learned.is_ok(), "{} {}", path_mtu(&node), ground.daemon("mr").story());
+    // What the socket was told stands as an error until it has been read.
+    let _ = node.take_error();
+    let mut buffer = [0; 2048];
+    for number in 2..52 {
+        node.send(&[number; 1280 - 48]).unwrap();
+        let length = correspondent.recv(&mut buffer).unwrap();
+        assert_eq!((length, buffer[0]), (1280 - 48, number), "the one that came next");
+    }
+    assert_eq!(too_bigs(&ground, "access") - before, 1, "by the router");
+    assert_eq!(ground.counted("mr", "too-big"), 0, "refused before it left");
+    assert_eq!(ground.counted("mr", "forged-error"), 0);
+    let status = ground.daemon("mr").status().unwrap();
+    let wlan0 = status.links.iter().find(|link| link.interface.as_str() == "wlan0").unwrap();
+    assert_eq!(wlan0.path_mtu.map(|path| path.octets), Some(1280));
 }
 
 /// req TN-10 (RFC 2473 §8.1): what happens to an outer packet is one failure to whoever sent the
