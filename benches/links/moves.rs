@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use mtun::lab::namespace::{pause, wait_for};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::probe::{INTERVAL, Talk};
 use mtun::lab::wire::Impairment;
 use mtun::lab::world::Plan;
 
-use crate::rig::{PATIENCE, Rig, goal};
+use crate::rig::{PATIENCE, Rig, goal, progress, side_by_side};
 
 const FAST: Duration = Duration::from_millis(5);
 const SLOW: Duration = Duration::from_millis(40);
@@ -23,6 +24,15 @@ struct Cost {
 }
 
 impl Cost {
+    fn and(self, other: Self) -> Self {
+        Self {
+            moves: self.moves + other.moves,
+            lost: self.lost + other.lost,
+            duplicated: self.duplicated + other.duplicated,
+            reordered: self.reordered + other.reordered,
+        }
+    }
+
     fn reordered_a_move(&self) -> f64 {
         self.reordered as f64 / f64::from(self.moves.max(1))
     }
@@ -30,25 +40,26 @@ impl Cost {
 
 /// F-01: of streams with pauses between words, and of one that has none.
 pub fn planned(moves: u32) -> Result<()> {
-    let spoken = Talk { interval: INTERVAL, pauses: Some((60, Duration::from_millis(150))) };
-    let endless = Talk { interval: INTERVAL, pauses: None };
+    let spoken = Talk { interval: INTERVAL * 2, pauses: Some((40, Duration::from_millis(120))) };
+    let endless = Talk { interval: INTERVAL * 2, pauses: None };
     let usual = PolicyText::default();
     let at_once = usual
         .clone()
         .with_rule("probe", "match proto=udp dport=4000\n sticky none\n prefer wlan0 wwan0");
     let few = (moves / 20).max(2);
-    let immediate = moved((FAST, SLOW), spoken, &at_once, few)?;
-    let planned = moved((FAST, SLOW), spoken, &usual, moves)?;
-    let without_pauses = moved((FAST, SLOW), endless, &usual, few)?;
-    let equal = moved((FAST, FAST), spoken, &usual, few)?;
-    for (what, cost) in [
-        ("moved at once", immediate),
-        ("planned, with pauses", planned),
-        ("planned, without a pause", without_pauses),
-        ("planned, equal paths", equal),
-    ] {
+    // A stream without a pause is moved after two seconds each time.
+    let fewer = (moves / 50).max(2);
+    let several = |what: &str, paths, talk, text: &PolicyText, moves| -> Result<Cost> {
+        let costs =
+            side_by_side(moves, |world, share| moved(what, (world, share), paths, talk, text))?;
+        let cost = costs.into_iter().fold(Cost::default(), Cost::and);
         println!("# {what}: {cost:?}, {:.2} reordered a move", cost.reordered_a_move());
-    }
+        Ok(cost)
+    };
+    let immediate = several("moved at once", (FAST, SLOW), spoken, &at_once, few)?;
+    let planned = several("planned, with pauses", (FAST, SLOW), spoken, &usual, moves)?;
+    let without_pauses = several("planned, without a pause", (FAST, SLOW), endless, &usual, fewer)?;
+    let equal = several("planned, equal paths", (FAST, FAST), spoken, &usual, few)?;
     let all = [planned, without_pauses, equal];
     let sum = |of: fn(&Cost) -> u64| all.iter().map(of).sum::<u64>() as f64;
     goal("planned-moves-lost", sum(|it| it.lost), 0.0);
@@ -58,17 +69,18 @@ pub fn planned(moves: u32) -> Result<()> {
     goal("planned-moves-reordered-equal-delay", equal.reordered as f64, 0.0);
     // A stream without a pause is moved after two seconds all the same: what is under way by the
     // slower path is overtaken, both ways on one of two moves.
-    let bound = (SLOW - FAST).as_secs_f64() / INTERVAL.as_secs_f64();
+    let bound = (SLOW - FAST).as_secs_f64() / endless.interval.as_secs_f64();
     goal("moves-without-pause-reordered-a-move", without_pauses.reordered_a_move(), bound);
     Ok(())
 }
 
-/// Moves a stream to and fro between paths of these delays.
+/// Moves a stream to and fro between paths of these delays, in one world of several.
 fn moved(
+    what: &str,
+    (world, moves): (u32, u32),
     (wlan, wwan): (Duration, Duration),
     talk: Talk,
     text: &PolicyText,
-    moves: u32,
 ) -> Result<Cost> {
     let plan = Plan {
         wlan_path: Impairment::delayed(wlan),
@@ -78,16 +90,21 @@ fn moved(
     let rig = Rig::start(plan, text, &["wlan0", "wwan0"])?;
     let (flow, probe) = rig.stream(talk)?;
     rig.on(&flow, "wlan0")?;
-    // So that both links have figures.
-    probe.wait_for_echo_after(probe.mark() + 2000, PATIENCE)?;
+    wait_for("figures of both links", PATIENCE, || {
+        let status = rig.mobile.status().ok()?;
+        status.links.iter().all(|link| link.jitter_ms.is_some()).then_some(())
+    })?;
+    // Until the first, rough ones are smoothed.
+    pause(Duration::from_secs(3))?;
     let mark = probe.mark();
-    for _ in 0..moves.div_ceil(2) {
+    for pair in 0..moves.div_ceil(2) {
+        progress(what, world, pair * 2, moves);
         rig.mobile.mtun_ok(&["link", "drain", "wlan0"])?;
         rig.on(&flow, "wwan0")?;
-        probe.wait_for_echo_after(probe.mark() + 60, PATIENCE)?;
+        probe.wait_for_echo_after(probe.mark() + 20, PATIENCE)?;
         rig.mobile.mtun_ok(&["link", "release", "wlan0"])?;
         rig.on(&flow, "wlan0")?;
-        probe.wait_for_echo_after(probe.mark() + 60, PATIENCE)?;
+        probe.wait_for_echo_after(probe.mark() + 20, PATIENCE)?;
     }
     let tally = probe.tally_since(mark);
     let both = [tally.outbound, tally.inbound];

@@ -26,6 +26,35 @@ pub fn p99(mut values: Vec<f64>) -> f64 {
     values.get(rank - 1).copied().unwrap_or(f64::NAN)
 }
 
+/// Worlds that run at the same time.
+const WORLDS: u32 = 4;
+
+/// Does `work` in several worlds side by side, each for its share of `all`; what each said.
+pub fn side_by_side<T: Send>(
+    all: u32,
+    work: impl Fn(u32, u32) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let worlds = WORLDS.min(all.max(1));
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (0..worlds)
+            .map(|world| {
+                let (work, share) = (&work, all / worlds + u32::from(world < all % worlds));
+                scope.spawn(move || work(world, share))
+            })
+            .collect();
+        let said = started.into_iter().map(|it| it.join().expect("no world panics"));
+        // All of them have ended before the first failure is told.
+        said.collect::<Vec<_>>().into_iter().collect()
+    })
+}
+
+/// Says on stderr how far a world is, now and then.
+pub fn progress(what: &str, world: u32, done: u32, all: u32) {
+    if done.is_multiple_of((all / 5).max(1)) {
+        eprintln!("links: {what}, world {world}: {done} of {all}");
+    }
+}
+
 pub struct Rig {
     // In this order they end.
     pub observatory: Observatory,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use mtun::edge::movement::LinkEvent;
 use mtun::edge::netlink::Netlink;
+use mtun::lab::namespace::{interrupted, pause};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::probe::{INTERVAL, Talk};
 use mtun::lab::world::{Plan, World};
@@ -28,7 +29,7 @@ pub fn flapping() -> Result<()> {
     let known = rig.observatory.updates().len();
     let began = Instant::now();
     let mut next = began;
-    while began.elapsed() < Duration::from_secs(60) {
+    while began.elapsed() < Duration::from_secs(60) && !interrupted() {
         for up in [false, true] {
             wire.set_carrier(up)?;
             next += HALF;
@@ -127,9 +128,9 @@ pub fn idle() -> Result<()> {
     let text = PolicyText::default().with_third_uplink();
     let rig = Rig::start(Plan::default(), &text, &["wlan0", "wwan0", "wwan1"])?;
     // What a start leaves to do is done.
-    std::thread::sleep(Duration::from_secs(5));
+    pause(Duration::from_secs(5))?;
     let (began, before) = (Instant::now(), rig.processor_time()?);
-    std::thread::sleep(Duration::from_secs(60));
+    pause(Duration::from_secs(60))?;
     let busy = rig.processor_time()? - before;
     goal("idle-percent-of-a-core", 100.0 * busy.as_secs_f64() / began.elapsed().as_secs_f64(), 0.5);
     goal("idle-memory-mib", rig.memory()?, 30.0);

@@ -21,6 +21,9 @@ use super::record::Record;
 /// How long a process may take to end after SIGTERM before it is killed.
 const END_WITHIN: Duration = Duration::from_secs(8);
 
+/// How often somebody who lets time pass looks whether it is to end.
+const GLANCE: Duration = Duration::from_millis(50);
+
 /// Runs commands, visibly if asked to.
 #[derive(Clone, Debug, Default)]
 pub struct Shell {
@@ -323,6 +326,24 @@ pub fn end_waits_on_signals() {
     }
 }
 
+/// Whether one of those signals came.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Lets `time` pass; an error at once if one of those signals comes.
+pub fn pause(time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    while !interrupted() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(GLANCE));
+    }
+    bail!("interrupted")
+}
+
 /// Waits until `condition` gives a value; an error that names `what` after `patience`.
 pub fn wait_for<T>(
     what: &str,
@@ -334,7 +355,7 @@ pub fn wait_for<T>(
         if let Some(value) = condition() {
             return Ok(value);
         }
-        if INTERRUPTED.load(Ordering::Relaxed) {
+        if interrupted() {
             bail!("interrupted while waiting for {what}");
         }
         if Instant::now() >= end {
