@@ -134,7 +134,7 @@ mod tests {
         let text = "Usage: mtun links [OPTIONS] --long <LONG>\n\n  \x1b[1mlinks\x1b[0m   side by side, as \
                     far as one can see them\n  a\n";
         let want = "Usage: mtun links [OPTIONS]\n       --long <LONG>\n\n  \x1b[1mlinks\x1b[0m   side by \
-                    side, as\n          far as one can see\n          them\n  a\n";
+                    side, as far\n          as one can see them\n  a\n";
         assert_eq!(fitted(text, Some(30)), want);
         assert_eq!(fitted(text, None), text);
     }
