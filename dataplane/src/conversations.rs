@@ -295,9 +295,11 @@ mod tests {
     fn what_counts_and_what_does_not() {
         // What leaves and comes: by which binding, from which port, up to which number, when.
         type Step = (bool, u16, u16, u32, u64);
+        // The smoothed round trip in milliseconds and of how many.
+        type Case<'c> = (&'c str, &'c [Step], Option<(u128, u64)>);
         const OUT: bool = true;
         const IN: bool = false;
-        let cases: &[(&str, &[Step], Option<(u128, u64)>)] = &[
+        let cases: &[Case] = &[
             ("nothing", &[], None),
             ("a round trip", &[(OUT, 1, 5, 100, 10), (IN, 1, 5, 100, 50)], Some((40, 1))),
             (
