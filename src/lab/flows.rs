@@ -6,6 +6,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv6Addr, Shutdown, SocketAddr, SocketAddrV6, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -256,7 +257,25 @@ impl Drop for TcpFlow {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+        reset_on_close(&self.stream);
     }
+}
+
+/// Closing ends the connection at once, with one reset. Else the kernel would go on for minutes to send
+/// what was not acknowledged, from a home address whose tunnel may be gone by then.
+fn reset_on_close(stream: &TcpStream) {
+    let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: `at_once` is the kernel's structure of the given size and outlives the call. A socket
+    // that takes no such option closes as others do.
+    let _ = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            std::ptr::from_ref(&at_once).cast(),
+            size_of::<libc::linger>() as libc::socklen_t,
+        )
+    };
 }
 
 fn broken(notes: &Mutex<Notes>, stop: &AtomicBool, reason: String) {
