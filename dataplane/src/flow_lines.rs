@@ -11,7 +11,7 @@
 //! A set is four lines. There are as many sets as flows may be kept, so that at most a quarter of
 //! the lines is in use, a flow nearly always has the line that its hash prefers, and finding it
 //! touches nothing else. When the table is full, the flow that was silent longest among the next
-//! four or more goes.
+//! four or more goes. Lines that nobody has used yet take no memory.
 //!
 //! Lines are read without a lock: a writer makes the turn odd, writes, and makes it even again,
 //! and a reader that saw the turn change reads again. Writers of a set hold its mutex, which also
@@ -25,9 +25,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mtun_policy::FlowKey;
+use zerocopy::FromZeros;
 
 /// Lines of a set.
 const WAYS: usize = 4;
+
+/// Words of a line.
+const WORDS: usize = 8;
 
 /// How often a reader that meets a writer tries again before it gives up.
 const TURNS: usize = 3;
@@ -73,13 +77,12 @@ pub(crate) trait Kept {
     fn brief(&self) -> [u64; 2];
 }
 
-#[repr(align(64))]
-#[derive(Default)]
-struct Line([AtomicU64; 8]);
+#[derive(Clone, Copy)]
+struct Line<'t>(&'t [AtomicU64; WORDS]);
 
 /// A line as it was at one moment.
 #[derive(Clone, Copy)]
-struct Copied([u64; 8]);
+struct Copied([u64; WORDS]);
 
 impl Copied {
     fn id(&self) -> FlowId {
@@ -98,7 +101,7 @@ impl Copied {
     }
 }
 
-impl Line {
+impl Line<'_> {
     /// The line, or nothing if it is being written over and over.
     fn read(&self) -> Option<Copied> {
         self.read_from(self.0[0].load(Ordering::Acquire))
@@ -107,7 +110,7 @@ impl Line {
     /// The same, with its first word read before.
     fn read_from(&self, mut first: u64) -> Option<Copied> {
         for _ in 0..TURNS {
-            let mut words = [first; 8];
+            let mut words = [first; WORDS];
             for (word, kept) in words[1..].iter_mut().zip(&self.0[1..]) {
                 *word = kept.load(Ordering::Relaxed);
             }
@@ -139,17 +142,43 @@ impl Line {
     }
 }
 
-struct Set<V> {
-    lines: [Line; WAYS],
-    kept: Mutex<[Option<Box<V>>; WAYS]>,
+/// The lines of all sets, each a line of the processor's cache. What nobody has written takes no
+/// memory: an allocation that is aligned is written when it is made, so this one is not, and begins
+/// where the first cache line does.
+struct Lines {
+    words: Box<[AtomicU64]>,
+    first: usize,
 }
 
-impl<V> Set<V> {
-    fn new() -> Self {
-        Self { lines: Default::default(), kept: Mutex::new([const { None }; WAYS]) }
+impl Lines {
+    fn new(sets: usize) -> Self {
+        let words = <[AtomicU64]>::new_box_zeroed_with_elems((sets * WAYS + 1) * WORDS)
+            .expect("as much memory as the operator asked for");
+        let first = words.as_ptr().align_offset(size_of::<[AtomicU64; WORDS]>());
+        assert!(first < WORDS, "numbers lie at multiples of their size");
+        Self { words, first }
     }
 
-    fn lock(&self) -> MutexGuard<'_, [Option<Box<V>>; WAYS]> {
+    fn sets(&self) -> usize {
+        self.words.len() / WORDS / WAYS
+    }
+
+    fn of(&self, set: usize, way: usize) -> Line<'_> {
+        let at = self.first + (set * WAYS + way) * WORDS;
+        Line(self.words[at..].first_chunk().expect("one line more than there are in sets"))
+    }
+}
+
+/// One set of a table: its lines and what is kept behind them.
+struct Set<'t, V> {
+    lines: [Line<'t>; WAYS],
+    kept: &'t Mutex<Behind<V>>,
+}
+
+type Behind<V> = [Option<Box<V>>; WAYS];
+
+impl<'t, V> Set<'t, V> {
+    fn lock(&self) -> MutexGuard<'t, Behind<V>> {
         // Whoever panicked under the lock left a flow that is at worst out of date.
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,7 +186,8 @@ impl<V> Set<V> {
 
 /// Flows and what is kept of them.
 pub(crate) struct FlowLines<V> {
-    sets: Box<[Set<V>]>,
+    lines: Lines,
+    kept: Box<[Mutex<Behind<V>>]>,
     used: AtomicUsize,
     hasher: ahash::RandomState,
 }
@@ -185,20 +215,30 @@ impl Home {
 impl<V: Kept> FlowLines<V> {
     /// Memory for this many flows.
     pub(crate) fn new(capacity: usize, hasher: ahash::RandomState) -> Self {
-        let sets = (0..capacity.max(WAYS)).map(|_| Set::new()).collect();
-        Self { sets, used: AtomicUsize::new(0), hasher }
+        let sets = capacity.max(WAYS);
+        let lines = Lines::new(sets);
+        let kept = (0..sets).map(|_| Mutex::new([const { None }; WAYS])).collect();
+        Self { lines, kept, used: AtomicUsize::new(0), hasher }
+    }
+
+    fn lines_of(&self, set: usize) -> [Line<'_>; WAYS] {
+        std::array::from_fn(|way| self.lines.of(set, way))
+    }
+
+    fn set(&self, number: usize) -> Set<'_, V> {
+        Set { lines: self.lines_of(number), kept: &self.kept[number] }
     }
 
     /// How many flows fit.
     pub(crate) fn capacity(&self) -> usize {
-        self.sets.len()
+        self.lines.sets()
     }
 
     fn home(&self, id: &FlowId) -> Home {
         let mut hasher = self.hasher.build_hasher();
         id.0.iter().for_each(|word| hasher.write_u64(*word));
         let hash = hasher.finish();
-        let set = (u128::from(hash) * self.sets.len() as u128) >> 64;
+        let set = (u128::from(hash) * self.capacity() as u128) >> 64;
         Home { set: set as usize, way: hash as usize % WAYS }
     }
 
@@ -210,7 +250,7 @@ impl<V: Kept> FlowLines<V> {
     /// Reads a word of the line that a flow prefers and one of what is kept behind it. Who does so
     /// and then looks for something else waits for all of that at the same time.
     pub(crate) fn approach(&self, place: &Place) {
-        let set = &self.sets[place.home.set];
+        let set = self.set(place.home.set);
         let first = set.lines[place.home.way].0[0].load(Ordering::Relaxed);
         std::hint::black_box((first, set.kept.is_poisoned()));
     }
@@ -218,18 +258,18 @@ impl<V: Kept> FlowLines<V> {
     /// Reads what is kept of a flow.
     pub(crate) fn read<R>(&self, place: &Place, read: impl FnOnce(&V) -> R) -> Option<R> {
         let Place { id, home } = *place;
-        let set = &self.sets[home.set];
+        let set = self.set(home.set);
         let kept = set.lock();
-        let way = way_of(set, &id, home)?;
+        let way = way_of(&set, &id, home)?;
         kept[way].as_deref().map(read)
     }
 
     /// Changes what is kept of a flow, if it is known.
     pub(crate) fn amend<R>(&self, place: &Place, change: impl FnOnce(&mut V) -> R) -> Option<R> {
         let Place { id, home } = *place;
-        let set = &self.sets[home.set];
+        let set = self.set(home.set);
         let mut kept = set.lock();
-        let way = way_of(set, &id, home)?;
+        let way = way_of(&set, &id, home)?;
         let value = kept[way].as_deref_mut()?;
         let result = change(value);
         let seen = (set.lines[way].0[0].load(Ordering::Relaxed) >> 32) as u32;
@@ -248,15 +288,15 @@ impl<V: Kept> FlowLines<V> {
     ) -> R {
         let now = now.as_millis() as u32;
         let Place { id, home } = *place;
-        let set = &self.sets[home.set];
+        let set = self.set(home.set);
         let mut spare = None;
         let mut kept = set.lock();
         let way = loop {
-            if let Some(way) = way_of(set, &id, home) {
+            if let Some(way) = way_of(&set, &id, home) {
                 break way;
             }
             let empty = home.ways().find(|way| kept[*way].is_none());
-            let way = empty.or_else(|| oldest(set, home, now)).expect("a set has lines");
+            let way = empty.or_else(|| oldest(&set, home, now)).expect("a set has lines");
             if kept[way].is_some() || spare.is_some() || self.reserve() {
                 break way;
             }
@@ -302,9 +342,9 @@ impl<V: Kept> FlowLines<V> {
     fn take_oldest(&self, from: usize, now: u32) -> Option<Box<V>> {
         let mut found: Option<(u32, usize, usize, FlowId)> = None;
         let mut met = 0;
-        for step in 0..self.sets.len() {
-            let number = (from + step) % self.sets.len();
-            for (way, line) in self.sets[number].lines.iter().enumerate() {
+        for step in 0..self.capacity() {
+            let number = (from + step) % self.capacity();
+            for (way, line) in self.lines_of(number).iter().enumerate() {
                 let Some(line) = line.read().filter(Copied::used) else { continue };
                 met += 1;
                 if found.is_none_or(|(age, ..)| line.age(now) > age) {
@@ -316,7 +356,7 @@ impl<V: Kept> FlowLines<V> {
             }
         }
         let (_, number, way, id) = found?;
-        let set = &self.sets[number];
+        let set = self.set(number);
         let mut kept = set.lock();
         if set.lines[way].read()?.id() != id {
             return None;
@@ -333,38 +373,38 @@ impl<V: Kept> FlowLines<V> {
             // None of these loads waits for another, and by the next loop they are there.
             for ((id, home), first) in ids.iter().zip(&mut homes).zip(&mut firsts) {
                 *home = self.home(id);
-                let line = &self.sets[home.set].lines[home.way];
+                let line = self.lines.of(home.set, home.way);
                 *first = line.0[0].load(Ordering::Acquire);
             }
             for (at, (id, found)) in ids.iter().zip(found).enumerate() {
-                let set = &self.sets[homes[at].set];
-                let preferred = set.lines[homes[at].way].read_from(firsts[at]);
-                let others = homes[at].ways().skip(1).filter_map(|way| set.lines[way].read());
-                let mut lines = preferred.into_iter().chain(others);
-                *found = lines.find(|line| line.id() == *id).map(|line| [line.0[6], line.0[7]]);
+                let line = |way| self.lines.of(homes[at].set, way);
+                let preferred = line(homes[at].way).read_from(firsts[at]);
+                let others = homes[at].ways().skip(1).filter_map(|way| line(way).read());
+                let mut all = preferred.into_iter().chain(others);
+                *found = all.find(|line| line.id() == *id).map(|line| [line.0[6], line.0[7]]);
             }
         }
     }
 
     /// Shows every flow, in no promised order.
     pub(crate) fn each(&self, mut show: impl FnMut(&V)) {
-        for set in &self.sets {
-            if set.lines.iter().any(|line| line.0[5].load(Ordering::Relaxed) != 0) {
-                set.lock().iter().flatten().for_each(|value| show(value));
+        for number in 0..self.capacity() {
+            if self.lines_of(number).iter().any(|line| line.0[5].load(Ordering::Relaxed) != 0) {
+                self.set(number).lock().iter().flatten().for_each(|value| show(value));
             }
         }
     }
 }
 
 /// The line of this flow; the caller holds the mutex, so no line is in the middle of a change.
-fn way_of<V>(set: &Set<V>, id: &FlowId, home: Home) -> Option<usize> {
+fn way_of<V>(set: &Set<'_, V>, id: &FlowId, home: Home) -> Option<usize> {
     let is = |way: &usize| {
-        let line = &set.lines[*way].0;
+        let line = set.lines[*way].0;
         (0..id.0.len()).all(|word| line[1 + word].load(Ordering::Relaxed) == id.0[word])
     };
     home.ways().find(is)
 }
 
-fn oldest<V>(set: &Set<V>, home: Home, now: u32) -> Option<usize> {
+fn oldest<V>(set: &Set<'_, V>, home: Home, now: u32) -> Option<usize> {
     home.ways().max_by_key(|way| set.lines[*way].read().map_or(0, |line| line.age(now)))
 }
