@@ -10,6 +10,7 @@
 //! [`clock`].
 
 pub mod alarm;
+pub mod carrier;
 pub mod clock;
 pub mod home_link;
 pub mod movement;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv6Net;
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+use super::carrier::{Carriers, Glance};
 use super::movement::{DownReason, LinkEvent, Movement, Movements, Said};
 use super::netlink::{Events, Netlink, NetlinkError, Reports};
 
@@ -38,6 +40,8 @@ pub struct Watch {
     answers: mpsc::Receiver<LinkEvent>,
     /// When each interface was last reported by the kernel itself.
     reported: HashMap<u32, Instant>,
+    /// How often one was: what the poller saw before says nothing any more.
+    reports: Arc<AtomicU64>,
     /// What the last look still has to say.
     seen: VecDeque<LinkEvent>,
     poller: JoinHandle<()>,
@@ -71,7 +75,9 @@ impl Watch {
         let (seen, looks) = watch::channel(Look::default());
         // A task of its own, because a look that is given up half-way leaves its answer behind.
         let (answering, answers) = mpsc::channel(16);
-        let poller = tokio::spawn(poll(netlink, wanted, seen, answering));
+        let reports = Arc::new(AtomicU64::new(0));
+        let looking = Looking { netlink, known: HashMap::new(), reports: Arc::clone(&reports) };
+        let poller = tokio::spawn(poll(looking, wanted, seen, answering));
         let movements = Movements::new(uplinks, own);
         Ok(Self {
             events,
@@ -81,6 +87,7 @@ impl Watch {
             looks,
             answers,
             reported: HashMap::new(),
+            reports,
             seen: VecDeque::new(),
             poller,
             waiting: VecDeque::new(),
@@ -190,6 +197,7 @@ impl Watch {
     }
 
     fn note_report(&mut self, event: &LinkEvent) {
+        self.reports.fetch_add(1, Ordering::Release);
         match event {
             LinkEvent::Link(facts) => {
                 self.reported.insert(facts.index, Instant::now());
@@ -221,9 +229,44 @@ impl Default for Look {
     }
 }
 
+/// What looks at interfaces need.
+struct Looking {
+    netlink: Arc<Netlink>,
+    /// By interface index, what a glance showed when all was last asked for.
+    known: HashMap<u32, Glance>,
+    /// [`Watch::reports`].
+    reports: Arc<AtomicU64>,
+}
+
+impl Looking {
+    /// Asks for all that is known of those interfaces at which a glance shows something else than
+    /// before, or of all if `anew`.
+    async fn look(&mut self, carriers: Option<&Carriers>, interfaces: &[u32], anew: bool) -> Look {
+        let mut look = Look::default();
+        self.known.retain(|index, _| !anew && interfaces.contains(index));
+        for &index in interfaces {
+            let glance = carriers.map_or(Glance::Untold, |carriers| carriers.glance(index));
+            if glance != Glance::Untold && self.known.get(&index) == Some(&glance) {
+                continue;
+            }
+            let event = match self.netlink.link_by_index(index).await {
+                Ok(Some(facts)) => LinkEvent::Link(facts),
+                Ok(None) => LinkEvent::LinkGone(index),
+                Err(error) => {
+                    tracing::debug!(%error, "could not look at an interface");
+                    continue;
+                }
+            };
+            self.known.insert(index, glance);
+            look.found.push((index, event));
+        }
+        look
+    }
+}
+
 /// Looks at active interfaces and asks lost routers, each at its pace.
 async fn poll(
-    netlink: Arc<Netlink>,
+    mut looking: Looking,
     mut wanted: watch::Receiver<Active>,
     seen: watch::Sender<Look>,
     answers: mpsc::Sender<LinkEvent>,
@@ -234,29 +277,25 @@ async fn poll(
         every
     };
     let (mut looks, mut probes) = (every(POLL), every(PROBE));
+    let carriers = Carriers::open();
+    if let Err(error) = &carriers {
+        tracing::debug!(%error, "looks at interfaces cost more");
+    }
+    let mut heard = 0;
     loop {
         tokio::select! {
             _ = looks.tick() => {
                 let interfaces = wanted.borrow().interfaces.clone();
-                let mut look = Look::default();
-                for index in interfaces {
-                    let event = match netlink.link_by_index(index).await {
-                        Ok(Some(facts)) => LinkEvent::Link(facts),
-                        Ok(None) => LinkEvent::LinkGone(index),
-                        Err(error) => {
-                            tracing::debug!(%error, "could not look at an interface");
-                            continue;
-                        }
-                    };
-                    look.found.push((index, event));
-                }
-                if seen.send(look).is_err() {
+                let reports = looking.reports.load(Ordering::Acquire);
+                let anew = std::mem::replace(&mut heard, reports) != reports;
+                let look = looking.look(carriers.as_ref().ok(), &interfaces, anew).await;
+                if !look.found.is_empty() && seen.send(look).is_err() {
                     return;
                 }
             }
-            _ = probes.tick() => ask(&netlink, &wanted, &answers).await,
+            _ = probes.tick() => ask(&looking.netlink, &wanted, &answers).await,
             // At once when there is somebody new to be asked.
-            Ok(()) = wanted.changed() => ask(&netlink, &wanted, &answers).await,
+            Ok(()) = wanted.changed() => ask(&looking.netlink, &wanted, &answers).await,
         }
     }
 }

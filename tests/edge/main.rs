@@ -12,6 +12,7 @@
 //!
 //! Without the rights to make namespaces every test skips and says so.
 
+mod carrier;
 mod events;
 mod firewall;
 mod neighbours;
