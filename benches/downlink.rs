@@ -3,7 +3,17 @@
 //! Packet by packet in the lab: 1,000 probes a second from the router and from the node behind it,
 //! each with a rule of its own, 20 ms round trip on either path by the user-space wire, a handover
 //! every two seconds, by turns the death and the return of the WLAN and an override. An echo agrees
-//! if it comes down by the uplink its probe went up by. Prints one line for each goal:
+//! if it comes down by the uplink its probe went up by.
+//!
+//! Release, nothing else on the machine, 120 handovers: 99.96 and 99.94 % of 482,631 echoes come down as
+//! their probes went up (99.9 wanted), 99.97 and 99.95 % of those that come a round trip after an update
+//! (100 wanted); a move takes effect at the agent within 21.5 ms, p99. What goes astray later is of
+//! three or four handovers: a move that waited for a pause in vain is made after two seconds, which is
+//! when the next handover comes and takes the flow back 11 ms later. The agent believes that after
+//! 50 ms, as those packets could as well be late ones (`way_in`). A shorter time would have a mobile
+//! network's bursts turn flows to and fro.
+//!
+//! Prints one line for each goal, and the longest stretches of echoes that went astray:
 //!
 //! ```text
 //! goal <name> <measured> <op> <limit> met|missed
@@ -15,10 +25,13 @@
 //!
 //! What a packet costs an agent is in `downlink/cost.rs`, with what was found out about it.
 
+#[path = "agent/mod.rs"]
+mod agent;
 #[path = "downlink/cost.rs"]
 mod cost;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -37,6 +50,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ONE_WAY: Duration = Duration::from_millis(10);
 const BETWEEN: Duration = Duration::from_secs(2);
 const MS: f64 = 1e6;
+/// Echoes that go astray within so many nanoseconds are one stretch.
+const TOGETHER: u64 = 100_000_000;
+/// So many of the longest stretches are shown.
+const LONGEST: usize = 12;
 
 fn main() {
     // `cargo test --benches` passes arguments too; none of them matters here.
@@ -180,6 +197,12 @@ impl Bench {
     }
 }
 
+/// What echoes are judged by: when Binding Updates left, and the round trip in milliseconds.
+struct Seen {
+    updates: Vec<u64>,
+    round_trip: f64,
+}
+
 /// How often both directions of the followed flows agreed.
 #[derive(Default)]
 struct Agreement {
@@ -189,10 +212,35 @@ struct Agreement {
     late: u64,
     /// The longest time from an update to an echo that did not agree, in milliseconds.
     longest_ms: f64,
+    /// Echoes one after the other that did not agree.
+    stretches: Vec<Stretch>,
+}
+
+/// Echoes of one flow that came down by another uplink than their probes went up by.
+struct Stretch {
+    flow: Flow,
+    up: String,
+    down: String,
+    echoes: u64,
+    /// From the last update before to the first and to the last of them, in milliseconds.
+    since_ms: (f64, f64),
+    /// When the last of them came.
+    at: u64,
+}
+
+impl fmt::Display for Stretch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { flow, up, down, echoes, since_ms: (first, last), .. } = self;
+        write!(
+            f,
+            "{echoes} of {flow}: up {up}, down {down}, {first:.1} to {last:.1} ms after an update"
+        )
+    }
 }
 
 impl Agreement {
-    fn judge(&mut self, out: &[Carried], back: &[Carried], updates: &[u64], round_trip: f64) {
+    fn judge(&mut self, flow: &Flow, (out, back): (&[Carried], &[Carried]), bench: &Seen) {
+        let Seen { updates, round_trip } = bench;
         let sent: HashMap<u32, &str> =
             out.iter().map(|carried| (carried.number, carried.uplink.as_str())).collect();
         for echo in back {
@@ -206,8 +254,30 @@ impl Agreement {
             let last = updates.iter().filter(|at| **at <= echo.at).max();
             let since = last.map_or(f64::INFINITY, |at| (echo.at - at) as f64 / MS);
             self.longest_ms = self.longest_ms.max(since);
-            self.late += u64::from(since > round_trip);
+            // The first probe that could know it left up to one interval later.
+            self.late += u64::from(since > round_trip + INTERVAL.as_secs_f64() * 1e3);
+            self.stray(flow, up, echo, since);
         }
+    }
+
+    fn stray(&mut self, flow: &Flow, up: &str, echo: &Carried, since: f64) {
+        let goes_on = |it: &&mut Stretch| {
+            it.flow == *flow && it.up == up && it.down == echo.uplink && echo.at - it.at < TOGETHER
+        };
+        if let Some(stretch) = self.stretches.last_mut().filter(goes_on) {
+            stretch.echoes += 1;
+            stretch.since_ms.1 = since;
+            stretch.at = echo.at;
+            return;
+        }
+        self.stretches.push(Stretch {
+            flow: *flow,
+            up: up.to_owned(),
+            down: echo.uplink.clone(),
+            echoes: 1,
+            since_ms: (since, since),
+            at: echo.at,
+        });
     }
 }
 
@@ -237,12 +307,17 @@ fn handovers(bench: &Bench, runs: u32) -> Result<()> {
     }
     bench.settle("wlan0")?;
     pause();
-    let (updates, round_trip) = (bench.observatory.updates(), bench.round_trip_ms());
+    let seen = Seen { updates: bench.observatory.updates(), round_trip: bench.round_trip_ms() };
     for (flow, _) in &bench.probes {
         let trail = |way| bench.observatory.take_trail(flow, way);
-        all.judge(&trail(Way::Out), &trail(Way::In), &updates, round_trip);
+        all.judge(flow, (&trail(Way::Out), &trail(Way::In)), &seen);
     }
-    let Agreement { echoes, agree, late, longest_ms } = all;
+    let Seen { updates, round_trip } = seen;
+    let Agreement { echoes, agree, late, longest_ms, mut stretches } = all;
+    stretches.sort_by_key(|stretch| std::cmp::Reverse(stretch.echoes));
+    for stretch in stretches.iter().take(LONGEST) {
+        println!("# astray: {stretch}");
+    }
     println!(
         "# handovers: {}, echoes: {echoes}, round trip {round_trip:.1} ms, updates: {}, the last echo \
          astray {longest_ms:.1} ms after an update",

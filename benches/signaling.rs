@@ -380,7 +380,7 @@ fn publication(site: &Site) {
         let mut registration = site.registration(mobile);
         registration.bindings[2].care_of = Ipv6Addr::from(u128::from(change) | 1 << 100).into();
         let start = Instant::now();
-        publish::publish_mobile(&site.engine, registration, Vec::new());
+        publish::publish_mobile(&site.engine, registration, Vec::new(), Duration::ZERO);
         spent.push(start.elapsed().as_secs_f64() * 1e6);
     }
     at_most("publish-one-binding-us-p99", percentile(&mut spent, 99), 50.0);
@@ -393,7 +393,7 @@ fn publication(site: &Site) {
         registration.prefixes =
             vec![mtun_policy::MobileNetworkPrefix::new(other).expect("no host bits")];
         let start = Instant::now();
-        publish::publish_mobile(&site.engine, registration, Vec::new());
+        publish::publish_mobile(&site.engine, registration, Vec::new(), Duration::ZERO);
         spent.push(start.elapsed().as_secs_f64() * 1e6);
     }
     at_most("publish-one-prefix-us-p99", percentile(&mut spent, 99), 50.0);
@@ -548,7 +548,7 @@ fn restart(mobiles: usize) {
         }
     }
     let registrations = changed.iter().map(|mobile| site.registration(*mobile));
-    publish::publish_mobiles(&site.engine, registrations, Vec::new());
+    publish::publish_mobiles(&site.engine, registrations, Vec::new(), now.monotonic);
     lap("published");
     let (spent, worked) = (start.elapsed().as_secs_f64(), processor() - worked);
     let snapshot = site.published.load();

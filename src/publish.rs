@@ -293,16 +293,17 @@ pub fn supposed(
 /// Publishes one mobile's registration at its agent, before the acknowledgement leaves: one store,
 /// so that no packet takes the old way beside the new one (req HA-60, NH-14; RFC 6275 §10.4.2, RFC
 /// 3963 §6.4). What has no meaning beyond its link is nobody's home address and lies in no prefix
-/// (req HA-61); returns its generation and whether decisions
-/// may differ.
+/// (req HA-61). `now` is when it changed, if decisions may
+/// differ; returns its generation and whether they may.
 pub fn publish_mobile(
     published: &impl Publication,
     registration: Registration,
     own: Vec<Ipv6Addr>,
+    now: Duration,
 ) -> (u64, bool) {
     published.change(|change| {
         *change.own = own;
-        change.bind(registration)
+        change.bind(Registration { changed_at: now, ..registration })
     })
 }
 
@@ -312,10 +313,12 @@ pub fn publish_mobiles(
     published: &impl Publication,
     registrations: impl IntoIterator<Item = Registration>,
     own: Vec<Ipv6Addr>,
+    now: Duration,
 ) -> u64 {
     published.change(|change| {
         *change.own = own;
-        registrations.into_iter().map(|it| change.bind(it).0).max().unwrap_or(0)
+        let stamped = registrations.into_iter().map(|it| Registration { changed_at: now, ..it });
+        stamped.map(|it| change.bind(it).0).max().unwrap_or(0)
     })
 }
 

@@ -239,7 +239,7 @@ impl Site {
                 AgentOutput::Keep { home_address } => taken.keep = Some(home_address),
                 AgentOutput::Changed { home_address, effective: true } => {
                     let registration = self.registration(self.number(home_address));
-                    publish::publish_mobile(&self.engine, registration, Vec::new());
+                    publish::publish_mobile(&self.engine, registration, Vec::new(), now.monotonic);
                 }
                 _ => {}
             }

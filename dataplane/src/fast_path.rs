@@ -12,13 +12,15 @@
 //! fast path cannot see (all but [`SEES`]) or whose packets may go straight past their agent.
 //!
 //! Before a snapshot is published, paths whose generation it changes are rewritten, so that their
-//! flows end at once, and what those carried is brought back first, so that whoever decides next
-//! knows when the flow's last packet was. A handover changes a path and ends nothing. A change of
-//! whose addresses are whose ends everything, by the epoch. While a snapshot is being published
-//! nobody installs, and nobody installs what another snapshot decided.
+//! flows end at once, however many there are. They are not taken out then, which would hold a million
+//! flows on a dead link for seconds: whoever decides one of them anew brings back what it carried
+//! first (`Engine::catch_up`), so that it knows when the flow's last packet was, and the next sweep
+//! takes out the rest. A handover changes a path and ends nothing. A change of whose addresses are
+//! whose ends everything, by the epoch. While a snapshot is being published nobody installs, and
+//! nobody installs what another snapshot decided.
 //!
-//! [`Engine::sweep`] brings back what flows carried, takes silent ones out, and vouches for the
-//! rest until a lease is over.
+//! [`Engine::sweep`] brings back what flows carried, takes silent ones and those that ended out, and
+//! vouches for the rest until a lease is over. It works in parts, between which others come in.
 //!
 //! The lock here is held while a flow's line is changed; nothing is locked the other way round.
 
@@ -26,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Debug;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,6 +66,9 @@ pub const LEASE: Duration = Duration::from_secs(30);
 
 /// A flow without packets for so long is taken out of the fast path.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// So many flows are looked at under one lock: less than a millisecond.
+const PART: usize = 512;
 
 /// Where remembered decisions are held besides the flow table.
 pub trait FastPath: Debug + Send + Sync {
@@ -110,6 +116,8 @@ pub struct Carried {
 pub(crate) struct Fast {
     path: Box<dyn FastPath>,
     kept: Mutex<Kept>,
+    /// Whether flows that ended may still be there, with what they carried.
+    late: AtomicBool,
 }
 
 /// Whose binding a path is.
@@ -136,6 +144,10 @@ struct Held {
     path: PathId,
     packets: u64,
     octets: u64,
+    /// When it was installed, on the fast path's clock, and under which generation and epoch.
+    since_ns: u64,
+    generation: u64,
+    epoch: u64,
 }
 
 /// What a flow is installed by.
@@ -152,6 +164,8 @@ struct By<'s> {
 #[derive(Debug, Default)]
 struct Kept {
     epoch: u64,
+    /// How often flows were ended without being taken out.
+    ends: u64,
     shape: [u64; 2],
     /// The engine's time when it was last told, and what the fast path's clock said then.
     told: (Duration, u64),
@@ -163,6 +177,15 @@ struct Kept {
     /// The keys of a flow's directions, by its addresses and ports.
     directions: HashMap<FastKey, Vec<FastKey>, RandomState>,
     carried: BTreeMap<PathId, Carried>,
+}
+
+impl Kept {
+    /// Whether the fast path still goes by this.
+    fn holds(&self, held: &Held) -> bool {
+        let slot = self.slots.get(held.slot as usize).and_then(Option::as_ref);
+        held.epoch == self.epoch
+            && slot.is_some_and(|slot| slot.route.generation == held.generation)
+    }
 }
 
 impl FastKey {
@@ -216,7 +239,7 @@ impl FastKey {
 impl Fast {
     pub fn new(path: Box<dyn FastPath>) -> Self {
         let kept = Kept { epoch: 1, ..Kept::default() };
-        Self { path, kept: Mutex::new(kept) }
+        Self { path, kept: Mutex::new(kept), late: AtomicBool::new(false) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Kept> {
@@ -227,6 +250,12 @@ impl Fast {
     /// Notes what time it is.
     fn tell(&self, kept: &mut Kept, now: Duration) {
         kept.told = (now, self.path.clock());
+    }
+
+    /// Notes that flows have ended that are still there.
+    fn leave(&self, kept: &mut Kept) {
+        kept.ends += 1;
+        self.late.store(true, Ordering::Release);
     }
 
     /// Vouches for nothing any more: what is installed ends at once.
@@ -271,13 +300,12 @@ impl Engine {
 
     fn prepare(&self, fast: &Fast, kept: &mut Kept, next: &Snapshot) -> io::Result<()> {
         let shape = [next.updates.shape(), next.cache.shape()];
-        let everything = shape != kept.shape;
-        if everything {
+        if shape != kept.shape {
             kept.epoch += 1;
             kept.shape = shape;
+            fast.leave(kept);
             fast.path.configure(kept.epoch, lease(fast))?;
         }
-        let mut ends = Vec::new();
         for number in 0..kept.slots.len() {
             let Some(slot) = kept.slots[number] else { continue };
             let found = binding_of(next, &slot.whose);
@@ -290,26 +318,42 @@ impl Engine {
             if route != slot.route {
                 fast.path.set_path(number as u32, &route)?;
                 if route.generation != slot.route.generation {
-                    ends.push(number);
+                    fast.leave(kept);
                 }
                 kept.slots[number] = Some(Slot { path, route, ..slot });
             }
         }
-        if everything {
-            return self.collect(fast, kept).map(drop);
+        Ok(())
+    }
+
+    /// Brings back what the fast path carried of a flow that has ended there, before it is decided
+    /// anew.
+    pub(crate) fn catch_up(&self, key: &FlowKey) {
+        let Some(fast) = self.fast.as_ref().filter(|fast| fast.late.load(Ordering::Acquire)) else {
+            return;
+        };
+        if let Some(key) = FastKey::new(key, Course::In) {
+            let mut kept = fast.lock();
+            let mut directions = kept.directions.get(&key.flow()).cloned().unwrap_or_default();
+            directions.retain(|it| kept.flows.get(it).is_some_and(|held| !kept.holds(held)));
+            if directions.iter().any(|it| self.end(fast, &mut kept, it).is_err()) {
+                fast.halt(&mut kept);
+            }
         }
-        ends.into_iter().try_for_each(|number| self.end_members(fast, kept, number))
     }
 
     /// Ends everything that the fast path remembers: what it sees of packets is about to mean
     /// something else.
     pub fn forget_fast(&self) {
         let Some(fast) = &self.fast else { return };
-        let mut kept = fast.lock();
-        kept.epoch += 1;
-        let ended = fast.path.configure(kept.epoch, lease(fast));
-        if ended.and_then(|()| self.collect(fast, &mut kept)).is_err() {
-            fast.halt(&mut kept);
+        let ended = {
+            let mut kept = fast.lock();
+            kept.epoch += 1;
+            fast.leave(&mut kept);
+            fast.path.configure(kept.epoch, lease(fast))
+        };
+        if ended.and_then(|()| self.collect(fast)).is_err() {
+            fast.halt(&mut fast.lock());
         }
     }
 
@@ -317,9 +361,13 @@ impl Engine {
     /// rest. To be called about once a second; returns what paths carried since the last time.
     pub fn sweep(&self, now: Duration) -> io::Result<BTreeMap<PathId, Carried>> {
         let Some(fast) = &self.fast else { return Ok(BTreeMap::new()) };
+        fast.tell(&mut fast.lock(), now);
+        let collected = self.collect(fast);
         let mut kept = fast.lock();
-        fast.tell(&mut kept, now);
-        let swept = self.sweep_kept(fast, &mut kept);
+        let swept = collected.and_then(|fronts| {
+            fast.path.fronts(&fronts);
+            self.sweep_paths(fast, &mut kept)
+        });
         if swept.is_err() {
             fast.halt(&mut kept);
         }
@@ -327,9 +375,7 @@ impl Engine {
         Ok(std::mem::take(&mut kept.carried))
     }
 
-    fn sweep_kept(&self, fast: &Fast, kept: &mut Kept) -> io::Result<()> {
-        let fronts = self.collect(fast, kept)?;
-        fast.path.fronts(&fronts);
+    fn sweep_paths(&self, fast: &Fast, kept: &mut Kept) -> io::Result<()> {
         for number in 0..kept.slots.len() {
             let Some(mut slot) = kept.slots[number] else { continue };
             let used = !kept.members[number].is_empty();
@@ -354,33 +400,48 @@ impl Engine {
     /// Counts what the fast path carried up to now.
     pub(crate) fn bring_back(&self) {
         let Some(fast) = &self.fast else { return };
-        let mut kept = fast.lock();
-        if self.collect(fast, &mut kept).is_err() {
-            fast.halt(&mut kept);
+        if self.collect(fast).is_err() {
+            fast.halt(&mut fast.lock());
         }
     }
 
     /// Reads all flows; takes those out that do not hold any more. Returns the interfaces that the
     /// kernel forwards packets of the others from and to.
-    fn collect(&self, fast: &Fast, kept: &mut Kept) -> io::Result<BTreeSet<u32>> {
+    fn collect(&self, fast: &Fast) -> io::Result<BTreeSet<u32>> {
         let mut fronts = BTreeSet::new();
-        let mut read = Vec::with_capacity(kept.flows.len());
+        let (ends, known) = {
+            let kept = fast.lock();
+            (kept.ends, kept.flows.len())
+        };
+        let began = fast.path.clock();
+        let mut read = Vec::with_capacity(known);
         fast.path.each(&mut |key, flow| read.push((*key, *flow)))?;
-        let clock = fast.path.clock();
-        for (key, flow) in read {
-            let silent = clock.saturating_sub(flow.seen_ns) > IDLE.as_nanos() as u64;
-            let slot = kept.slots.get(flow.path as usize).copied().flatten();
-            let holds = slot.is_some_and(|slot| slot.route.generation == flow.generation)
-                && flow.epoch == kept.epoch
-                && kept.flows.contains_key(&key);
-            if !holds || silent {
-                self.end(fast, kept, &key)?;
-                continue;
+        for part in read.chunks(PART) {
+            let kept = &mut *fast.lock();
+            for (key, flow) in part {
+                let held = kept.flows.get(key);
+                if held.is_some_and(|held| held.since_ns >= began) {
+                    // Installed anew since: what was read is not of this one.
+                    continue;
+                }
+                let silent = began.saturating_sub(flow.seen_ns) > IDLE.as_nanos() as u64;
+                let slot = kept.slots.get(flow.path as usize).copied().flatten();
+                let holds = slot.is_some_and(|slot| slot.route.generation == flow.generation)
+                    && flow.epoch == kept.epoch
+                    && held.is_some();
+                if !holds || silent {
+                    self.end(fast, kept, key)?;
+                    continue;
+                }
+                self.credit(kept, key, flow);
+                if flow.passed_ns != 0 {
+                    fronts.insert(flow.front);
+                }
             }
-            self.credit(kept, &key, &flow);
-            if flow.passed_ns != 0 {
-                fronts.insert(flow.front);
-            }
+        }
+        let kept = fast.lock();
+        if kept.ends == ends {
+            fast.late.store(false, Ordering::Release);
         }
         Ok(fronts)
     }
@@ -406,6 +467,15 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Takes both directions of a flow out.
+    fn end_flow(&self, fast: &Fast, key: &FastKey) {
+        let mut kept = fast.lock();
+        let directions = kept.directions.get(&key.flow()).cloned().unwrap_or_default();
+        if directions.iter().any(|it| self.end(fast, &mut kept, it).is_err()) {
+            fast.halt(&mut kept);
+        }
     }
 
     /// Counts what a flow carried since it was last read, as if the packets had come by here.
@@ -450,6 +520,15 @@ impl Engine {
     ) {
         let Some(fast) = &self.fast else { return };
         let before = flow.and_then(|flow| flow.answer);
+        if route.side == Side::Far && answer.due.is_some() {
+            // The mobile decides when it moves: how it comes is watched packet by packet.
+            if before.is_none_or(|before| before.due.is_none())
+                && let Some(key) = FastKey::new(key, Course::In)
+            {
+                self.end_flow(fast, &key);
+            }
+            return;
+        }
         let again = before.is_some_and(|it| (it.bid, it.way) == (answer.bid, answer.way));
         let tunnelled = matches!(route.encapsulation, Encapsulation::Tunnel { .. });
         if !again
@@ -491,11 +570,10 @@ impl Engine {
         let Some(key) = FastKey::new(&inner.key.mirrored(), Course::In) else { return };
         let Admitted { registration, side, binding } = *admitted;
         if before.is_none_or(|before| before.last_verified != binding.bid) {
-            let mut kept = fast.lock();
-            let directions = kept.directions.get(&key.flow()).cloned().unwrap_or_default();
-            if directions.iter().any(|it| self.end(fast, &mut kept, it).is_err()) {
-                fast.halt(&mut kept);
-            }
+            return self.end_flow(fast, &key);
+        }
+        let waits = before.and_then(|before| before.answer).is_some_and(|it| it.due.is_some());
+        if side == Side::Far && waits {
             return;
         }
         // Copies that are marked have a place in a sequence, and no fast path keeps order.
@@ -542,7 +620,10 @@ impl Engine {
         };
         if fast.path.put(&key, &flow).is_ok() {
             let (bid, path) = (binding.bid, binding.path);
-            kept.flows.insert(key, Held { rule, bid, slot, path, packets: 0, octets: 0 });
+            let FastFlow { seen_ns: since_ns, generation, epoch, .. } = flow;
+            let (packets, octets) = (0, 0);
+            let held = Held { rule, bid, slot, path, packets, octets, since_ns, generation, epoch };
+            kept.flows.insert(key, held);
             kept.members[slot as usize].insert(key);
             kept.directions.entry(key.flow()).or_default().push(key);
         }

@@ -249,8 +249,8 @@ impl FlowTable {
     ) -> Option<Answer> {
         self.update(&key.mirrored(), now, |slot| {
             let memory = &mut slot.memory;
-            memory.last_verified = slot.way_in.came(memory.last_verified, bid, now);
-            slot.memory.last_seen = now;
+            slot.way_in.came(memory, bid, now);
+            memory.last_seen = now;
             slot.bytes_in += octets as u64;
             slot.packets_in += 1;
             slot.memory.answer
@@ -277,7 +277,7 @@ impl FlowTable {
                     slot.packets_out += packets;
                 }
                 Course::In => {
-                    slot.way_in.went_on(seen);
+                    memory.verified_at = memory.verified_at.max(seen);
                     slot.bytes_in += octets;
                     slot.packets_in += packets;
                 }

@@ -123,12 +123,11 @@ impl GroupTable {
         // An empty slot sorts before every used one.
         let oldest = || (0..WAYS).min_by_key(|at| set[*at].map(|group| group.memory.last_seen));
         let at = known.or_else(oldest).expect("a set has slots");
-        let last_verified = None;
         let memory = Remembered {
             answer: Some(answer),
-            last_verified,
             last_seen: now,
             last_sent: Some(now),
+            ..Remembered::default()
         };
         set[at] = Some(Group { key: *key, memory });
         true

@@ -38,6 +38,8 @@ pub struct Remembered {
     pub answer: Option<Answer>,
     /// The binding on which the flow's last packet in the other direction was admitted.
     pub last_verified: Option<Bid>,
+    /// When that was.
+    pub verified_at: Duration,
     /// When a packet of the flow was last seen, in either direction.
     pub last_seen: Duration,
     /// When a packet of the flow last left here; `None` before the first.

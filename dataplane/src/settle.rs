@@ -17,6 +17,10 @@ use crate::memory::{Answer, Due, Marks, Memory, Remembered, Way};
 use crate::moves::{MoveReason, Moved};
 use crate::registration::{Binding, Registration};
 
+/// A flow whose packets from the mobile pause for so long has left the link by which they came, or
+/// sends nothing that would say so.
+const FALLEN_SILENT: Duration = Duration::from_millis(250);
+
 /// What the walk says of a packet, as if its flow were new.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish<'s> {
@@ -118,7 +122,11 @@ impl<'s> Asked<'s, '_> {
         let wish = self.ripe(&past, wish, reason);
         let going = self.going(&past, &wish, reason);
         let since = answer.due.map_or(self.registration.changed_at, |due| due.since);
-        let pause = self.now.saturating_sub(past.last_sent.unwrap_or_default());
+        let last = match self.mobile_leads(&past, &wish) {
+            true => self.memory.flow.map(|flow| flow.verified_at),
+            false => past.last_sent,
+        };
+        let pause = self.now.saturating_sub(last.unwrap_or_default());
         let held = self.registration.binding(answer.bid).filter(|held| is_open(held, answer.way));
         let Some(binding) = held.filter(|_| !going.due(pause, self.now.saturating_sub(since)))
         else {
@@ -209,7 +217,8 @@ impl<'s> Asked<'s, '_> {
         if !same && before.is_none() && answer.rule.is_some_and(RuleId::is_override) {
             return MoveReason::Ended;
         }
-        if same && wish.rule.is_some_and(|rule| rule.says.outcome.reflects()) {
+        let reflects = wish.rule.is_some_and(|rule| rule.says.outcome.reflects());
+        if same && reflects && !self.mobile_leads(past, wish) {
             return MoveReason::Reflected;
         }
         let known = answer.rules == self.registration.rules;
@@ -241,6 +250,15 @@ impl<'s> Asked<'s, '_> {
         ripe.map_or(wish, |binding| Wish { binding, ..wish })
     }
 
+    /// Whether the flow still comes by the link that it is to leave, and `reflect` holds: the mobile
+    /// knows the same rules and waits for a moment to move, which its next packets tell.
+    fn mobile_leads(&self, past: &Past, wish: &Wish<'s>) -> bool {
+        let comes_by = self.memory.last_verified();
+        comes_by.is_some()
+            && comes_by == past.answer.bid
+            && wish.rule.is_some_and(|rule| rule.says.outcome.reflects())
+    }
+
     /// How it leaves.
     fn going(&self, past: &Past, wish: &Wish<'s>, reason: MoveReason) -> Going {
         let answer = &past.answer;
@@ -263,7 +281,13 @@ impl<'s> Asked<'s, '_> {
             return Going::AtOnce;
         };
         let Some(held) = self.registration.binding(answer.bid) else { return Going::AtOnce };
-        if answer.way != wish.way || wish.way == Way::Copies || follows(rule.says, reason) {
+        if answer.way != wish.way || wish.way == Way::Copies {
+            return Going::AtOnce;
+        }
+        if self.mobile_leads(past, wish) {
+            return Going::InGap(FALLEN_SILENT);
+        }
+        if follows(rule.says, reason) {
             return Going::AtOnce;
         }
         let (from_figures, to_figures) = (figures(held), figures(wish.binding));

@@ -192,6 +192,7 @@ impl Engine {
         self.flows.approach(&place);
         let party = party(&snapshot, &key);
         party.approach();
+        self.catch_up(&key);
         let flow = self.flows.remembered_at(&place);
         key.uid = uids::of(self.uids.as_deref(), &snapshot, &inner, &key, flow.as_ref(), now);
         let length = cuts.longest(packet);

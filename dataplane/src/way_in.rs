@@ -3,11 +3,14 @@
 //! A flow that moves to a faster link is ahead of its own packets that are still under way by the
 //! link it left. Those are no sign that it went back, and what is sent after them would be overtaken
 //! on the way down, too. So a packet by the link that a flow left a moment ago counts only if
-//! nothing has come by the other link for a while; a flow that did go back sends nothing there.
+//! that link was silent for a while, as a queue that empties is not, or nothing has come by the
+//! other link for as long; a flow that did go back sends nothing there.
 
 use std::time::Duration;
 
 use mtun_policy::Bid;
+
+use crate::memory::Remembered;
 
 /// For so long after a flow left a link its packets may still be under way by that: the path
 /// across a mobile network with its queues.
@@ -17,35 +20,39 @@ const UNDER_WAY: Duration = Duration::from_secs(1);
 /// networks. A flow that is silent by its link for longer may have left it.
 const APART: Duration = Duration::from_millis(50);
 
-/// The way of one flow's packets.
+/// A binding that a flow left.
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    bid: Option<Bid>,
+    at: Duration,
+    /// When the last packet came by it, or the flow left it.
+    last: Duration,
+}
+
+/// The way of one flow's packets, besides what is remembered for `decide`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct WayIn {
-    /// When the last packet came by the present binding.
-    last: Duration,
-    /// The binding before, and when the flow left it.
-    left: Option<(Option<Bid>, Duration)>,
+    left: Option<Left>,
 }
 
 impl WayIn {
-    /// A packet of a flow that comes by `present` was admitted on `bid`. Returns the binding that
-    /// the flow comes by.
-    pub fn came(&mut self, present: Option<Bid>, bid: Option<Bid>, now: Duration) -> Option<Bid> {
-        if bid == present {
-            self.last = self.last.max(now);
-            return present;
+    /// A packet of a flow was admitted on `bid`; `memory` says by which binding the flow comes.
+    pub fn came(&mut self, memory: &mut Remembered, bid: Option<Bid>, now: Duration) {
+        if bid == memory.last_verified {
+            memory.verified_at = memory.verified_at.max(now);
+            return;
         }
-        let is_left =
-            self.left.is_some_and(|(left, at)| left == bid && now.saturating_sub(at) < UNDER_WAY);
-        if is_left && now.saturating_sub(self.last) < APART {
-            return present;
+        let recent = |since: Duration, within| now.saturating_sub(since) < within;
+        if let Some(left) = self.left.as_mut().filter(|left| left.bid == bid)
+            && recent(left.at, UNDER_WAY)
+            && recent(memory.verified_at, APART)
+            && recent(left.last, APART)
+        {
+            left.last = now;
+            return;
         }
-        *self = Self { last: now, left: Some((present, now)) };
-        bid
-    }
-
-    /// Packets came by the present binding until then, though nobody looked.
-    pub fn went_on(&mut self, seen: Duration) {
-        self.last = self.last.max(seen);
+        self.left = Some(Left { bid: memory.last_verified, at: now, last: now });
+        (memory.last_verified, memory.verified_at) = (bid, now);
     }
 }
 
@@ -58,11 +65,11 @@ mod tests {
     /// The bindings of packets with the times at which they come, in milliseconds; by which the flow
     /// comes after each.
     fn followed(packets: &[(u64, u16)]) -> Vec<u16> {
-        let (mut way, mut present) = (WayIn::default(), None);
+        let (mut way, mut memory) = (WayIn::default(), Remembered::default());
         let mut after = Vec::new();
         for (at, bid) in packets {
-            present = way.came(present, Bid::new(*bid), MS * 5000 + Duration::from_millis(*at));
-            after.push(present.map_or(0, Bid::get));
+            way.came(&mut memory, Bid::new(*bid), MS * 5000 + Duration::from_millis(*at));
+            after.push(memory.last_verified.map_or(0, Bid::get));
         }
         after
     }
@@ -87,6 +94,16 @@ mod tests {
                 "within it, when the other link has been silent for long enough",
                 &[(0, 1), (1, 2), (30, 1), (40, 1), (50, 1), (51, 1)],
                 &[1, 2, 2, 2, 2, 1],
+            ),
+            (
+                "after a stay, with packets all the time",
+                &[(0, 1), (1, 2), (30, 2), (60, 2), (90, 2), (91, 1), (92, 1)],
+                &[1, 2, 2, 2, 2, 1, 1],
+            ),
+            (
+                "but not for what a queue held back, which comes without pauses",
+                &[(0, 1), (1, 2), (30, 1), (31, 2), (60, 1), (61, 2), (90, 1), (91, 2)],
+                &[1, 2, 2, 2, 2, 2, 2, 2],
             ),
             ("much later", &[(0, 1), (1, 2), (1000, 2), (1001, 1)], &[1, 2, 2, 1]),
             ("to a third link", &[(0, 1), (1, 2), (2, 3), (3, 2), (4, 3)], &[1, 2, 3, 3, 3]),

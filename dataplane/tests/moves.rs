@@ -46,9 +46,9 @@ impl Story {
         let answer = answer(&before, &flow, NOW, None).expect("it leaves");
         let memory = Remembered {
             answer: Some(answer),
-            last_verified: None,
             last_seen: NOW,
             last_sent: Some(NOW),
+            ..Remembered::default()
         };
         Self { before, memory, flow }
     }
@@ -171,6 +171,107 @@ fn reflected_flows_follow_the_mobile() {
     let moved = next.moved.unwrap();
     assert_eq!((next.bid, moved.from), (Some(bid(2)), Some(bid(1))));
     assert_eq!(moved.reason, MoveReason::Reflected);
+}
+
+/// The mobile knows the rules that its agent was told, and waits for a moment to move a flow: what
+/// goes down follows it, and does not go before.
+#[test]
+fn with_reflect_the_mobile_says_when_a_flow_moves() {
+    let told = |bids: &[u16], reflects: bool| {
+        let links: Vec<_> = bids.iter().map(|number| bid(*number)).collect();
+        let outcome =
+            if reflects { Outcome::ReflectWithin(links) } else { Outcome::Candidates(links) };
+        let (head, says) = rule(0, Vec::new(), outcome, Otherwise::NextRule);
+        let identity = bids.iter().fold(0, |all, number| all * 10 + u64::from(*number));
+        Arc::new(Effective::new([(RuleHead { identity, ..head }, says)]))
+    };
+    let changed = Some(MoveReason::RuleChanged);
+    /// What the packet up before this one says: by which link it came, and when.
+    type Up = (u16, Duration);
+    /// A packet down: when, the last one up by then, and the link that it takes for what reason.
+    type Down = (Duration, Up, (u16, Option<MoveReason>));
+    type Case<'c> = (&'c str, bool, &'c [u16], &'c [u16], &'c [Down]);
+    let cases: [Case<'_>; 7] = [
+        (
+            "it comes by the old link for as long as the mobile waits",
+            true,
+            &[1],
+            &[2],
+            &[
+                (10 * MS, (1, 9 * MS), (1, None)),
+                (1000 * MS, (1, 999 * MS), (1, None)),
+                (1001 * MS, (2, 1000 * MS), (2, changed)),
+            ],
+        ),
+        (
+            "two seconds at most",
+            true,
+            &[1],
+            &[2],
+            &[
+                (10 * MS, (1, 9 * MS), (1, None)),
+                (1999 * MS, (1, 1998 * MS), (1, None)),
+                (2000 * MS, (1, 1999 * MS), (2, changed)),
+            ],
+        ),
+        (
+            "nothing comes up that would say when",
+            true,
+            &[1],
+            &[2],
+            &[
+                (249 * MS, (1, Duration::ZERO), (1, None)),
+                (250 * MS, (1, Duration::ZERO), (2, changed)),
+            ],
+        ),
+        ("it has moved already", true, &[1], &[2], &[(MS, (2, Duration::ZERO), (2, changed))]),
+        (
+            "its link is among the new ones",
+            true,
+            &[2],
+            &[1, 2],
+            &[
+                (MS, (2, Duration::ZERO), (2, None)),
+                (2 * MS, (1, MS), (1, Some(MoveReason::Reflected))),
+            ],
+        ),
+        (
+            "its link is gone",
+            true,
+            &[1],
+            &[3],
+            &[(MS, (1, Duration::ZERO), (2, Some(MoveReason::LinkDown)))],
+        ),
+        ("without an agreement", false, &[1], &[2], &[(MS, (1, Duration::ZERO), (2, changed))]),
+    ];
+    for (what, reflects, before, after, packets) in cases {
+        let flow = key(PEER, HOME, 6, Some((22, 9)));
+        let cache = agent_with(registration(routed(uplinks()), told(before, reflects)));
+        let up = Some(bid(before[0]));
+        let mut memory = Remembered {
+            last_verified: up,
+            verified_at: NOW,
+            last_seen: NOW,
+            ..Default::default()
+        };
+        memory.answer = answer(&cache, &flow, NOW, Some(&memory));
+        assert_eq!(memory.answer.and_then(|answer| answer.bid), up, "{what}");
+        let (mut bindings, mut rules) = (routed(uplinks()), after);
+        if after == [3] {
+            (bindings[0].usable, rules) = (false, &[2]);
+        }
+        let mut registration = registration(bindings, told(rules, reflects));
+        registration.changed_at = NOW;
+        let cache = Snapshot { cache: cache.cache.with(registration), ..cache };
+        for (at, (by, came), want) in packets {
+            (memory.last_verified, memory.verified_at) = (Some(bid(*by)), NOW + *came);
+            let next = answer(&cache, &flow, NOW + *at, Some(&memory)).expect("it leaves");
+            let moved = next.moved.filter(|moved| moved.at == NOW + *at).map(|it| it.reason);
+            assert_eq!((next.bid, moved), (Some(bid(want.0)), want.1), "{what}: {at:?}");
+            (memory.answer, memory.last_seen, memory.last_sent) =
+                (Some(next), NOW + *at, Some(NOW + *at));
+        }
+    }
 }
 
 #[test]

@@ -155,7 +155,7 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether it follows the mobile, and flows so leave a link for no other reason.
+    /// Whether it follows the mobile: flows leave a link that works when the mobile did.
     pub fn reflects(&self) -> bool {
         matches!(self, Self::Reflect | Self::ReflectWithin(_))
     }

@@ -426,7 +426,8 @@ impl Owner {
             care_of: registration.bindings.iter().map(|binding| binding.care_of).collect(),
             prefixes: entry.map_or_else(Vec::new, |entry| entry.prefixes.clone()),
         };
-        let (generation, _) = publish::publish_mobile(&*it.tunnel.lane.engine, registration, own);
+        let (engine, now) = (&*it.tunnel.lane.engine, self.now().monotonic);
+        let (generation, _) = publish::publish_mobile(engine, registration, own, now);
         if rerouted {
             self.rerouted.insert((served, home_address));
         }
@@ -459,7 +460,7 @@ impl Owner {
         let all = mobiles.iter().zip(rules);
         let all = all.filter_map(|(it, rules)| self.registration(served, *it, rules));
         let published = &*self.served[served].tunnel.lane.engine;
-        let generation = publish::publish_mobiles(published, all, own);
+        let generation = publish::publish_mobiles(published, all, own, self.now().monotonic);
         let served = &mut self.served[served];
         served.generation = served.generation.max(generation);
         self.routes_dirty = true;

@@ -4,8 +4,10 @@
 //! down is what the flow bindings say, and nothing else. The agent's own choice, the lowest
 //! BID-PRI, would be W-CDMA for all of them.
 
+use std::collections::HashMap;
 use std::net::Ipv6Addr;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use mtun::control::documents::{DigestState, FlowBindingState, FlowBindingsTaken, StatusDocument};
 use mtun::lab::flows::{BULK, SSH};
@@ -14,6 +16,7 @@ use mtun::lab::observe::{Flow, Way};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::probe::{Bound, Echo, INTERVAL, PORT, Probe};
 use mtun::lab::traffic::{Name, Traffic};
+use mtun::lab::wire::Impairment;
 use mtun::lab::world::{Plan, address};
 use mtun::metrics::Direction;
 use serde_json::json;
@@ -321,6 +324,48 @@ fn without_reflect_a_flow_comes_down_as_its_rule_says() {
     probe.wait_for_echo_after(probe.mark() + 2_500, PATIENCE).unwrap();
     assert_eq!(lab.observatory.packets(&flow, Way::Out, "wlan0"), up, "it stays on its way up");
     ways(&lab, &flow, ["wwan0", "wlan0"]);
+    lab.assert_clean();
+}
+
+/// A flow that is to move to a faster link waits for a pause. Its agent was told the new rules at
+/// once, and lets the flow come down as it goes up until the mobile has found its moment.
+#[test]
+fn a_flow_that_waits_for_its_moment_comes_down_as_it_goes_up() {
+    need_lab!();
+    let slow = Duration::from_millis(40);
+    let plan = Plan { wlan_path: Impairment::delayed(slow), ..Plan::default() };
+    let rule = "match proto=udp dport=4000\n        prefer wlan0 wwan0";
+    let lab = Lab::start(plan, PolicyText::default().with_rule("waits", rule));
+    lab.registered(&LINKS);
+    told(&lab);
+    wait_for("round trips of both links", PATIENCE, || {
+        let status = lab.mobile().status().ok()?;
+        status.links.iter().all(|link| link.rtt_ms.is_some()).then_some(())
+    })
+    .unwrap();
+    let echo = Echo::start(&lab.world.cn).unwrap();
+    let probe = Probe::start(&lab.world.mnn, &echo, INTERVAL, &Bound::Nowhere).unwrap();
+    let flow = Flow::to_correspondent(UDP, (address::NODE, probe.port()), PORT);
+    lab.observatory.follow(&flow);
+    ways(&lab, &flow, ["wlan0", "wlan0"]);
+    let taken = |way| lab.observatory.take_trail(&flow, way);
+    for way in [Way::Out, Way::In] {
+        taken(way);
+    }
+    let words = ["steer", "proto udp and dport 4000", "via", "wwan0", "--for", "10m"];
+    lab.mobile().mtun_ok(&words).unwrap();
+    // The agent has been told when the mobile's answer says so, long before the flow moves.
+    told(&lab);
+    ways(&lab, &flow, ["wwan0", "wwan0"]);
+    let out = taken(Way::Out);
+    let up: HashMap<u32, &str> = out.iter().map(|it| (it.number, it.uplink.as_str())).collect();
+    let waited = out.iter().filter(|it| it.uplink == "wlan0").count();
+    assert!(waited > 1000, "{waited} probes went up before it moved\n{}", lab.mobile().story());
+    // Those under way when it moves are overtaken by it.
+    let back = taken(Way::In);
+    let astray = back.iter().filter(|it| up.get(&it.number).is_some_and(|up| *up != it.uplink));
+    let astray = astray.count();
+    assert!(astray < waited / 4, "{astray} of {waited}\n{}", lab.agent().story());
     lab.assert_clean();
 }
 

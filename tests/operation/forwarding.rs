@@ -127,7 +127,8 @@ impl Node {
                     let reflecting = Effective::reflecting();
                     let registration =
                         publish::mobile(&self.served, allowed, entry, reflecting, |_| 1500, None);
-                    publish::publish_mobile(&self.published, registration, vec![v6(AGENT)]);
+                    let own = vec![v6(AGENT)];
+                    publish::publish_mobile(&self.published, registration, own, monotonic);
                 }
                 AgentOutput::Transmit(transmit) => {
                     match wire::receive(&transmit.envelope, &transmit.message) {

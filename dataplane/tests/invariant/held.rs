@@ -11,6 +11,7 @@ use crate::reader::{Wish, is_open};
 
 const MOVE_BY: Duration = Duration::from_secs(2);
 const UNKNOWN: Duration = Duration::from_millis(50);
+const SILENT: Duration = Duration::from_millis(250);
 
 /// What the flow does, as somebody who watched it would write it down.
 #[derive(Clone, Debug)]
@@ -95,8 +96,17 @@ fn pause_needed(home: &Registration, from: Bid, to: Bid) -> Option<Duration> {
     if slow > fast { Some((slow - fast) / 2 + 3 * jitter) } else { None }
 }
 
+/// Where and when a flow's last packet from the other end came in.
+pub type Heard = (Option<Bid>, Duration);
+
 /// Which link the packet takes, given what the flow did before.
-pub fn read(wish: Wish<'_>, before: Option<&Held>, key: &FlowKey, now: Duration) -> Read {
+pub fn read(
+    wish: Wish<'_>,
+    before: Option<&Held>,
+    key: &FlowKey,
+    heard: Option<Heard>,
+    now: Duration,
+) -> Read {
     let home = wish.home;
     let new = |left| Read { held: fresh(&wish, key, now), left };
     // A flow that was silent for too long, or a packet that the rules tell from it, is new.
@@ -115,7 +125,13 @@ pub fn read(wish: Wish<'_>, before: Option<&Held>, key: &FlowKey, now: Duration)
     }
     let same_rule = held.rule.map(|rule| rule.1) == identity(&wish).map(|rule| rule.1);
     let same_policy = held.rules == home.rules;
-    let reason = why(&wish, held, same_rule, same_policy);
+    // Its mobile has not moved it yet, and is about to.
+    let follows_the_mobile = wish.rule.is_some_and(|(_, says)| {
+        matches!(says.outcome, Outcome::Reflect | Outcome::ReflectWithin(_))
+    });
+    let heard =
+        heard.filter(|heard| follows_the_mobile && held.link.is_some() && heard.0 == held.link);
+    let reason = why(&wish, held, same_rule, same_policy, follows_the_mobile && heard.is_none());
     if reason == MoveReason::Reflected {
         return new(Some(reason));
     }
@@ -128,7 +144,18 @@ pub fn read(wish: Wish<'_>, before: Option<&Held>, key: &FlowKey, now: Duration)
     };
     // Where nothing is kept, what holds now is done now.
     let follows = says.sticky.scope == Scope::None && reason != MoveReason::Steered;
-    if held.way != wish.way || wish.way == Way::Copies || follows {
+    if held.way != wish.way || wish.way == Way::Copies {
+        return new(Some(reason));
+    }
+    if let Some((_, at)) = heard {
+        let since = held.waits.map_or(home.changed_at, |waits| waits.0);
+        let waits = now - at < SILENT && now.saturating_sub(since) < MOVE_BY;
+        return match waits {
+            true => stays(wish, held, key, now, same_rule, same_policy, Some((since, reason))),
+            false => new(Some(reason)),
+        };
+    }
+    if follows {
         return new(Some(reason));
     }
     // The best of the links that are ripe, if the first choice is not.
@@ -169,7 +196,13 @@ pub fn read(wish: Wish<'_>, before: Option<&Held>, key: &FlowKey, now: Duration)
     }
 }
 
-fn why(wish: &Wish<'_>, held: &Held, same_rule: bool, same_policy: bool) -> MoveReason {
+fn why(
+    wish: &Wish<'_>,
+    held: &Held,
+    same_rule: bool,
+    same_policy: bool,
+    reflected: bool,
+) -> MoveReason {
     let policy = &wish.home.policy;
     let by_override = |rule: Option<(RuleId, u64)>| rule.is_some_and(|rule| rule.0.is_override());
     if by_override(identity(wish)) && !same_rule {
@@ -186,9 +219,7 @@ fn why(wish: &Wish<'_>, held: &Held, same_rule: bool, same_policy: bool) -> Move
     if !same_rule && by_override(held.rule) && still_there.is_none() {
         return MoveReason::Ended;
     }
-    let follows_the_mobile =
-        |says: &Says| matches!(says.outcome, Outcome::Reflect | Outcome::ReflectWithin(_));
-    if same_rule && wish.rule.is_some_and(|(_, says)| follows_the_mobile(says)) {
+    if same_rule && reflected {
         return MoveReason::Reflected;
     }
     if !same_rule && !same_policy {

@@ -27,7 +27,7 @@ use mtun_dataplane::{
 use mtun_policy::{Bid, CareOfAddress, Effective, FailbackMode, FlowKey, HomeAddress, Ingress};
 use proptest::prelude::*;
 
-use held::{Held, Read};
+use held::{Heard, Held, Read};
 use reader::{Fate, Reader, Wish, is_open, owner};
 use straight::{Form, Sent};
 use support::{Node, raw, v6};
@@ -51,7 +51,7 @@ struct Both {
     reader: Reader,
     now: Duration,
     /// Per flow as it leaves here, where its last packet came in.
-    verified: HashMap<Flow, Option<Bid>>,
+    verified: HashMap<Flow, Heard>,
     /// Per flow, what it does.
     held: HashMap<Flow, Held>,
     /// Moves so far.
@@ -124,15 +124,15 @@ impl Both {
 
     /// What the direct reading says of a packet: its fate, what its flow then does, and why it
     /// left its link.
-    fn read(&self, key: &FlowKey, verified: Option<Bid>) -> (Fate, Option<Read>) {
-        let wish = match self.reader.wish(key, verified) {
+    fn read(&self, key: &FlowKey, heard: Option<Heard>) -> (Fate, Option<Read>) {
+        let wish = match self.reader.wish(key, heard.and_then(|heard| heard.0)) {
             Ok(wish) => wish,
             Err(fate) => return (fate, None),
         };
         // Signalling of others goes one way.
         let signals = !wish.near && key.protocol == 135;
         let before = self.held.get(&flow_of(key)).filter(|_| !signals);
-        let read = held::read(wish, before, key, self.now);
+        let read = held::read(wish, before, key, heard, self.now);
         assert!(is_open(wish.home, read.held.way, read.held.link), "{read:?}");
         let stays = (read.held.way, read.held.link) != (wish.way, wish.link);
         if stays && self.now >= wish.home.changed_at + Duration::from_secs(2) {
@@ -180,7 +180,7 @@ impl Both {
 
     fn out(&mut self, key: &FlowKey) -> Result<(), TestCaseError> {
         let packet = packet_of(key);
-        let known = self.verified.get(&flow_of(key)).copied().flatten();
+        let known = self.verified.get(&flow_of(key)).copied();
         let (want, read) = self.read(key, known);
         let (now, node) = (self.now, &mut self.node);
         let verdict = node.engine.outbound(key.ingress, &packet, now, &mut node.out);
@@ -224,7 +224,7 @@ impl Both {
     fn forgiving(
         &mut self,
         key: &FlowKey,
-        known: Option<Bid>,
+        known: Option<Heard>,
         got: &Fate,
         want: Fate,
         read: Option<Read>,
@@ -236,7 +236,7 @@ impl Both {
             return Ok(());
         }
         self.held.remove(&flow_of(key));
-        let anew: Vec<_> = [known, None].map(|verified| self.read(key, verified)).into();
+        let anew: Vec<_> = [known, None].map(|heard| self.read(key, heard)).into();
         let found = anew.iter().find(|(fate, _)| fate == got);
         prop_assert!(found.is_some(), "{:?} instead of {:?} for {:?}", got, anew, key);
         if let Some((_, Some(read))) = found {
@@ -274,7 +274,7 @@ impl Both {
         while self.node.engine.reevaluate(self.now) == Some(self.now) {}
         for flow in self.held.keys().copied().collect::<Vec<_>>() {
             let Held { key, seen, sent, .. } = self.held[&flow];
-            let known = self.verified.get(&flow).copied().flatten();
+            let known = self.verified.get(&flow).copied();
             if let (_, Some(mut read)) = self.read(&key, known) {
                 // It is as silent as it was.
                 (read.held.seen, read.held.sent) = (seen, sent);
@@ -299,7 +299,7 @@ impl Both {
                     return Err(TestCaseError::fail(format!("{outer:?} {key:?} was let in")));
                 };
                 let flow = flow_of(&key.mirrored());
-                self.verified.insert(flow, bid);
+                self.verified.insert(flow, (bid, now));
                 if let Some(held) = self.held.get_mut(&flow) {
                     held.seen = now;
                 }

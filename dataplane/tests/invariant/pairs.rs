@@ -67,7 +67,7 @@ impl Both {
         prop_assert_eq!(got, want, "{:?} {:?} {:?} {:?}", ends, option, route, key);
         if let Entry::In(bid) = want {
             let flow = flow_of(&key.mirrored());
-            self.verified.insert(flow, bid);
+            self.verified.insert(flow, (bid, now));
             if let Some(held) = self.held.get_mut(&flow) {
                 held.seen = now;
             }

@@ -50,6 +50,7 @@ impl Effective {
             let first = group[0];
             let outcome = match group.as_slice() {
                 [only] => match only.bids.as_slice() {
+                    [bid] if default.reflect => Outcome::ReflectWithin(vec![*bid]),
                     [bid] => Outcome::Candidates(vec![*bid]),
                     bids => Outcome::Copies {
                         links: bids.to_vec(),

@@ -102,7 +102,7 @@ pub(super) const ALL: &[Entry] = &[
         &[("lifetime", "a multiple of 4 s; `\"420s\"` if left out"), ("multiple-coa", "several care-of addresses at once (RFC 5648); `#true` if left out"),
           ("bulk", "all of them in one Binding Update; `#true` if left out"), ("mode", "how prefixes are named to the agent: `explicit` or `implicit`"),
           ("flow-bindings", "whether the rules are told to the agent (RFC 6089), so that answers take the way of their questions; `#true` if left out"),
-          ("reflect", "whether the agent is asked to send a flow down by the link it goes up by, among the links of its rule, even if the rule would choose another for a new flow; only agents of this program know it; `#true` if left out")]),
+          ("reflect", "whether the agent is asked to send a flow down by the link it goes up by, among the links of its rule, even if the rule would choose another for a new flow, and whether a flow that is to move waits at the agent, too, until it comes up by its new link (2 s at most); only agents of this program know it; `#true` if left out")]),
     (&w::HOME_SECURITY, "The security association, or `none` on purpose.", &[]),
     (&w::PROBE, "How often links are probed.",
         &[("every", "while a link stands by; `\"1s\"` if left out"), ("active-every", "while it carries traffic; `\"200ms\"` if left out")]),

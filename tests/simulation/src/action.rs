@@ -254,7 +254,7 @@ impl World {
         self.agent_event(agent, AgentEvent::Reconfigure(config), None);
         let homes: Vec<_> = self.agents[agent].text.mobiles.iter().map(|(it, _)| *it).collect();
         for home in homes {
-            self.agents[agent].publish(mtun_policy::HomeAddress(home));
+            self.agents[agent].publish(mtun_policy::HomeAddress(home), self.now);
         }
         self.witness_agent(agent);
     }

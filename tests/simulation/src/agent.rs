@@ -142,7 +142,7 @@ impl Agent {
             }
         }
         let homes: Vec<HomeAddress> = self.disk.keys().copied().collect();
-        homes.into_iter().for_each(|home_address| self.publish(home_address));
+        homes.into_iter().for_each(|home_address| self.publish(home_address, now));
     }
 
     /// What its machine is told of its policy.
@@ -179,13 +179,14 @@ impl Agent {
     }
 
     /// Publishes what is held for one home address.
-    pub fn publish(&self, home_address: HomeAddress) {
+    pub fn publish(&self, home_address: HomeAddress, now: Duration) {
         let allowed = self.served.mobiles.iter().find(|allowed| allowed.address == home_address);
         let Some(allowed) = allowed else { return };
         let entry = self.machine.cache().get(home_address);
         let effective = self.rules(entry);
         let registration = publish::mobile(&self.served, allowed, entry, effective, |_| MTU, None);
-        publish::publish_mobile(&*self.published, registration, vec![self.address()]);
+        let (own, local) = (vec![self.address()], self.base + now);
+        publish::publish_mobile(&*self.published, registration, own, local);
     }
 
     /// The rules by which packets go to the mobile of an entry.

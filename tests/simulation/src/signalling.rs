@@ -270,7 +270,7 @@ impl World {
                     let it = &self.agents[agent];
                     let ended = it.machine.cache().get(home_address).is_none();
                     if effective && !(ended && self.fault == Fault::AgentPublishesNoEnd) {
-                        it.publish(home_address);
+                        it.publish(home_address, self.now);
                     }
                 }
                 AgentOutput::Keep { home_address } => keep = Some(home_address),

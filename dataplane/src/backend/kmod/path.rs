@@ -112,6 +112,8 @@ struct Slot {
     route: FastRoute,
     /// That of the module; 0 while it has no such path.
     generation: u64,
+    /// Flows by it that were not taken out.
+    flows: usize,
 }
 
 #[derive(Debug, Default)]
@@ -174,11 +176,12 @@ impl KmodPath {
         Ok(())
     }
 
-    /// Deletes the paths of slots that lead nowhere.
+    /// Deletes the paths of slots that lead nowhere, once their flows are read.
     fn tidy(&self, written: &mut Written) -> io::Result<()> {
         for number in 0..written.slots.len() {
             let slot = written.slots[number];
-            if slot.generation != 0 && slot.route.form != FastRoute::TUNNEL {
+            let empty = slot.generation != 0 && slot.flows == 0;
+            if empty && slot.route.form != FastRoute::TUNNEL {
                 self.ask(Command::PathDelete, |request| {
                     request.word(Attribute::Path, number as u32 + 1);
                 })?;
@@ -313,13 +316,16 @@ impl FastPath for KmodPath {
             request.word(Attribute::Lasts, if lasts > LASTS { 0 } else { lasts as u32 });
             request.word(Attribute::Label, u32::from_be_bytes(flow.label) & 0xf_ffff);
         })?;
-        written.flows.insert(*key, flow.path);
+        let before = written.flows.insert(*key, flow.path);
+        before.into_iter().for_each(|slot| written.slots[slot as usize].flows -= 1);
+        written.slots[flow.path as usize].flows += 1;
         Ok(())
     }
 
     fn take(&self, key: &FastKey) -> io::Result<Option<FastFlow>> {
         let mut written = self.written();
         let Some(path) = written.flows.remove(key) else { return Ok(None) };
+        written.slots[path as usize].flows -= 1;
         let clock = self.clock();
         let mut family = self.device.family();
         let mut request = Request::new(&family, Command::FlowDelete, self.device.index);
