@@ -5,13 +5,14 @@
 //! ```
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use mtun::control::{Request, Response};
 use mtun::lab::daemons::{Arguments, Daemon, Place, Programs};
-use mtun::lab::namespace::{Namespace, Shell};
+use mtun::lab::namespace::{Namespace, Process, Shell, wait_for};
 use mtun::lab::record::Record;
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,6 +26,8 @@ pub enum Way {
     Seg6,
     /// The kernel's VXLAN, without checksums.
     Vxlan,
+    /// WireGuard by its program in user space, which also encrypts.
+    WireguardGo,
     /// Ours, every packet by the daemon.
     Engine,
     /// Ours, flows by the kernel at the tunnel interface once they were decided; ten rules.
@@ -42,10 +45,11 @@ pub enum Way {
 }
 
 impl Way {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Plain,
         Self::Seg6,
         Self::Vxlan,
+        Self::WireguardGo,
         Self::Engine,
         Self::Fast,
         Self::Rules,
@@ -60,6 +64,7 @@ impl Way {
             Self::Plain => "plain",
             Self::Seg6 => "seg6",
             Self::Vxlan => "vxlan",
+            Self::WireguardGo => "wireguard-go",
             Self::Engine => "engine",
             Self::Fast => "bpf",
             Self::Rules => "bpf-10000-rules",
@@ -73,6 +78,7 @@ impl Way {
     /// Short: it is part of the names of namespaces.
     fn short(self) -> &'static str {
         match self {
+            Self::WireguardGo => "wggo",
             Self::Rules => "many",
             Self::Short => "short",
             Self::Walled => "walled",
@@ -88,6 +94,8 @@ pub struct Rig {
     // Daemons end before their namespaces.
     /// That of the agent, then that of the router.
     pub daemons: Vec<Daemon>,
+    /// Programs of others.
+    _others: Vec<Process>,
     pub a: Namespace,
     pub mr: Namespace,
     pub ha: Namespace,
@@ -101,6 +109,7 @@ impl Rig {
         let mut rig = Self {
             way,
             daemons: Vec::new(),
+            _others: Vec::new(),
             a: make("a")?,
             mr: make("mr")?,
             ha: make("ha")?,
@@ -129,6 +138,7 @@ impl Rig {
             }
             Way::Seg6 => rig.by_segments()?,
             Way::Vxlan => rig.by_vxlan()?,
+            Way::WireguardGo => rig.by_wireguard_go(record)?,
             Way::Engine => rig.by_daemons(record, "off", 10)?,
             Way::Fast => rig.by_daemons(record, "no-shortcut", 10)?,
             Way::Rules => rig.by_daemons(record, "no-shortcut", 10_000)?,
@@ -216,6 +226,45 @@ impl Rig {
                 &format!("route add {behind} via {next} dev vx0"),
             ])?;
         }
+        Ok(())
+    }
+
+    /// A device on either side, whose names tell their control sockets apart.
+    fn by_wireguard_go(&mut self, record: &Record) -> Result<()> {
+        let make_key = || Shell::default().run(Command::new("wg").arg("genkey"), "");
+        let keys = [make_key()?, make_key()?];
+        let own = std::process::id();
+        let mut others = Vec::new();
+        let ends = [
+            (&self.mr, format!("mr{own}"), "2001:db8:1::1", "2001:db8:c::/64"),
+            (&self.ha, format!("ha{own}"), "2001:db8:1::7", "2001:db8:100:4200::/64"),
+        ];
+        for (at, (namespace, device, _, _)) in ends.iter().enumerate() {
+            namespace.set_sysctl("ipv6/conf/all/forwarding", "1")?;
+            let mut command = namespace.command("wireguard-go");
+            command.args(["--foreground", device]).env("LOG_LEVEL", "error");
+            let log = record.work().join(format!("wireguard-go-{at}.log"));
+            others.push(namespace.start(command, &log)?);
+            wait_for(&format!("the device {device}"), PATIENCE, || {
+                namespace.interface_index(device).map(drop)
+            })?;
+        }
+        let public = |key: &str| Shell::default().run(Command::new("wg").arg("pubkey"), key);
+        for (at, (namespace, device, remote, behind)) in ends.iter().enumerate() {
+            let file = record.work().join(format!("wireguard-go-{at}.key"));
+            std::fs::write(&file, &keys[at])?;
+            let peer = public(&keys[1 - at])?;
+            namespace.exec(&format!(
+                "wg set {device} listen-port 51820 private-key {} peer {} endpoint                  [{remote}]:51820 allowed-ips {behind}",
+                file.display(),
+                peer.trim()
+            ))?;
+            namespace.ip(&[
+                &format!("link set {device} mtu 1500 up"),
+                &format!("route add {behind} dev {device}"),
+            ])?;
+        }
+        self._others = others;
         Ok(())
     }
 
