@@ -18,8 +18,8 @@ use crate::moves::{MoveReason, Moved};
 use crate::registration::{Binding, Registration};
 
 /// A flow whose packets from the mobile pause for so long has left the link by which they came, or
-/// sends nothing that would say so.
-const FALLEN_SILENT: Duration = Duration::from_millis(250);
+/// sends nothing that would say so: longer than a mobile waits for a pause, behind a satellite too.
+const FALLEN_SILENT: Duration = Duration::from_secs(1);
 
 /// What the walk says of a packet, as if its flow were new.
 #[derive(Clone, Copy, Debug)]

@@ -165,7 +165,7 @@ fn the_death_of_a_link_looks_at_no_flow_before_it_holds() {
     assert_eq!(noted.looks(), 0);
 }
 
-/// A planned move waits for a pause of 40 ms: the last packet, 10 ms ago, was the fast path's.
+/// A planned move waits for a pause of 80 ms: the last packet, 10 ms ago, was the fast path's.
 #[test]
 fn whoever_decides_next_knows_when_the_last_packet_was() {
     let (engine, noted) = carrying(&[2, 1]);
@@ -174,7 +174,7 @@ fn whoever_decides_next_knows_when_the_last_packet_was() {
     noted.carry(NOW + 500 * MS);
     publish(&engine, &[1, 2], true, NOW + 501 * MS);
     assert_eq!(send(&engine, 7, NOW + 510 * MS), Verdict::Send { path: PathId(2) }, "it waits");
-    assert_eq!(send(&engine, 8, NOW + 541 * MS), Verdict::Send { path: PathId(1) }, "a pause");
+    assert_eq!(send(&engine, 8, NOW + 581 * MS), Verdict::Send { path: PathId(1) }, "a pause");
     // So does who decides without a packet.
     let again = NOW + 520 * MS;
     while engine.reevaluate(again) == Some(again) {}

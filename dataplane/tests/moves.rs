@@ -24,7 +24,7 @@ fn prefer(id: u16, links: &[u16], mode: FailbackMode, ripe: &[u16]) -> (RuleHead
     (head, Says { sticky, failback: mode, ripe: bids(ripe), ..says })
 }
 
-/// Slow W-CDMA, fast WLAN: a move back to WLAN needs a pause of 40 ms.
+/// Slow W-CDMA, fast WLAN: a move back to WLAN needs a pause of 80 ms.
 fn measured(mut bindings: Vec<Binding>) -> Vec<Binding> {
     for (binding, rtt) in bindings.iter_mut().zip([20, 100]) {
         (binding.rtt, binding.jitter) = (Some(rtt * MS), Some(Duration::ZERO));
@@ -220,8 +220,8 @@ fn with_reflect_the_mobile_says_when_a_flow_moves() {
             &[1],
             &[2],
             &[
-                (249 * MS, (1, Duration::ZERO), (1, None)),
-                (250 * MS, (1, Duration::ZERO), (2, changed)),
+                (999 * MS, (1, Duration::ZERO), (1, None)),
+                (1000 * MS, (1, Duration::ZERO), (2, changed)),
             ],
         ),
         ("it has moved already", true, &[1], &[2], &[(MS, (2, Duration::ZERO), (2, changed))]),
@@ -295,10 +295,10 @@ fn a_planned_move_waits_for_a_pause_and_two_seconds_at_most() {
         assert_eq!(busy.packet(&after, NOW + ms * MS), (2, None), "{ms} ms");
     }
     assert_eq!(busy.packet(&after, NOW + 2000 * MS), (1, changed));
-    // A pause of half the difference is enough.
+    // A pause of the difference is enough.
     let (mut pausing, after) = story();
-    assert_eq!(pausing.packet(&after, NOW + 39 * MS), (2, None));
-    assert_eq!(pausing.packet(&after, NOW + 79 * MS), (1, changed));
+    assert_eq!(pausing.packet(&after, NOW + 79 * MS), (2, None));
+    assert_eq!(pausing.packet(&after, NOW + 159 * MS), (1, changed));
     // A second change does not begin the two seconds anew.
     let (mut twice, after) = story();
     assert_eq!(twice.packet(&after, NOW + 10 * MS), (2, None));

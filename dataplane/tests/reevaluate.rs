@@ -140,8 +140,8 @@ fn pairs_and_hosts_share_their_link() {
         assert_eq!(send(&mut node, 1, NOW + 10 * MS), 2, "{scope:?}");
         assert_eq!(send(&mut node, 2, NOW + 20 * MS), inside, "{scope:?}");
         // All go back together, in a pause of all of them.
-        assert_eq!(send(&mut node, 1, NOW + 70 * MS), 1, "{scope:?}");
-        assert_eq!(send(&mut node, 2, NOW + 71 * MS), 1, "{scope:?}");
+        assert_eq!(send(&mut node, 1, NOW + 110 * MS), 1, "{scope:?}");
+        assert_eq!(send(&mut node, 2, NOW + 111 * MS), 1, "{scope:?}");
         let reasons: Vec<_> = node.engine.moves().iter().map(|it| it.reason).collect();
         assert!(reasons.iter().all(|reason| *reason == MoveReason::Failback), "{reasons:?}");
         assert_eq!(reasons.len(), if scope == Scope::Flow { 1 } else { 2 });

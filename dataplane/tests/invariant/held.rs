@@ -10,8 +10,8 @@ use mtun_policy::{
 use crate::reader::{Wish, is_open};
 
 const MOVE_BY: Duration = Duration::from_secs(2);
-const UNKNOWN: Duration = Duration::from_millis(50);
-const SILENT: Duration = Duration::from_millis(250);
+const UNKNOWN: Duration = Duration::from_millis(100);
+const SILENT: Duration = Duration::from_secs(1);
 
 /// What the flow does, as somebody who watched it would write it down.
 #[derive(Clone, Debug)]
@@ -87,13 +87,13 @@ fn allows(says: &Says, way: Way, link: Option<Bid>) -> bool {
     }
 }
 
-/// Half the difference of the round trips and three times the jitter, from slow to fast.
+/// The difference of the round trips and three times the jitter, from slow to fast.
 fn pause_needed(home: &Registration, from: Bid, to: Bid) -> Option<Duration> {
     let of = |bid| home.bindings.iter().find(|it| it.bid == Some(bid)).expect("an open link");
     let (from, to) = (of(from), of(to));
     let (Some(slow), Some(fast)) = (from.rtt, to.rtt) else { return Some(UNKNOWN) };
     let jitter = from.jitter.max(to.jitter).unwrap_or_default();
-    if slow > fast { Some((slow - fast) / 2 + 3 * jitter) } else { None }
+    if slow > fast { Some(slow - fast + 3 * jitter) } else { None }
 }
 
 /// Where and when a flow's last packet from the other end came in.

@@ -7,7 +7,8 @@
 //!
 //! Planned moves and moves back in a gap are free of reordering: a packet sent by a slow link may
 //! be overtaken by the next one sent by a faster link, unless the pause between them is at least
-//! half the difference of the round trip times and three times the jitter. A move to a link that
+//! the difference of the round trip times and three times the jitter: half of that keeps the flow's
+//! own packets in order, and all of it the answers to them, which follow the flow. A move to a link that
 //! is not faster needs no pause. Nothing waits longer than [`MOVE_BY`].
 
 use std::time::Duration;
@@ -24,9 +25,9 @@ pub const MOVE_BY: Duration = Duration::from_secs(2);
 /// How long at least a link that flows left keeps receiving.
 pub const LEAST_LINGER: Duration = Duration::from_secs(1);
 
-/// The pause that a move needs while the round trip time of either link is unknown: half of the
-/// difference between a cellular link of 120 ms and a WLAN of 20 ms.
-pub const UNKNOWN_GAP: Duration = Duration::from_millis(50);
+/// The pause that a move needs while the round trip time of either link is unknown: the difference
+/// between a cellular link of 120 ms and a WLAN of 20 ms.
+pub const UNKNOWN_GAP: Duration = Duration::from_millis(100);
 
 /// What a link's path measures at present; `None` if nothing was measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +43,9 @@ pub fn linger(rtt: Option<Duration>) -> Duration {
     rtt.map_or(LEAST_LINGER, |rtt| (rtt * 2).max(LEAST_LINGER))
 }
 
-/// The pause since a flow's last packet after which its next one by `to` cannot overtake it;
-/// `None` if there is no need to wait: `to` is not faster than `from`.
+/// The pause since a flow's last packet after which neither its next one by `to` can overtake it, nor
+/// the answer to that one the answer to this; `None` if there is no need to wait: `to` is not faster
+/// than `from`.
 ///
 /// The larger jitter of the two counts. With a round trip time unknown it is [`UNKNOWN_GAP`].
 pub fn needed_gap(from: PathFigures, to: PathFigures) -> Option<Duration> {
@@ -51,7 +53,7 @@ pub fn needed_gap(from: PathFigures, to: PathFigures) -> Option<Duration> {
         return Some(UNKNOWN_GAP);
     };
     let jitter = from.jitter.max(to.jitter).unwrap_or_default();
-    (slow > fast).then(|| (slow - fast) / 2 + jitter * 3)
+    (slow > fast).then(|| slow - fast + jitter * 3)
 }
 
 /// Whether and how a flow moves.
@@ -140,9 +142,9 @@ mod tests {
     fn only_slow_to_fast_waits() {
         let unknown = PathFigures::default();
         let cases: &[(&str, PathFigures, PathFigures, Option<Duration>)] = &[
-            ("slow to fast: half the difference", figures(100, 0), figures(20, 0), Some(ms(40))),
-            ("and three times the jitter", figures(100, 5), figures(20, 1), Some(ms(55))),
-            ("whichever link has it", figures(100, 1), figures(20, 5), Some(ms(55))),
+            ("slow to fast: the difference", figures(100, 0), figures(20, 0), Some(ms(80))),
+            ("and three times the jitter", figures(100, 5), figures(20, 1), Some(ms(95))),
+            ("whichever link has it", figures(100, 1), figures(20, 5), Some(ms(95))),
             ("fast to slow: at once", figures(20, 5), figures(100, 5), None),
             ("equal: at once", figures(20, 5), figures(20, 5), None),
             ("unknown old link", unknown, figures(20, 5), Some(UNKNOWN_GAP)),
@@ -165,7 +167,7 @@ mod tests {
         let bid = |number| Bid::new(number).expect("not zero");
         let (first, second) = (bid(1), bid(2));
         // mode, the link under the flow is metered, the first choice is ripe, the full link
-        let gap = Going::InGap(ms(40));
+        let gap = Going::InGap(ms(80));
         let cases: &[(FailbackMode, bool, bool, Option<Bid>, Going)] = &[
             (FailbackMode::New, false, true, None, Going::Stays),
             (FailbackMode::New, true, true, None, gap),
