@@ -69,8 +69,9 @@ pub fn planned(moves: u32) -> Result<()> {
     goal("planned-moves-reordered-share-of-immediate", share, 0.01);
     goal("planned-moves-reordered-equal-delay", equal.reordered_a_move(), 0.0);
     // A stream without a pause is moved after two seconds all the same: what is under way by the
-    // slower path is overtaken, both ways on one of two moves.
-    let bound = (SLOW - FAST).as_secs_f64() / endless.interval.as_secs_f64();
+    // slower path is overtaken on one of two moves. Out once; what came there in another order is
+    // answered in that order, and the answers are overtaken themselves.
+    let bound = 1.5 * (SLOW - FAST).as_secs_f64() / endless.interval.as_secs_f64();
     goal("moves-without-pause-reordered-a-move", without_pauses.reordered_a_move(), bound);
     Ok(())
 }

@@ -16,7 +16,7 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Prints a goal that wants no more than `limit`.
 pub fn goal(name: &str, measured: f64, limit: f64) {
     let met = if measured <= limit { "met" } else { "missed" };
-    println!("goal {name} {measured:.2} <= {limit} {met}");
+    println!("goal {name} {measured:.3} <= {limit} {met}");
 }
 
 /// The value that 99 of 100 do not exceed.

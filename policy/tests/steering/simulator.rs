@@ -328,7 +328,10 @@ fn a_full_link_keeps_its_flows_and_new_ones_come_back_from_the_dear_one() {
         new.packet(ms(10_910 + 10 * tick), &steering);
     }
     assert_eq!(new.link, Some(WWAN0), "it waits for a gap");
-    new.packet(ms(11_250), &steering);
+    // Nothing is known of either path, so it is one of 100 ms.
+    new.packet(ms(11_299), &steering);
+    assert_eq!(new.link, Some(WWAN0));
+    new.packet(ms(11_399), &steering);
     assert_eq!(new.link, Some(WLAN0));
     assert_eq!((old.moves.len(), new.moves.len()), (0, 1));
 }
