@@ -8,8 +8,8 @@
 //! Planned moves and moves back in a gap are free of reordering: a packet sent by a slow link may
 //! be overtaken by the next one sent by a faster link, unless the pause between them is at least
 //! the difference of the round trip times and three times the jitter: half of that keeps the flow's
-//! own packets in order, and all of it the answers to them, which follow the flow. A move to a link that
-//! is not faster needs no pause. Nothing waits longer than [`MOVE_BY`].
+//! own packets in order, and all of it the answers to them, which follow the flow. A move to a link
+//! that is not faster needs no pause. Nothing waits longer than [`MOVE_BY`].
 
 use std::time::Duration;
 
