@@ -3,7 +3,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv6Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use ipnet::Ipv6Net;
@@ -12,13 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::carrier::{Carriers, Glance};
+use super::looks::{Differing, Looks};
 use super::movement::{DownReason, LinkEvent, Movement, Movements, Said};
 use super::netlink::{Events, Netlink, NetlinkError, Reports};
 
-/// How often carrier is looked at while traffic flows: the kernel may hold a report back for up to
-/// 700 ms, and a change of uplink should take no longer than 20 ms.
-const POLL: Duration = Duration::from_millis(20);
 /// How often a router that does not answer is asked whether it is there.
 const PROBE: Duration = Duration::from_secs(1);
 
@@ -32,16 +28,17 @@ pub struct Watch {
     movements: Movements,
     /// When the time of the movements began.
     start: Instant,
-    /// What the poller looks at.
-    active: watch::Sender<Active>,
-    /// What the poller saw last.
-    looks: watch::Receiver<Look>,
+    looks: Arc<Looks>,
+    /// What is looked at.
+    active: Vec<u32>,
+    /// Whom the poller asks whether they are there.
+    sought: watch::Sender<Vec<Router>>,
+    /// What the poller found last.
+    found: mpsc::Receiver<Look>,
     /// Routers of which the kernel knows already.
     answers: mpsc::Receiver<LinkEvent>,
     /// When each interface was last reported by the kernel itself.
     reported: HashMap<u32, Instant>,
-    /// How often one was: what the poller saw before says nothing any more.
-    reports: Arc<AtomicU64>,
     /// What the last look still has to say.
     seen: VecDeque<LinkEvent>,
     poller: JoinHandle<()>,
@@ -49,12 +46,8 @@ pub struct Watch {
     waiting: VecDeque<Movement>,
 }
 
-/// What is worth looking at without being told.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Active {
-    interfaces: Vec<u32>,
-    sought_routers: Vec<(u32, Ipv6Addr)>,
-}
+/// A router by its interface and address.
+type Router = (u32, Ipv6Addr);
 
 impl Drop for Watch {
     fn drop(&mut self) {
@@ -71,23 +64,24 @@ impl Watch {
         own: Vec<Ipv6Net>,
     ) -> std::io::Result<Self> {
         let events = netlink.events()?;
-        let (active, wanted) = watch::channel(Active::default());
-        let (seen, looks) = watch::channel(Look::default());
+        let (looks, differing) = Looks::start()?;
+        let looks = Arc::new(looks);
+        let (sought, asked) = watch::channel(Vec::new());
         // A task of its own, because a look that is given up half-way leaves its answer behind.
+        let (seen, found) = mpsc::channel(1);
         let (answering, answers) = mpsc::channel(16);
-        let reports = Arc::new(AtomicU64::new(0));
-        let looking = Looking { netlink, known: HashMap::new(), reports: Arc::clone(&reports) };
-        let poller = tokio::spawn(poll(looking, wanted, seen, answering));
+        let poller = tokio::spawn(poll(netlink, looks.clone(), differing, asked, seen, answering));
         let movements = Movements::new(uplinks, own);
         Ok(Self {
             events,
             movements,
             start: Instant::now(),
-            active,
             looks,
+            active: Vec::new(),
+            sought,
+            found,
             answers,
             reported: HashMap::new(),
-            reports,
             seen: VecDeque::new(),
             poller,
             waiting: VecDeque::new(),
@@ -135,8 +129,8 @@ impl Watch {
                     biased;
                     event = self.events.next() => (event?, false),
                     Some(event) = self.answers.recv() => (event, true),
-                    Ok(()) = self.looks.changed() => {
-                        self.seen = self.fresh_looks();
+                    Some(look) = self.found.recv() => {
+                        self.seen = self.fresh(look);
                         continue;
                     }
                     () = passed(due) => {
@@ -162,15 +156,17 @@ impl Watch {
         }
     }
 
-    /// Tells the poller what is worth looking at.
-    fn follow(&self) {
-        let active = Active {
-            interfaces: self.movements.active(),
-            sought_routers: self.movements.sought_routers(),
-        };
-        self.active.send_if_modified(|before| {
-            let differs = *before != active;
-            *before = active;
+    /// Tells what is worth looking at, and who is to be asked.
+    fn follow(&mut self) {
+        let active = self.movements.active();
+        if active != self.active {
+            self.looks.follow(active.clone());
+            self.active = active;
+        }
+        let sought = self.movements.sought_routers();
+        self.sought.send_if_modified(|before| {
+            let differs = *before != sought;
+            *before = sought;
             differs
         });
     }
@@ -185,19 +181,14 @@ async fn passed(due: Option<Instant>) {
 }
 
 impl Watch {
-    /// What the last look says of interfaces that the kernel has not reported since it began.
-    fn fresh_looks(&mut self) -> VecDeque<LinkEvent> {
-        let look = self.looks.borrow_and_update();
+    /// What a look says of interfaces that the kernel has not reported since it began.
+    fn fresh(&self, look: Look) -> VecDeque<LinkEvent> {
         let fresh = |index: &u32| self.reported.get(index).is_none_or(|at| *at < look.began);
-        look.found
-            .iter()
-            .filter(|(index, _)| fresh(index))
-            .map(|(_, event)| event.clone())
-            .collect()
+        look.found.into_iter().filter(|(index, _)| fresh(index)).map(|(_, event)| event).collect()
     }
 
     fn note_report(&mut self, event: &LinkEvent) {
-        self.reports.fetch_add(1, Ordering::Release);
+        self.looks.renew();
         match event {
             LinkEvent::Link(facts) => {
                 self.reported.insert(facts.index, Instant::now());
@@ -214,100 +205,65 @@ impl Watch {
     }
 }
 
-/// One look at all active interfaces.
-#[derive(Clone, Debug)]
+/// What was found at links that differed.
+#[derive(Debug)]
 struct Look {
-    /// Before the first was asked for.
+    /// Before the first of them was looked at.
     began: Instant,
-    /// By interface index, what was found.
+    /// By interface index.
     found: Vec<(u32, LinkEvent)>,
 }
 
-impl Default for Look {
-    fn default() -> Self {
-        Self { began: Instant::now(), found: Vec::new() }
-    }
-}
-
-/// What looks at interfaces need.
-struct Looking {
-    netlink: Arc<Netlink>,
-    /// By interface index, what a glance showed when all was last asked for.
-    known: HashMap<u32, Glance>,
-    /// [`Watch::reports`].
-    reports: Arc<AtomicU64>,
-}
-
-impl Looking {
-    /// Asks for all that is known of those interfaces at which a glance shows something else than
-    /// before, or of all if `anew`.
-    async fn look(&mut self, carriers: Option<&Carriers>, interfaces: &[u32], anew: bool) -> Look {
-        let mut look = Look::default();
-        self.known.retain(|index, _| !anew && interfaces.contains(index));
-        for &index in interfaces {
-            let glance = carriers.map_or(Glance::Untold, |carriers| carriers.glance(index));
-            if glance != Glance::Untold && self.known.get(&index) == Some(&glance) {
-                continue;
-            }
-            let event = match self.netlink.link_by_index(index).await {
-                Ok(Some(facts)) => LinkEvent::Link(facts),
-                Ok(None) => LinkEvent::LinkGone(index),
-                Err(error) => {
-                    tracing::debug!(%error, "could not look at an interface");
-                    continue;
-                }
-            };
-            self.known.insert(index, glance);
-            look.found.push((index, event));
-        }
-        look
-    }
-}
-
-/// Looks at active interfaces and asks lost routers, each at its pace.
+/// Asks for all that is known of links that differ, and asks lost routers.
 async fn poll(
-    mut looking: Looking,
-    mut wanted: watch::Receiver<Active>,
-    seen: watch::Sender<Look>,
+    netlink: Arc<Netlink>,
+    looks: Arc<Looks>,
+    mut differing: mpsc::Receiver<Differing>,
+    mut sought: watch::Receiver<Vec<Router>>,
+    seen: mpsc::Sender<Look>,
     answers: mpsc::Sender<LinkEvent>,
 ) {
-    let every = |period| {
-        let mut every = interval(period);
-        every.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        every
-    };
-    let (mut looks, mut probes) = (every(POLL), every(PROBE));
-    let carriers = Carriers::open();
-    if let Err(error) = &carriers {
-        tracing::debug!(%error, "looks at interfaces cost more");
-    }
-    let mut heard = 0;
+    let mut probes = interval(PROBE);
+    probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = looks.tick() => {
-                let interfaces = wanted.borrow().interfaces.clone();
-                let reports = looking.reports.load(Ordering::Acquire);
-                let anew = std::mem::replace(&mut heard, reports) != reports;
-                let look = looking.look(carriers.as_ref().ok(), &interfaces, anew).await;
-                if !look.found.is_empty() && seen.send(look).is_err() {
+            differing = differing.recv() => {
+                let Some(differing) = differing else { return };
+                let look = look(&netlink, &looks, differing).await;
+                if seen.send(look).await.is_err() {
                     return;
                 }
             }
-            _ = probes.tick() => ask(&looking.netlink, &wanted, &answers).await,
+            _ = probes.tick() => ask(&netlink, &sought, &answers).await,
             // At once when there is somebody new to be asked.
-            Ok(()) = wanted.changed() => ask(&looking.netlink, &wanted, &answers).await,
+            Ok(()) = sought.changed() => ask(&netlink, &sought, &answers).await,
         }
     }
+}
+
+async fn look(netlink: &Netlink, looks: &Looks, differing: Differing) -> Look {
+    let mut look = Look { began: differing.began, found: Vec::new() };
+    for index in differing.interfaces {
+        match netlink.link_by_index(index).await {
+            Ok(Some(facts)) => look.found.push((index, LinkEvent::Link(facts))),
+            Ok(None) => look.found.push((index, LinkEvent::LinkGone(index))),
+            Err(error) => {
+                tracing::debug!(%error, "could not look at an interface");
+                looks.renew();
+            }
+        }
+    }
+    look
 }
 
 /// Makes neighbour discovery look for the routers that have not answered. One that the kernel
 /// knows already is reported from here: it says nothing of its own accord.
 async fn ask(
     netlink: &Netlink,
-    wanted: &watch::Receiver<Active>,
+    sought: &watch::Receiver<Vec<Router>>,
     answers: &mpsc::Sender<LinkEvent>,
 ) {
-    let routers = wanted.borrow().sought_routers.clone();
+    let routers = sought.borrow().clone();
     for (index, address) in routers {
         match netlink.knows_neighbour(index, address).await {
             Ok(true) => {

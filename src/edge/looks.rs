@@ -1,0 +1,131 @@
+//! Looks at links again and again, on a thread of its own: a question about a link waits for whoever
+//! changes links at that time, which may take the kernel seconds, and nobody else should wait too.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::Thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::carrier::{Carriers, Glance};
+
+/// How often: the kernel may hold a report back for up to 700 ms, and a change of uplink should take
+/// no longer than 20 ms.
+const PERIOD: Duration = Duration::from_millis(20);
+
+/// Links of which all should be asked for, because a glance showed something new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Differing {
+    /// Before the first of them was looked at.
+    pub began: Instant,
+    /// Their indexes.
+    pub interfaces: Vec<u32>,
+}
+
+/// The running thread; ends soon after this is dropped.
+#[derive(Debug)]
+pub struct Looks {
+    wanted: Arc<Wanted>,
+    thread: Thread,
+}
+
+/// What the thread is told.
+#[derive(Debug, Default)]
+struct Wanted {
+    interfaces: Mutex<Vec<u32>>,
+    /// Another number: what was seen before says nothing any more.
+    round: AtomicU64,
+    ended: AtomicBool,
+}
+
+impl Looks {
+    /// Starts to look, in the network namespace of the caller; at nothing yet. Where glances cannot be
+    /// had, every link differs at every look.
+    pub fn start() -> io::Result<(Self, mpsc::Receiver<Differing>)> {
+        let carriers = Carriers::open()
+            .inspect_err(|error| tracing::debug!(%error, "looks at interfaces cost more"))
+            .ok();
+        let wanted = Arc::<Wanted>::default();
+        let (told, differing) = mpsc::channel(1);
+        let mut looking =
+            Looking { carriers, wanted: wanted.clone(), round: 0, known: HashMap::new() };
+        let run = move || {
+            while !looking.wanted.ended.load(Ordering::Acquire) {
+                match told.try_reserve() {
+                    Ok(permit) => {
+                        let differing = looking.look();
+                        if !differing.interfaces.is_empty() {
+                            permit.send(differing);
+                        }
+                    }
+                    // What was seen last is being asked for.
+                    Err(TrySendError::Full(())) => {}
+                    Err(TrySendError::Closed(())) => return,
+                }
+                match looking.wanted.interfaces().is_empty() {
+                    true => std::thread::park(),
+                    false => std::thread::park_timeout(PERIOD),
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name("looks".into()).spawn(run)?;
+        Ok((Self { wanted, thread: thread.thread().clone() }, differing))
+    }
+
+    /// Looks at these from now on.
+    pub fn follow(&self, interfaces: Vec<u32>) {
+        *self.wanted.interfaces() = interfaces;
+        self.thread.unpark();
+    }
+
+    /// Forgets what was seen: every link differs once.
+    pub fn renew(&self) {
+        self.wanted.round.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        self.wanted.ended.store(true, Ordering::Release);
+        // Not waited for: it may be waiting for the kernel.
+        self.thread.unpark();
+    }
+}
+
+impl Wanted {
+    fn interfaces(&self) -> MutexGuard<'_, Vec<u32>> {
+        // Nobody panics under it.
+        self.interfaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The thread's own.
+struct Looking {
+    carriers: Option<Carriers>,
+    wanted: Arc<Wanted>,
+    /// Of which round that is which is known.
+    round: u64,
+    /// By interface index, what a glance showed when all was last asked for.
+    known: HashMap<u32, Glance>,
+}
+
+impl Looking {
+    fn look(&mut self) -> Differing {
+        let began = Instant::now();
+        let round = self.wanted.round.load(Ordering::Acquire);
+        let mut interfaces = self.wanted.interfaces().clone();
+        if std::mem::replace(&mut self.round, round) != round {
+            self.known.clear();
+        }
+        self.known.retain(|index, _| interfaces.contains(index));
+        interfaces.retain(|&index| {
+            let glance = self.carriers.as_ref().map_or(Glance::Untold, |it| it.glance(index));
+            self.known.insert(index, glance) != Some(glance) || glance == Glance::Untold
+        });
+        Differing { began, interfaces }
+    }
+}
