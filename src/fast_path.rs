@@ -35,7 +35,7 @@ pub use nowhere::FastTunnel;
 #[cfg(feature = "bpf")]
 mod in_kernel {
     use super::*;
-    use mtun_dataplane::backend::{Bpf, BpfPath, RouteLookup, is_ethernet};
+    use mtun_dataplane::backend::{Bpf, BpfPath, NoPins, Pins, RouteLookup, is_ethernet};
     use mtun_dataplane::{Exit, PathId};
 
     use crate::edge::routes::MARK_OUTER;
@@ -58,11 +58,26 @@ mod in_kernel {
             index: u32,
             shared: &Arc<Shared>,
         ) -> Result<(Self, Box<dyn FastPath>), NoFastPath> {
+            let pins = match &shared.pins {
+                Some(directory) => Pins::open(directory, name, index),
+                None => Err(NoPins::Off),
+            };
             if !shared.fast_path.has_bpf() {
+                if let Ok(mut pins) = pins {
+                    pins.end_former();
+                }
                 return Err(NoFastPath::Off);
             }
             let refused = |error: &dyn std::fmt::Display| NoFastPath::Refused(error.to_string());
             let bpf = Arc::new(Bpf::load(index, FLOWS, 0).map_err(|error| refused(&error))?);
+            match &pins {
+                Ok(pins) if pins.has_former() => {
+                    tracing::info!(%name, "flows go on as the killed daemon left them");
+                }
+                Ok(_) | Err(NoPins::Off) => {}
+                Err(reason) => tracing::info!(%name, %reason, "flows would not outlive a kill"),
+            }
+            bpf.outlive(pins);
             bpf.attach_tunnel(name, index).map_err(|error| refused(&error))?;
             let routes = RouteLookup::open().map_err(|error| refused(&error))?;
             // The paths' sockets outlive no daemon, and this closure is dropped with its tunnel.
@@ -117,6 +132,11 @@ mod in_kernel {
             self.bpf.set_doors(doors).map_err(|error| NoFastPath::Refused(error.to_string()))
         }
 
+        /// Why flows would not outlive a kill; `None` if they would.
+        pub fn no_pins(&self) -> Option<String> {
+            self.bpf.no_pins()
+        }
+
         /// Why no packet takes the shortcut; `None` if it may.
         pub fn no_shortcut(&self) -> Option<String> {
             match &self.shortcut {
@@ -162,6 +182,11 @@ mod nowhere {
 
         /// Never called.
         pub fn outcomes(&self) -> Vec<(FastOutcome, u64)> {
+            match *self {}
+        }
+
+        /// Never called.
+        pub fn no_pins(&self) -> Option<String> {
             match *self {}
         }
 

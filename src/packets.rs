@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv6Addr;
 use std::os::fd::AsFd;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -280,6 +281,8 @@ pub struct Shared {
     pub paths: Paths,
     /// Which fast path of the kernel packets may take.
     pub fast_path: Choice,
+    /// Where its programs are kept that outlive a killed daemon.
+    pub pins: Option<PathBuf>,
     /// The home networks.
     pub lanes: ArcSwap<Vec<Arc<Lane>>>,
     /// Outer packets that could not be sent.
@@ -298,6 +301,7 @@ impl Shared {
         Self {
             paths: Paths::default(),
             fast_path,
+            pins: None,
             lanes: ArcSwap::default(),
             failures: SendFailures::default(),
             clock,

@@ -276,6 +276,15 @@ impl Carrier {
         }
     }
 
+    /// Why flows would not outlive a killed daemon; `None` if they would, or in kmod-mtun, which goes on
+    /// by itself.
+    pub fn no_pins(&self) -> Option<String> {
+        match self {
+            Self::Bpf(fast) => fast.no_pins(),
+            Self::Kmod(_) => None,
+        }
+    }
+
     /// Why no packet takes the shortcut; `None` if it may, or in kmod-mtun, which has none.
     pub fn no_shortcut(&self) -> Option<String> {
         match self {

@@ -45,6 +45,7 @@ use crate::packet::Inner;
 use crate::publication::{Publication, SpareSnapshot};
 use crate::registration::{Binding, PathId, Registration};
 use crate::snapshot::Snapshot;
+use crate::succession::Succession;
 use crate::wire::ipv6::HEADER;
 use crate::wire::{Header, IPV6, TCP, UDP};
 
@@ -91,6 +92,9 @@ pub trait FastPath: Debug + Send + Sync {
     /// Says to and from which interfaces the kernel forwards packets of flows: there they may take
     /// the shortcut. Nothing by itself: not every fast path has one.
     fn fronts(&self, _interfaces: &BTreeSet<u32>) {}
+    /// Ends what an earlier process left, if that is still there: what is not held has another way by
+    /// now. Said with every sweep; nothing by itself, as not every fast path outlives its process.
+    fn succeed(&self) {}
 }
 
 /// How outer packets leave.
@@ -164,6 +168,7 @@ struct By<'s> {
 #[derive(Debug, Default)]
 struct Kept {
     epoch: u64,
+    succession: Succession,
     /// How often flows were ended without being taken out.
     ends: u64,
     shape: [u64; 2],
@@ -361,7 +366,14 @@ impl Engine {
     /// rest. To be called about once a second; returns what paths carried since the last time.
     pub fn sweep(&self, now: Duration) -> io::Result<BTreeMap<PathId, Carried>> {
         let Some(fast) = &self.fast else { return Ok(BTreeMap::new()) };
-        fast.tell(&mut fast.lock(), now);
+        let may_succeed = {
+            let mut kept = fast.lock();
+            fast.tell(&mut kept, now);
+            kept.succession.is_due(&self.snapshot.load(), now)
+        };
+        if may_succeed {
+            fast.path.succeed();
+        }
         let collected = self.collect(fast);
         let mut kept = fast.lock();
         let swept = collected.and_then(|fronts| {

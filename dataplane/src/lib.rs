@@ -72,6 +72,7 @@ mod settle;
 mod shared_index;
 mod snapshot;
 mod straight;
+mod succession;
 mod superpacket;
 mod uids;
 mod verified;

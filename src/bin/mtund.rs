@@ -66,6 +66,10 @@ struct Arguments {
     /// What may carry flows that were decided
     #[arg(long, value_name = "BY", value_enum, default_value_t = Choice::Auto)]
     fast_path: Choice,
+    /// A directory of the BPF file system, in which a killed daemon leaves its fast path for half a
+    /// minute and the next one finds it; `none` for nowhere
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/mtun")]
+    pins: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -172,6 +176,7 @@ fn options(arguments: Arguments) -> Result<Options, String> {
         facts: arguments.facts,
         bus: arguments.bus,
         fast_path: arguments.fast_path,
+        pins: (arguments.pins.as_os_str() != "none").then_some(arguments.pins),
     })
 }
 

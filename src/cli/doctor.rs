@@ -288,7 +288,8 @@ fn mtu(root: &Path, status: &StatusDocument) -> Vec<Check> {
 fn backend(status: &StatusDocument) -> Vec<Check> {
     let check = |home: &crate::control::documents::HomeDocument| {
         let name = &home.tunnel.name;
-        let TunnelDocument { backend, no_kmod, no_fast_path, no_shortcut, .. } = &home.tunnel;
+        let TunnelDocument { backend, no_kmod, no_fast_path, no_shortcut, no_pins, .. } =
+            &home.tunnel;
         let carries = match (backend, no_fast_path) {
             (Backend::Kmod, _) => {
                 let why = "this kernel has the link kind mtun";
@@ -301,7 +302,9 @@ fn backend(status: &StatusDocument) -> Vec<Check> {
                 let shortcut = no_shortcut.as_ref();
                 let shortcut =
                     shortcut.map_or_else(String::new, |why| format!("; no shortcut: {why}"));
-                format!("and the kernel's BPF carries decided flows{shortcut}")
+                let pins = no_pins.as_ref();
+                let pins = pins.map_or_else(String::new, |why| format!("; ends if killed: {why}"));
+                format!("and the kernel's BPF carries decided flows{shortcut}{pins}")
             }
             (Backend::Daemon, why) => {
                 let why = why.as_deref().unwrap_or("it does not say why");

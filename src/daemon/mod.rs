@@ -99,6 +99,8 @@ pub struct Options {
     pub bus: Option<String>,
     /// Which fast path of the kernel packets may take.
     pub fast_path: Choice,
+    /// Where its programs are kept that outlive a killed daemon.
+    pub pins: Option<PathBuf>,
 }
 
 /// Runs the daemon until it is told to stop (SIGTERM or SIGINT).

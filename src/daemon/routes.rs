@@ -120,5 +120,6 @@ pub(super) fn tunnel_document(tunnel: &Tunnel) -> TunnelDocument {
         no_kmod: tunnel.no_kmod().map(ToString::to_string),
         no_fast_path: tunnel.no_fast_path().map(ToString::to_string),
         no_shortcut: tunnel.no_shortcut(),
+        no_pins: tunnel.no_pins(),
     }
 }

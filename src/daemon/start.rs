@@ -172,7 +172,8 @@ impl Owner {
         sysctls.restore();
         let firewall = Firewall::install(guarded(&policy, [], &[]))?;
         let arrivals = Arrivals::new(random::u64()?);
-        let shared = Arc::new(Shared::new(clock, arrivals, options.fast_path));
+        let shared = Shared::new(clock, arrivals, options.fast_path);
+        let shared = Arc::new(Shared { pins: options.pins.clone(), ..shared });
         shared.paths.open(PathId::ROUTED, Uplink::open_marked(None, Some(MARK_OUTER))?, None);
 
         if matches!(policy.role, Role::MobileRouter | Role::HomeAgent) {

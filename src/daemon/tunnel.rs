@@ -152,6 +152,11 @@ impl Tunnel {
         self.interface.no_kmod()
     }
 
+    /// Why flows would not outlive a killed daemon; `None` if they would, or if there is no fast path.
+    pub fn no_pins(&self) -> Option<String> {
+        self.fast_path.as_ref().ok()?.no_pins()
+    }
+
     /// Why no forwarded packet takes the shortcut; `None` if it may, or if there is no fast path.
     pub fn no_shortcut(&self) -> Option<String> {
         self.fast_path.as_ref().ok()?.no_shortcut()

@@ -66,7 +66,8 @@ impl Looks {
                     Err(TrySendError::Full(())) => {}
                     Err(TrySendError::Closed(())) => return,
                 }
-                match looking.wanted.interfaces().is_empty() {
+                let has_nothing = looking.wanted.interfaces().is_empty();
+                match has_nothing {
                     true => std::thread::park(),
                     false => std::thread::park_timeout(PERIOD),
                 }

@@ -38,6 +38,7 @@ mod messages;
 mod moves;
 mod nested;
 mod optimization;
+mod outlive;
 mod pages;
 mod passive;
 mod power;

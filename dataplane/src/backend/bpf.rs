@@ -4,7 +4,8 @@
 //! taken out together with the flow, so that no packet is counted twice or lost.
 //!
 //! The programs are C beside this crate (`bpf/mtun.bpf.c`), and the object is checked in, so that
-//! building needs no compiler for them. They are attached by links that end with [`Bpf`].
+//! building needs no compiler for them. They are attached by links that end with [`Bpf`],
+//! and only if the process is killed after a while ([`Pins`]).
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -22,6 +23,7 @@ use aya::programs::{
 };
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
+use super::pins::{NoPins, Pinned, Pins};
 use super::route_lookup::name_of_ethernet;
 use super::sys;
 use crate::abi::{FastConfig, FastFlow, FastKey, FastOutcome, FastRoute, Shortcut};
@@ -119,6 +121,16 @@ pub enum Hook {
 impl Hook {
     const ALL: [Self; 4] = [Self::Out, Self::In, Self::Front, Self::Behind];
 
+    /// Its name in files.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Out => "out",
+            Self::In => "in",
+            Self::Front => "front",
+            Self::Behind => "behind",
+        }
+    }
+
     fn program(self) -> &'static str {
         match self {
             Self::Out => "mtun_out",
@@ -152,7 +164,15 @@ pub struct Bpf {
 
 struct Programs {
     object: Ebpf,
-    links: Vec<(u32, Hook, SchedClassifierLink)>,
+    links: Vec<(u32, Hook, Attached)>,
+    /// Where links are kept that outlive this process.
+    pins: Result<Pins, NoPins>,
+}
+
+/// A program where it stands; taken off when dropped.
+enum Attached {
+    Pinned(#[expect(dead_code, reason = "ends when it is dropped")] Pinned),
+    Own(#[expect(dead_code, reason = "ends when it is dropped")] SchedClassifierLink),
 }
 
 impl Bpf {
@@ -178,9 +198,20 @@ impl Bpf {
             config: Mutex::new(FastConfig { tunnel, ..FastConfig::default() }),
             doors: take("mtun_doors")?,
             outcomes: take("mtun_outcomes")?,
-            programs: Mutex::new(Programs { object, links: Vec::new() }),
+            programs: Mutex::new(Programs { object, links: Vec::new(), pins: Err(NoPins::Off) }),
             turn: AtomicU32::default(),
         })
+    }
+
+    /// Lets everything that is attached from now on outlive this process if it is killed, and takes
+    /// over from one that was: see [`Pins`].
+    pub fn outlive(&self, pins: Result<Pins, NoPins>) {
+        self.programs().pins = pins;
+    }
+
+    /// Why nothing outlives this process if it is killed; `None` if it does.
+    pub fn no_pins(&self) -> Option<String> {
+        self.programs().pins.as_ref().err().map(ToString::to_string)
     }
 
     /// Attaches the way out to the tunnel interface of this name and index.
@@ -213,6 +244,13 @@ impl Bpf {
                 // Asked for again with the next sweep.
                 let _ = attach(programs, hook, &name, index);
             }
+        }
+    }
+
+    /// Ends what an earlier process left: see [`Pins`].
+    pub fn end_former(&self) {
+        if let Ok(pins) = &mut self.programs().pins {
+            pins.end_former();
         }
     }
 
@@ -454,6 +492,10 @@ impl FastPath for BpfPath {
     fn fronts(&self, interfaces: &BTreeSet<u32>) {
         self.bpf.set_fronts(interfaces);
     }
+
+    fn succeed(&self) {
+        self.bpf.end_former();
+    }
 }
 
 impl fmt::Debug for Bpf {
@@ -465,11 +507,33 @@ impl fmt::Debug for Bpf {
 }
 
 fn attach(programs: &mut Programs, hook: Hook, name: &str, index: u32) -> Result<(), BpfError> {
-    let Programs { object, links } = programs;
+    let Programs { object, links, pins } = programs;
     let program = program_mut(object, hook);
-    let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    let link = program.attach_with_options(name, hook.side(), order)?;
-    links.push((index, hook, program.take_link(link)?));
+    let former = pins.as_ref().ok().and_then(|pins| pins.former(hook, index));
+    let order = match former.map(LinkOrder::before_link) {
+        Some(before) => before.map_err(|error| BpfError::of(&error))?,
+        None => LinkOrder::default(),
+    };
+    let mut attach = |order| {
+        let link = program.attach_with_options(name, hook.side(), TcAttachOptions::TcxOrder(order));
+        program.take_link(link?)
+    };
+    let mut link = attach(order)?;
+    if let Ok(kept) = pins {
+        match kept.pin(link, hook, index) {
+            Ok(pinned) => {
+                links.push((index, hook, Attached::Pinned(pinned)));
+                return Ok(());
+            }
+            // The link is gone with the attempt.
+            Err(error) => {
+                let path = kept.directory().to_path_buf();
+                *pins = Err(NoPins::Os { path, error });
+                link = attach(LinkOrder::default())?;
+            }
+        }
+    }
+    links.push((index, hook, Attached::Own(link)));
     Ok(())
 }
 

@@ -19,6 +19,8 @@ mod kmod;
 mod link_socket;
 mod neighbour_socket;
 mod packet_socket;
+#[cfg(feature = "bpf")]
+mod pins;
 mod port;
 mod route_lookup;
 mod sock_diag;
@@ -36,6 +38,8 @@ pub use kmod::{Kmod, KmodError, KmodExit, KmodPath, KmodQueue, Missed};
 pub use link_socket::{Left, LinkSocket, NextHop};
 pub use neighbour_socket::NeighbourSocket;
 pub use packet_socket::{PacketSocket, PacketSocketError, Statistics};
+#[cfg(feature = "bpf")]
+pub use pins::{NoPins, Pins};
 pub use port::Port;
 pub use route_lookup::{RouteLookup, is_ethernet};
 pub use sock_diag::SockDiag;

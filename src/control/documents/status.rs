@@ -196,6 +196,10 @@ pub struct TunnelDocument {
     /// fast path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub no_shortcut: Option<String>,
+    /// Why its flows would not go on for a while if the daemon were killed; left out if they would,
+    /// and where there is no fast path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub no_pins: Option<String>,
 }
 
 /// One access link.

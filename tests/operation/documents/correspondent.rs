@@ -37,6 +37,7 @@ pub fn correspondent_status() -> StatusDocument {
                 no_kmod: Some("this kernel has no link kind mtun".to_owned()),
                 no_fast_path: None,
                 no_shortcut: None,
+                no_pins: None,
             }),
             mobiles: vec![
                 mobile.clone(),

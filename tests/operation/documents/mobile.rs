@@ -110,6 +110,7 @@ pub fn homes() -> Vec<HomeDocument> {
             no_kmod: Some("this kernel has no link kind mtun".to_owned()),
             no_fast_path: None,
             no_shortcut: None,
+            no_pins: None,
         },
         generation: 5,
         security: Some("acme-sa".into()),
