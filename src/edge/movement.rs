@@ -39,6 +39,8 @@ pub struct LinkFacts {
     pub link_layer: bool,
     /// Largest packet in octets.
     pub mtu: u32,
+    /// How often it lost its carrier since it exists, as the kernel counts it.
+    pub falls: u32,
 }
 
 /// What is known of one address of an interface.
@@ -210,6 +212,8 @@ const NEIGHBOURS_KEPT: usize = 64;
 #[derive(Debug, Default)]
 struct Link {
     facts: Option<LinkFacts>,
+    /// Whether it lost its carrier since it was judged last, if only for a moment.
+    fell: bool,
     addresses: BTreeMap<Ipv6Addr, AddressFacts>,
     routes: BTreeSet<RouteFacts>,
     /// Neighbours that have answered since the carrier came, and have not been given up.
@@ -303,15 +307,24 @@ impl Movements {
         self.uplinks.iter().map(|uplink| (uplink, self.state(uplink)))
     }
 
-    /// The indices of uplinks that exist and are switched on: those worth polling for carrier.
+    /// The indices of uplinks that exist and are switched on.
     pub fn active(&self) -> Vec<u32> {
+        self.switched_on().map(|facts| facts.index).collect()
+    }
+
+    /// Those of them that are worth looking at. One that has to stay first is not: a look makes the
+    /// kernel settle it each time, which holds up everybody who changes links, and how often it fell is
+    /// told with its next report.
+    pub fn worth_a_look(&self) -> Vec<u32> {
+        let stays = |name: &InterfaceName| {
+            self.attached.contains_key(name) || self.unrest.get(name).is_none_or(|it| it.is_calm(self.now))
+        };
+        self.switched_on().filter(|facts| stays(&facts.name)).map(|facts| facts.index).collect()
+    }
+
+    fn switched_on(&self) -> impl Iterator<Item = &LinkFacts> {
         let watched = |facts: &&LinkFacts| facts.up && self.uplinks.contains(&facts.name);
-        self.links
-            .values()
-            .filter_map(|it| it.facts.as_ref())
-            .filter(watched)
-            .map(|f| f.index)
-            .collect()
+        self.links.values().filter_map(|it| it.facts.as_ref()).filter(watched)
     }
 
     /// Default routers that have not answered or were given up. Nobody sends to them, so nobody
@@ -337,6 +350,7 @@ impl Movements {
                     link.reachable.clear();
                     link.unreachable.clear();
                 }
+                link.fell |= link.facts.as_ref().is_some_and(|known| known.falls != facts.falls);
                 link.facts = Some(facts);
             }
             LinkEvent::LinkGone(index) => {
@@ -403,10 +417,20 @@ impl Movements {
         known.into_iter().filter_map(|uplink| self.judge_one(uplink)).collect()
     }
 
+    fn take_fell(&mut self, uplink: &InterfaceName) -> bool {
+        let named = |it: &&mut Link| it.facts.as_ref().is_some_and(|facts| facts.name == *uplink);
+        let link = self.links.values_mut().find(named);
+        link.is_some_and(|link| std::mem::take(&mut link.fell))
+    }
+
     fn judge_one(&mut self, uplink: InterfaceName) -> Option<Movement> {
         let (now, claimed) = (self.now, self.is_claimed(&uplink));
+        let fell = self.take_fell(&uplink);
         let (before, found) = (self.attached.get(&uplink), self.found(&uplink));
         let unrest = self.unrest.entry(uplink.clone()).or_default();
+        if fell && before.is_none() {
+            unrest.away(now);
+        }
         let found = match found {
             Ok(found) => found,
             Err(reason) if before.is_some() => {

@@ -158,7 +158,7 @@ impl Watch {
 
     /// Tells what is worth looking at, and who is to be asked.
     fn follow(&mut self) {
-        let active = self.movements.active();
+        let active = self.movements.worth_a_look();
         if active != self.active {
             self.looks.follow(active.clone());
             self.active = active;

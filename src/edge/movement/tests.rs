@@ -9,7 +9,7 @@ fn address(text: &str) -> Ipv6Addr {
 
 fn facts(index: u32, name: &str) -> LinkFacts {
     let link_layer = index == WLAN;
-    LinkFacts { index, name: name.into(), up: true, carrier: true, link_layer, mtu: 1500 }
+    LinkFacts { index, name: name.into(), up: true, carrier: true, link_layer, mtu: 1500, falls: 0 }
 }
 
 fn link(index: u32, name: &str) -> LinkEvent {
@@ -446,4 +446,32 @@ fn what_a_detector_says_is_told_as_it_says_it() {
     }
     assert_eq!(told.len(), 40, "{:?}", text(&told));
     assert_eq!(movements.deadline(), None);
+}
+
+/// One that has to stay is left to the kernel's reports, which tell falls that nobody saw.
+#[test]
+fn a_fall_between_two_reports_begins_the_stay_anew() {
+    let mut movements = attached();
+    let with = |carrier, falls| LinkEvent::Link(LinkFacts { carrier, falls, ..facts(WLAN, "wlan0") });
+    let mut falls = 0;
+    for _ in 0..4 {
+        assert_eq!(movements.worth_a_look(), [WLAN], "after {falls}");
+        falls += 1;
+        movements.handle(with(false, falls));
+        movements.handle(with(true, falls));
+        movements.handle(neighbour("fe80::1", true));
+    }
+    let wlan0 = InterfaceName::from("wlan0");
+    assert_eq!((movements.state(&wlan0), movements.falls(&wlan0)), (Err(DownReason::Unsteady), 4));
+    assert_eq!((movements.worth_a_look(), movements.active()), (vec![], vec![WLAN]));
+    let due = movements.deadline().expect("it is watched");
+    movements.advance(due - Duration::from_millis(1));
+    movements.handle(with(true, falls + 7));
+    assert!(movements.deadline().is_some_and(|later| later > due + Duration::from_millis(100)));
+    assert_eq!((movements.advance(due), movements.falls(&wlan0)), (vec![], 5), "however many");
+    let due = movements.deadline().expect("it is watched still");
+    assert_eq!(text(&movements.advance(due)), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
+    assert_eq!(movements.worth_a_look(), [WLAN]);
+    // Whose address is used has not fallen as long as nobody has seen it.
+    assert_eq!(movements.handle(with(true, falls + 8)), []);
 }

@@ -233,11 +233,12 @@ pub(super) fn link_facts(message: &LinkMessage) -> Option<LinkFacts> {
     if header.interface_family != AddressFamily::Unspec {
         return None;
     }
-    let (mut name, mut mtu) = (None, 0);
+    let (mut name, mut mtu, mut falls) = (None, 0, 0);
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(text) => name = Some(name_of(text)),
             LinkAttribute::Mtu(octets) => mtu = *octets,
+            LinkAttribute::CarrierDownCount(times) => falls = *times,
             _ => {}
         }
     }
@@ -252,6 +253,7 @@ pub(super) fn link_facts(message: &LinkMessage) -> Option<LinkFacts> {
             && !flags.contains(LinkFlags::Dormant),
         link_layer: !flags.intersects(LinkFlags::Noarp | LinkFlags::Pointopoint),
         mtu,
+        falls,
     })
 }
 
