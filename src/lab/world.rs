@@ -295,6 +295,11 @@ impl World {
             &format!("route add default via {}", address::AGENT),
         ])?;
         self.veth((&self.mr, "lan0"), (&self.mnn, "eth0"))?;
+        // As long as a link-local address is tentative the kernel asks for no neighbour on behalf of
+        // others: on a busy machine, where it may be so for seconds, the node would not be found once the
+        // router has to ask for it.
+        self.mr.set_sysctl("ipv6/conf/lan0/accept_dad", "0")?;
+        self.mnn.set_sysctl("ipv6/conf/eth0/accept_dad", "0")?;
         self.mr.ip(&[
             "link set lan0 up",
             &format!("address add {}/64 dev lan0 nodad", address::LAN),
