@@ -16,6 +16,8 @@ use super::carrier::{Carriers, Glance};
 /// How often: the kernel may hold a report back for up to 700 ms, and a change of uplink should take
 /// no longer than 20 ms.
 const PERIOD: Duration = Duration::from_millis(20);
+/// So many periods from one question about restless links to the next.
+const SELDOM: u32 = 10;
 
 /// Links of which all should be asked for, because a glance showed something new.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,10 +35,21 @@ pub struct Looks {
     thread: Thread,
 }
 
+/// What is looked at, by index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Watched {
+    /// Links of which the carrier is looked at all the time.
+    pub calm: Vec<u32>,
+    /// Those that come and go: a look would make the kernel settle them each time, which holds up
+    /// everybody who changes links. All of them is asked for a few times a second, as that tells how
+    /// often they fell.
+    pub restless: Vec<u32>,
+}
+
 /// What the thread is told.
 #[derive(Debug, Default)]
 struct Wanted {
-    interfaces: Mutex<Vec<u32>>,
+    links: Mutex<Watched>,
     /// Another number: what was seen before says nothing any more.
     round: AtomicU64,
     ended: AtomicBool,
@@ -52,7 +65,7 @@ impl Looks {
         let wanted = Arc::<Wanted>::default();
         let (told, differing) = mpsc::channel(1);
         let mut looking =
-            Looking { carriers, wanted: wanted.clone(), round: 0, known: HashMap::new() };
+            Looking { carriers, wanted: wanted.clone(), round: 0, turn: 0, known: HashMap::new() };
         let run = move || {
             while !looking.wanted.ended.load(Ordering::Acquire) {
                 match told.try_reserve() {
@@ -66,7 +79,7 @@ impl Looks {
                     Err(TrySendError::Full(())) => {}
                     Err(TrySendError::Closed(())) => return,
                 }
-                let has_nothing = looking.wanted.interfaces().is_empty();
+                let has_nothing = *looking.wanted.links() == Watched::default();
                 match has_nothing {
                     true => std::thread::park(),
                     false => std::thread::park_timeout(PERIOD),
@@ -78,8 +91,8 @@ impl Looks {
     }
 
     /// Looks at these from now on.
-    pub fn follow(&self, interfaces: Vec<u32>) {
-        *self.wanted.interfaces() = interfaces;
+    pub fn follow(&self, links: Watched) {
+        *self.wanted.links() = links;
         self.thread.unpark();
     }
 
@@ -98,9 +111,9 @@ impl Drop for Looks {
 }
 
 impl Wanted {
-    fn interfaces(&self) -> MutexGuard<'_, Vec<u32>> {
+    fn links(&self) -> MutexGuard<'_, Watched> {
         // Nobody panics under it.
-        self.interfaces.lock().unwrap_or_else(PoisonError::into_inner)
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,6 +123,7 @@ struct Looking {
     wanted: Arc<Wanted>,
     /// Of which round that is which is known.
     round: u64,
+    turn: u32,
     /// By interface index, what a glance showed when all was last asked for.
     known: HashMap<u32, Glance>,
 }
@@ -118,7 +132,7 @@ impl Looking {
     fn look(&mut self) -> Differing {
         let began = Instant::now();
         let round = self.wanted.round.load(Ordering::Acquire);
-        let mut interfaces = self.wanted.interfaces().clone();
+        let Watched { calm: mut interfaces, restless } = self.wanted.links().clone();
         if std::mem::replace(&mut self.round, round) != round {
             self.known.clear();
         }
@@ -127,6 +141,10 @@ impl Looking {
             let glance = self.carriers.as_ref().map_or(Glance::Untold, |it| it.glance(index));
             self.known.insert(index, glance) != Some(glance) || glance == Glance::Untold
         });
+        self.turn = (self.turn + 1) % SELDOM;
+        if self.turn == 0 {
+            interfaces.extend(restless);
+        }
         Differing { began, interfaces }
     }
 }

@@ -13,7 +13,7 @@ pub mod alarm;
 pub mod carrier;
 pub mod clock;
 pub mod home_link;
-mod looks;
+pub mod looks;
 pub mod movement;
 pub mod neighbours;
 pub mod netlink;

@@ -24,6 +24,8 @@ use mtun_policy::InterfaceName;
 pub use claim::Said;
 use damping::Unrest;
 
+use super::looks::Watched;
+
 /// What is known of one network interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkFacts {
@@ -312,14 +314,16 @@ impl Movements {
         self.switched_on().map(|facts| facts.index).collect()
     }
 
-    /// Those of them that are worth looking at. One that has to stay first is not: a look makes the
-    /// kernel settle it each time, which holds up everybody who changes links, and how often it fell is
-    /// told with its next report.
-    pub fn worth_a_look(&self) -> Vec<u32> {
+    /// How they are looked at: those that have to stay first are restless.
+    pub fn watched(&self) -> Watched {
         let stays = |name: &InterfaceName| {
-            self.attached.contains_key(name) || self.unrest.get(name).is_none_or(|it| it.is_calm(self.now))
+            self.attached.contains_key(name)
+                || self.unrest.get(name).is_none_or(|it| it.is_calm(self.now))
         };
-        self.switched_on().filter(|facts| stays(&facts.name)).map(|facts| facts.index).collect()
+        let (calm, restless): (Vec<_>, Vec<_>) =
+            self.switched_on().partition(|facts| stays(&facts.name));
+        let indices = |links: Vec<&LinkFacts>| links.into_iter().map(|it| it.index).collect();
+        Watched { calm: indices(calm), restless: indices(restless) }
     }
 
     fn switched_on(&self) -> impl Iterator<Item = &LinkFacts> {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::looks::{Differing, Looks};
+use super::looks::{Differing, Looks, Watched};
 use super::movement::{DownReason, LinkEvent, Movement, Movements, Said};
 use super::netlink::{Events, Netlink, NetlinkError, Reports};
 
@@ -30,7 +30,7 @@ pub struct Watch {
     start: Instant,
     looks: Arc<Looks>,
     /// What is looked at.
-    active: Vec<u32>,
+    watched: Watched,
     /// Whom the poller asks whether they are there.
     sought: watch::Sender<Vec<Router>>,
     /// What the poller found last.
@@ -77,7 +77,7 @@ impl Watch {
             movements,
             start: Instant::now(),
             looks,
-            active: Vec::new(),
+            watched: Watched::default(),
             sought,
             found,
             answers,
@@ -158,10 +158,10 @@ impl Watch {
 
     /// Tells what is worth looking at, and who is to be asked.
     fn follow(&mut self) {
-        let active = self.movements.worth_a_look();
-        if active != self.active {
-            self.looks.follow(active.clone());
-            self.active = active;
+        let watched = self.movements.watched();
+        if watched != self.watched {
+            self.looks.follow(watched.clone());
+            self.watched = watched;
         }
         let sought = self.movements.sought_routers();
         self.sought.send_if_modified(|before| {

@@ -63,9 +63,8 @@ fn a_link_that_flaps_is_left_alone_until_it_stays() {
 
     let updates = lab.observatory.updates().split_off(known);
     // One may have been under way for a little longer than another, as a loaded machine has it.
-    let in_a_second = |from: &u64| {
-        updates.iter().filter(|at| (*from..*from + 950_000_000).contains(*at)).count()
-    };
+    let in_a_second =
+        |from: &u64| updates.iter().filter(|at| (*from..*from + 950_000_000).contains(*at)).count();
     let most = updates.iter().map(in_a_second).max().unwrap_or(0);
     assert!(most <= 3, "{most} Binding Updates in a second: {updates:?}");
     // Falls are counted while it is not used, too; nobody's else are.

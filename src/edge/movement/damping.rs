@@ -3,8 +3,7 @@
 //! That a link went is told at once, always. That it came is told at once too, unless it went
 //! often of late: then it has to stay for a while that doubles each time, so that nobody is asked
 //! to bind what is gone before the answer comes, and neither the agent nor the kernel's tables are
-//! worked by a loose plug. Meanwhile nobody looks at it: the kernel reports it about once a second, with
-//! the number of its falls.
+//! worked by a loose plug. Meanwhile it is asked a few times a second for the number of its falls.
 //!
 //! ```text
 //! times it went of late    up to 3    4        5        6        7        8 and more
@@ -12,7 +11,7 @@
 //! ```
 //!
 //! Every ten seconds of rest halve the number. The longest wait is short on purpose: a link that
-//! may be the only one is bound again within three seconds of its last fall. How long one that was
+//! may be the only one is bound again within two seconds of its last fall. How long one that was
 //! bad carries nothing while there are others is another question, which its `hold` answers.
 //!
 //! Another care-of address counts as going and coming; the one before is kept while it still

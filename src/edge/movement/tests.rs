@@ -448,14 +448,16 @@ fn what_a_detector_says_is_told_as_it_says_it() {
     assert_eq!(movements.deadline(), None);
 }
 
-/// One that has to stay is left to the kernel's reports, which tell falls that nobody saw.
+/// One that has to stay is asked for all of it, which tells falls that nobody saw.
 #[test]
 fn a_fall_between_two_reports_begins_the_stay_anew() {
     let mut movements = attached();
-    let with = |carrier, falls| LinkEvent::Link(LinkFacts { carrier, falls, ..facts(WLAN, "wlan0") });
+    let with =
+        |carrier, falls| LinkEvent::Link(LinkFacts { carrier, falls, ..facts(WLAN, "wlan0") });
+    let calm = Watched { calm: vec![WLAN], restless: vec![] };
     let mut falls = 0;
     for _ in 0..4 {
-        assert_eq!(movements.worth_a_look(), [WLAN], "after {falls}");
+        assert_eq!(movements.watched(), calm, "after {falls}");
         falls += 1;
         movements.handle(with(false, falls));
         movements.handle(with(true, falls));
@@ -463,7 +465,8 @@ fn a_fall_between_two_reports_begins_the_stay_anew() {
     }
     let wlan0 = InterfaceName::from("wlan0");
     assert_eq!((movements.state(&wlan0), movements.falls(&wlan0)), (Err(DownReason::Unsteady), 4));
-    assert_eq!((movements.worth_a_look(), movements.active()), (vec![], vec![WLAN]));
+    let restless = Watched { calm: vec![], restless: vec![WLAN] };
+    assert_eq!(movements.watched(), restless);
     let due = movements.deadline().expect("it is watched");
     movements.advance(due - Duration::from_millis(1));
     movements.handle(with(true, falls + 7));
@@ -471,7 +474,7 @@ fn a_fall_between_two_reports_begins_the_stay_anew() {
     assert_eq!((movements.advance(due), movements.falls(&wlan0)), (vec![], 5), "however many");
     let due = movements.deadline().expect("it is watched still");
     assert_eq!(text(&movements.advance(due)), ["wlan0 up 2001:db8:1::7 via fe80::1"]);
-    assert_eq!(movements.worth_a_look(), [WLAN]);
+    assert_eq!(movements.watched(), calm);
     // Whose address is used has not fallen as long as nobody has seen it.
     assert_eq!(movements.handle(with(true, falls + 8)), []);
 }
