@@ -304,7 +304,12 @@ impl Engine {
     }
 
     fn prepare(&self, fast: &Fast, kept: &mut Kept, next: &Snapshot) -> io::Result<()> {
-        let shape = [next.updates.shape(), next.cache.shape()];
+        // What a home has is ended with its binding. What is judged by a home because of the door it came
+        // by (`also`) may be somebody's from now on who was nobody before.
+        let shape = [&next.updates, &next.cache].map(|table| match next.also.is_empty() {
+            true => table.turnover(),
+            false => table.shape(),
+        });
         if shape != kept.shape {
             kept.epoch += 1;
             kept.shape = shape;

@@ -213,7 +213,7 @@ mod tests {
     fn whoever_reads_reads_what_was_published_and_nothing_else() {
         let published = Published::default();
         let (mut model, mut reference) = (HashMap::new(), BindingTable::default());
-        let mut reading = Vec::new();
+        let (mut reading, mut quiet) = (Vec::new(), 0);
         let mut at = 7_u32;
         for step in 1..6_000_u32 {
             at = at.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -241,6 +241,11 @@ mod tests {
             let shape = (before.cache.shape(), snapshot.cache.shape());
             let homes = |it: &Snapshot| it.cache.lookup(host.into()).map(|it| it.home_address);
             assert!(homes(&before) == homes(&snapshot) || shape.0 != shape.1, "{host}");
+            let turnover = (before.cache.turnover(), snapshot.cache.turnover());
+            let stays = homes(&before)
+                .is_none_or(|it| homes(&snapshot) == Some(it) || snapshot.cache.get(it).is_none());
+            assert!(stays || turnover.0 != turnover.1, "{host}");
+            quiet += u32::from(shape.0 != shape.1 && turnover.0 == turnover.1);
             assert_eq!(snapshot.generation, u64::from(step));
             assert_eq!(snapshot.own, [Ipv6Addr::from(u128::from(step))]);
             let peer = snapshot.cache.get(home_address(number)).map(|it| it.peer);
@@ -261,6 +266,7 @@ mod tests {
         for (snapshot, model) in &reading {
             assert_eq!(held(snapshot), *model);
         }
+        assert!(quiet > 500, "{quiet} changes took nothing from anybody");
     }
 
     #[test]

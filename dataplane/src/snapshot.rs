@@ -30,8 +30,10 @@ pub struct BindingTable {
     range: Option<(HomeAddress, HomeAddress)>,
     /// Whose each mobile network prefix is.
     prefixes: PrefixOwners,
-    /// Another one when the same address may be another home's.
+    /// Another one when the same address may be another home's, or the first one's.
     shape: u64,
+    /// Another one when an address of a home that stays may be another home's.
+    turnover: u64,
 }
 
 impl BindingTable {
@@ -76,6 +78,14 @@ impl BindingTable {
         let known = before.as_deref().map_or(&[][..], |before| &before.prefixes);
         if before.is_none() || known != registration.prefixes {
             self.shape = next_stamp();
+            // Of one that is new only what somebody else had changes hands. A prefix that lies around
+            // others' leaves theirs to them, as the longest one counts.
+            let mut all =
+                registration.prefixes.iter().map(|prefix| IpAddr::V6(prefix.net().addr()));
+            let is_known = |address| self.lookup(address).is_some();
+            if before.is_some() || is_known(home_address.0.into()) || all.any(is_known) {
+                self.turnover = self.shape;
+            }
         }
         if known == registration.prefixes {
             // A prefix that two homes claim stays with the one that came last, and goes with it.
@@ -118,7 +128,7 @@ impl BindingTable {
                 CacheChange::Removed(home_address) => self.remove(*home_address),
             }
         }
-        self.shape = present.shape;
+        (self.shape, self.turnover) = (present.shape, present.turnover);
     }
 
     /// Every registration, in no promised order.
@@ -139,6 +149,12 @@ impl BindingTable {
     /// The same in versions of one table in which every address is the same home's.
     pub(crate) fn shape(&self) -> u64 {
         self.shape
+    }
+
+    /// The same in versions in which every address of a home is that home's still, as long as the home
+    /// is there.
+    pub(crate) fn turnover(&self) -> u64 {
+        self.turnover
     }
 }
 

@@ -11,9 +11,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mtun_dataplane::abi::{FastFlow, FastKey, FastRoute};
-use mtun_dataplane::{Engine, Exit, FastPath, MoveReason, PathId, Publication, Verdict};
+use mtun_dataplane::{
+    Engine, Exit, FastPath, MoveReason, PathId, Publication, Registration, Verdict,
+};
 use mtun_policy::{
-    Effective, FailbackMode, Ingress, Otherwise, Outcome, RuleHead, Says, Scope, Sticky,
+    Effective, FailbackMode, HomeAddress, HomeName, Ingress, MobileNetworkPrefix, Otherwise,
+    Outcome, RuleHead, Says, Scope, Sticky,
 };
 use support::*;
 
@@ -26,6 +29,7 @@ struct Noted {
     flows: Mutex<HashMap<FastKey, FastFlow>>,
     paths: Mutex<HashMap<u32, FastRoute>>,
     clock: AtomicU64,
+    epoch: AtomicU64,
     looks: AtomicU64,
 }
 
@@ -42,7 +46,11 @@ impl Noted {
     fn holding(&self) -> usize {
         let paths = self.paths.lock().unwrap();
         let flows = self.flows.lock().unwrap();
-        flows.values().filter(|flow| paths[&flow.path].generation == flow.generation).count()
+        let epoch = self.epoch.load(Ordering::Relaxed);
+        let holds = |flow: &&FastFlow| {
+            flow.epoch == epoch && paths[&flow.path].generation == flow.generation
+        };
+        flows.values().filter(holds).count()
     }
 
     /// Every flow carries a packet at this time.
@@ -67,7 +75,8 @@ impl FastPath for Table {
         (1 << 12, 16)
     }
 
-    fn configure(&self, _epoch: u64, _lease_ns: u64) -> io::Result<()> {
+    fn configure(&self, epoch: u64, _lease_ns: u64) -> io::Result<()> {
+        self.0.epoch.store(epoch, Ordering::Relaxed);
         Ok(())
     }
 
@@ -199,4 +208,28 @@ fn a_flow_that_is_back_is_not_credited_twice() {
     let flows = engine.flows();
     let flow = flows.iter().find(|flow| flow.key.source_port == Some(10_007)).unwrap();
     assert_eq!((flow.packets_out, flow.bytes_out), (6, 600));
+}
+
+/// Another mobile at an agent ends nobody's flows, unless it takes an address from somebody.
+#[test]
+fn a_home_that_comes_ends_only_flows_whose_addresses_it_takes() {
+    let (engine, noted) = carrying(&[1, 2]);
+    let come = |home_address: &str, prefix: Option<&str>| {
+        let prefix = prefix.map(|it| MobileNetworkPrefix::new(it.parse().unwrap()).unwrap());
+        let (name, policy) = (HomeName::new(home_address), Effective::reflecting());
+        let home_address = HomeAddress(v6(home_address));
+        let prefixes = prefix.into_iter().collect();
+        let new = Registration::new(name, home_address, prefixes, v6(AGENT), uplinks(), policy);
+        engine.change(|change| *change.updates = change.updates.with(new));
+    };
+    come("3fff:1::1", None);
+    come("3fff:2::1", Some("3fff:3::/48"));
+    assert_eq!(noted.holding(), usize::from(FLOWS));
+    engine.change(|change| {
+        *change.updates = change.updates.without(HomeAddress(v6("3fff:2::1")));
+    });
+    assert_eq!(noted.holding(), usize::from(FLOWS), "nor does one that goes");
+    let inside = PREFIX.parse::<ipnet::Ipv6Net>().unwrap().addr();
+    come(&Ipv6Addr::from(u128::from(inside) + 9).to_string(), None);
+    assert_eq!(noted.holding(), 0);
 }
