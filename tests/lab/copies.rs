@@ -33,7 +33,11 @@ impl Stream {
         wait_for("copies on both links, both ways", PATIENCE, || {
             let all =
                 [(Way::Out, "wlan0"), (Way::Out, "wwan0"), (Way::In, "wlan0"), (Way::In, "wwan0")];
-            all.iter().all(|(way, link)| stream.seen(*way, link) > 0).then_some(())
+            let seen = all.iter().all(|(way, link)| stream.seen(*way, link) > 0);
+            // An agent that does not hold the flow binding yet answers by either link, once.
+            let ends = [stream.lab.agent(), stream.lab.mobile()];
+            let copied = || ends.iter().all(|end| Lab::drops(end, "duplicate") > 0);
+            (seen && copied()).then_some(())
         })
         .unwrap_or_else(|error| panic!("{error:#}; {}", stream.lab.mobile().story()));
         // The first copy by the faster link overtakes what left by the slower one alone.
