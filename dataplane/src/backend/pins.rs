@@ -29,6 +29,8 @@ use super::bpf::Hook;
 
 /// The network namespace of the calling thread.
 const NAMESPACE: &str = "/proc/thread-self/ns/net";
+/// `BPF_FS_MAGIC`.
+const FILE_SYSTEM: i128 = 0xcafe_4a11;
 
 /// Why nothing outlives this process.
 #[derive(Debug, thiserror::Error)]
@@ -178,7 +180,8 @@ fn is_for_bpf(directory: &Path) -> io::Result<bool> {
     let mut told: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the path ends with a zero, and the answer is written to a live structure.
     super::sys::check(unsafe { libc::statfs(path.as_ptr(), &raw mut told) })?;
-    Ok(told.f_type == libc::BPF_FS_MAGIC)
+    // A number of another kind with each C library.
+    Ok(i128::from(told.f_type) == FILE_SYSTEM)
 }
 
 #[cfg(test)]
