@@ -171,7 +171,8 @@ struct Kept {
     succession: Succession,
     /// How often flows were ended without being taken out.
     ends: u64,
-    shape: [u64; 2],
+    /// Whose addresses are whose, as it was published last.
+    shape: Option<[u64; 2]>,
     /// The engine's time when it was last told, and what the fast path's clock said then.
     told: (Duration, u64),
     slots: Vec<Option<Slot>>,
@@ -310,9 +311,9 @@ impl Engine {
             true => table.turnover(),
             false => table.shape(),
         });
-        if shape != kept.shape {
+        if kept.shape != Some(shape) {
             kept.epoch += 1;
-            kept.shape = shape;
+            kept.shape = Some(shape);
             fast.leave(kept);
             fast.path.configure(kept.epoch, lease(fast))?;
         }
