@@ -15,8 +15,8 @@
 //! flows end at once, however many there are. They are not taken out then, which would hold a million
 //! flows on a dead link for seconds: whoever decides one of them anew brings back what it carried
 //! first (`Engine::catch_up`), so that it knows when the flow's last packet was, and the next sweep
-//! takes out the rest. A handover changes a path and ends nothing. A change of whose addresses are
-//! whose ends everything, by the epoch. While a snapshot is being published nobody installs, and
+//! takes out the rest. A handover changes a path and ends nothing. An address that goes from a
+//! home that stays to another ends everything, by the epoch. While a snapshot is being published nobody installs, and
 //! nobody installs what another snapshot decided.
 //!
 //! [`Engine::sweep`] brings back what flows carried, takes silent ones and those that ended out, and
