@@ -244,13 +244,22 @@ done
 echo "== systemd ok"
 
 # A kill is a restart after a moment; bindings are those of before and the router needs no word.
+# What the kernel carries by itself goes on meanwhile: each tunnel's programs are kept where the unit
+# has put a file system for them.
 on agent "mtun status --json" >"$place/before.json" || true
+for machine in agent router; do
+    # shellcheck disable=SC2016 # for the machine's shell
+    on "$machine" '[ -n "$(find /run/mtun-pins/links -type f)" ]' ||
+        fail "$machine: nothing is kept in /run/mtun-pins: $(on "$machine" "mountpoint /run/mtun-pins" || true)"
+done
 on agent "kill -KILL $(property agent MainPID)"
 for _ in $(seq 100); do
     [ "$(property agent NRestarts)" = 1 ] && on agent "mtun status" >"$place/status" 2>&1 && break
     sleep 0.1
 done
 [ "$(property agent NRestarts)" = 1 ] || fail "a killed agent was not started again"
+on agent "journalctl --no-pager -u mtund" | grep -qF "flows go on as the killed daemon left them" ||
+    fail "the agent did not find what the killed one had left"
 bound() { grep -o '"care_of":"[^"]*"' "$1" | sort; }
 on agent "mtun status --json" >"$place/after.json" || true
 held="$(bound "$place/before.json")"

@@ -30,6 +30,7 @@ need cc gcc
 need ssh openssh-client
 # A bus of the tests' own, for the stand-in of a modem.
 need dbus-daemon dbus-daemon
+need ethtool ethtool
 need valgrind valgrind
 need shellcheck shellcheck
 need chromium chromium
