@@ -3,11 +3,13 @@
 //! ```text
 //! proto tcp and dport 22 and via wwan0
 //! tcp 2001:db8::5 -> 2001:db8:c::9 dport 22 given wlan0=down speed=90km/h time=23:10
+//! tcp [2001:db8::5]:40000 -> [2001:db8:c::9]:22
 //! dport=@web
 //! ```
 //!
 //! A term is a field and its value (`dport 22` or `dport=22`), a protocol alone, or two addresses
-//! with `->` between them; `and` between terms may be left out. Fields and values are those of
+//! with `->` between them, each with its port behind it as `mtun flows` shows them; `and` between terms
+//! may be left out. Fields and values are those of
 //! `match`. A *filter* is any number of terms, with `via` and `rule` besides; a *flow* is one
 //! packet's worth: both addresses and the protocol, each exactly one. A *question* is a flow, and
 //! behind `given` what is supposed.

@@ -1,6 +1,6 @@
 //! Terms: a field and its value, a protocol alone, two addresses with an arrow between them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
@@ -55,8 +55,7 @@ impl<'t> Reader<'t> {
     fn term(&mut self, terms: &mut Terms<'t>) -> Result<(), Diagnostic> {
         let Some(token) = self.take() else { return Ok(()) };
         if self.take_if("->") {
-            self.once("src", token, terms)?;
-            terms.filter.selector.sources = self.nets(token)?;
+            self.end_of_flow(Side::Source, token, terms)?;
             let Some(behind) = self.take() else {
                 let problem = Problem::new(
                     Code::Missing,
@@ -65,9 +64,7 @@ impl<'t> Reader<'t> {
                 );
                 return Err(self.fault_at(token, problem));
             };
-            self.once("dst", behind, terms)?;
-            terms.filter.selector.destinations = self.nets(behind)?;
-            return Ok(());
+            return self.end_of_flow(Side::Destination, behind, terms);
         }
         let mut fields = MATCH_FIELDS.iter().copied().chain(WAY_FIELDS);
         if let Some(field) = fields.find(|field| *field == token.text) {
@@ -93,6 +90,39 @@ impl<'t> Reader<'t> {
             return Ok(());
         }
         Err(self.fault_at(token, not_a_term(token.text)))
+    }
+
+    /// One side of an arrow: prefixes, or an address with its port as `mtun flows` shows it.
+    fn end_of_flow(
+        &self,
+        side: Side,
+        token: Token<'t>,
+        terms: &mut Terms<'t>,
+    ) -> Result<(), Diagnostic> {
+        let (net, port) = match side {
+            Side::Source => ("src", "sport"),
+            Side::Destination => ("dst", "dport"),
+        };
+        self.once(net, token, terms)?;
+        let (nets, ports) = match endpoint(token) {
+            None => (self.nets(token)?, None),
+            Some((address, behind)) => {
+                self.once(port, behind, terms)?;
+                (self.nets(address)?, Some(self.ports(behind)?))
+            }
+        };
+        let selector = &mut terms.filter.selector;
+        match side {
+            Side::Source => {
+                selector.sources = nets;
+                selector.source_ports.extend(ports.into_iter().flatten());
+            }
+            Side::Destination => {
+                selector.destinations = nets;
+                selector.destination_ports.extend(ports.into_iter().flatten());
+            }
+        }
+        Ok(())
     }
 
     fn once(
@@ -329,6 +359,29 @@ impl<'t> Reader<'t> {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
+}
+
+/// The address and the port of `[2001:db8::5]:22` or `192.0.2.5:22`, if it is one.
+fn endpoint(token: Token<'_>) -> Option<(Token<'_>, Token<'_>)> {
+    let (begin, address, port) = match token.text.strip_prefix('[') {
+        Some(inside) => {
+            let (address, port) = inside.split_once("]:")?;
+            (1, address, port)
+        }
+        None => {
+            let (address, port) = token.text.split_once(':')?;
+            address.parse::<Ipv4Addr>().ok()?;
+            (0, address, port)
+        }
+    };
+    let port_at = token.at + token.text.len() - port.len();
+    Some((Token { text: address, at: token.at + begin }, Token { text: port, at: port_at }))
+}
+
 /// What is wrong with a word that begins no term.
 fn not_a_term(text: &str) -> Problem {
     match text {
@@ -346,6 +399,11 @@ fn not_a_term(text: &str) -> Problem {
             Code::Syntax,
             format!("it is not said what {text} is"),
             format!("write src {text}, dst {text}, or an arrow: {text} -> any"),
+        ),
+        text if endpoint(Token { text, at: 0 }).is_some() => Problem::new(
+            Code::Syntax,
+            format!("it is not said which end {text} is"),
+            format!("write an arrow: {text} -> any, or any -> {text}"),
         ),
         text => Problem::new(
             Code::UnknownProperty,
