@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser};
-use mtun::daemon::{Options, StartError};
+use mtun::daemon::{Gro, Options, StartError};
 use mtun::dashboard::Settings;
 use mtun::tunnel_interface::Choice;
 
@@ -70,6 +70,9 @@ struct Arguments {
     /// minute and the next one finds it; `none` for nowhere
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/mtun")]
     pins: PathBuf,
+    /// Whether uplinks and the networks behind hand on what they receive in few large pieces
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Gro::On)]
+    gro: Gro,
 }
 
 fn main() -> ExitCode {
@@ -177,6 +180,7 @@ fn options(arguments: Arguments) -> Result<Options, String> {
         bus: arguments.bus,
         fast_path: arguments.fast_path,
         pins: (arguments.pins.as_os_str() != "none").then_some(arguments.pins),
+        gro: arguments.gro,
     })
 }
 

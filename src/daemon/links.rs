@@ -3,13 +3,16 @@
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
+use ipnet::Ipv6Net;
 use mtun_dataplane::PathId;
 use mtun_dataplane::backend::{BreakoutLink, Uplink};
 use mtun_policy::{CareOfAddress, InterfaceName, Role};
 use mtun_signaling::mobile::MobileEvent;
 
+use super::Gro;
 use super::owner::{ADDRESSES_KEPT, Access, Attached, LinkRecord, Owner};
 use crate::control::documents::Event;
+use crate::edge::ethtool::Ethtool;
 use crate::edge::movement::{DownReason, LinkEvent, Movement};
 use crate::metrics::HandoverReason;
 use crate::packets;
@@ -45,6 +48,9 @@ impl Owner {
                 if self.ingress_indices.len() != before {
                     self.steer_ingress();
                 }
+            }
+            LinkEvent::Route { index, route, .. } => {
+                self.network_behind(*index, &route.destination)
             }
             LinkEvent::Everything(events) => {
                 let present: Vec<_> = events
@@ -90,6 +96,7 @@ impl Owner {
             return;
         }
         let Some(path) = self.listens_on(name) else { return };
+        self.merge_received(name.as_str());
         if self.policy.role == Role::MobileRouter
             && let Err(error) = self.sysctls.listen_to_routers(name.as_str())
         {
@@ -124,6 +131,28 @@ impl Owner {
                 self.routes_dirty = true;
             }
             Err(error) => tracing::error!(%name, %error, "cannot listen to this interface"),
+        }
+    }
+
+    /// A link that leads to one of our own networks brings what is sent from there.
+    fn network_behind(&mut self, index: u32, destination: &Ipv6Net) {
+        let networks = self.policy.homes.iter().flat_map(|home| &home.mobile_networks);
+        let is_ours = networks.map(|it| it.prefix.net()).any(|it| it.contains(destination));
+        let is_tunnel = self.tunnels().any(|tunnel| tunnel.index() == index);
+        if is_ours
+            && !is_tunnel
+            && let Ok(link) = Ethtool::open().and_then(|it| it.name(index))
+        {
+            self.merge_received(&link.text());
+        }
+    }
+
+    /// What a link brings costs a fraction if it comes in few large pieces.
+    fn merge_received(&mut self, link: &str) {
+        if self.options.gro == Gro::On
+            && let Err(error) = self.sysctls.merge_received(link)
+        {
+            tracing::info!(%link, %error, "what this link receives costs more, packet by packet");
         }
     }
 

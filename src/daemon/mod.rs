@@ -101,6 +101,19 @@ pub struct Options {
     pub fast_path: Choice,
     /// Where its programs are kept that outlive a killed daemon.
     pub pins: Option<PathBuf>,
+    /// Whether links merge what they receive.
+    pub gro: Gro,
+}
+
+/// Whether uplinks and the links of the networks behind hand on what they receive in few large pieces
+/// (generic receive offload).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Gro {
+    /// They do, and do as before after a stop
+    #[default]
+    On,
+    /// As each of them does
+    Keep,
 }
 
 /// Runs the daemon until it is told to stop (SIGTERM or SIGINT).

@@ -236,6 +236,8 @@ impl Owner {
         self.tell_attached();
         self.settle().await;
         self.homeward().await;
+        // Every link has been seen: what a killed run needed and this one does not.
+        self.sysctls.restore_inherited();
         Ok(())
     }
 

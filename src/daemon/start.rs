@@ -168,8 +168,6 @@ impl Owner {
         let ledger = LedgerKeeper::new(&options.state);
         let netlink = Arc::new(Netlink::open()?);
         let mut sysctls = Sysctls::open(Some(options.state.join("sysctl.json")));
-        // What a killed run left: its settings first, so that the originals are the true ones.
-        sysctls.restore();
         let firewall = Firewall::install(guarded(&policy, [], &[]))?;
         let arrivals = Arrivals::new(random::u64()?);
         let shared = Shared::new(clock, arrivals, options.fast_path);

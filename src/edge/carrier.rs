@@ -3,7 +3,8 @@
 //! takes.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use super::ethtool::Ethtool;
 
 /// What a glance at a link shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,57 +19,19 @@ pub enum Glance {
 
 /// Asks about the links of the network namespace that it was opened in.
 #[derive(Debug)]
-pub struct Carriers(OwnedFd);
-
-/// `ETHTOOL_GLINK`.
-const GET_LINK: u32 = 0x0a;
-
-/// `struct ethtool_value`.
-#[repr(C)]
-struct Value {
-    command: u32,
-    data: u32,
-}
+pub struct Carriers(Ethtool);
 
 impl Carriers {
-    /// Opens a socket, which is what such questions are asked of.
+    /// Gets ready to ask.
     pub fn open() -> io::Result<Self> {
-        let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
-        // SAFETY: a plain system call.
-        let socket = unsafe { libc::socket(libc::AF_INET6, kind, 0) };
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made it, for nobody else.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(socket) }))
+        Ethtool::open().map(Self)
     }
 
     /// Looks at the link of this index.
     pub fn glance(&self, index: u32) -> Glance {
-        // SAFETY: plain numbers and pointers, for which all bits may be zero.
-        let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-        request.ifr_ifru.ifru_ifindex = index.cast_signed();
-        // SAFETY: the index is set, and a name fits into the request.
-        if let Err(error) = unsafe { self.ask(libc::SIOCGIFNAME, &mut request) } {
-            return without(&error);
-        }
-        let mut value = Value { command: GET_LINK, data: 0 };
-        request.ifr_ifru.ifru_data = (&raw mut value).cast();
-        // SAFETY: the name is that of the link, and the kernel writes one number into the value.
-        match unsafe { self.ask(libc::SIOCETHTOOL, &mut request) } {
-            Ok(()) => Glance::Carrier(value.data != 0),
+        match self.0.name(index).and_then(|link| self.0.has_carrier(link)) {
+            Ok(carrier) => Glance::Carrier(carrier),
             Err(error) => without(&error),
-        }
-    }
-
-    /// # Safety
-    ///
-    /// The request is what this question wants, its pointer included.
-    unsafe fn ask(&self, question: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-        // SAFETY: as the caller says; the socket is open.
-        match unsafe { libc::ioctl(self.0.as_raw_fd(), question as _, &raw mut *request) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
         }
     }
 }

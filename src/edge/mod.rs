@@ -12,6 +12,7 @@
 pub mod alarm;
 pub mod carrier;
 pub mod clock;
+pub mod ethtool;
 pub mod home_link;
 pub mod looks;
 pub mod movement;

@@ -1,16 +1,19 @@
-//! Kernel settings that are changed for as long as the daemon runs.
+//! Kernel settings that are changed for as long as the daemon runs: those below `/proc/sys`, and
+//! whether a link merges what it receives.
 //!
 //! Every change is logged and its original kept in a state file, so that a daemon that starts
 //! after another was killed still knows what to put back. A setting that somebody else has changed
 //! in the meantime is left alone. What was changed before the machine started anew is forgotten: the
 //! power took it along, and what is found then is the machine's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use super::ethtool::{Ethtool, Name};
 
 /// The setting that makes this machine forward.
 const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
@@ -18,24 +21,29 @@ const FORWARDING: &str = "net/ipv6/conf/all/forwarding";
 /// The number of this start of the machine.
 const BOOT: &str = "kernel/random/boot_id";
 
+/// Before the name of a link: whether it merges what it receives (generic receive offload). No
+/// setting below `/proc/sys` begins so.
+const GRO: &str = "gro/";
+
 /// Why a setting could not be changed.
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {error}")]
+#[error("{place}: {error}")]
 pub struct SysctlError {
-    /// The file.
-    path: PathBuf,
+    /// The file or the link's setting.
+    place: String,
     /// What happened.
     error: io::Error,
 }
 
 impl SysctlError {
     fn new(path: &Path) -> impl FnOnce(io::Error) -> Self {
-        move |error| Self { path: path.to_owned(), error }
+        move |error| Self { place: path.display().to_string(), error }
     }
 
     /// Whether the kernel has no such setting, as for an interface that is gone.
     pub fn is_missing(&self) -> bool {
         self.error.kind() == io::ErrorKind::NotFound
+            || self.error.raw_os_error() == Some(libc::ENODEV)
     }
 }
 
@@ -93,11 +101,14 @@ pub struct Sysctls {
     state: Option<PathBuf>,
     boot: String,
     changed: BTreeMap<String, Change>,
+    /// Those of an earlier run that this one has not asked for so far.
+    inherited: BTreeSet<String>,
 }
 
 impl Sysctls {
-    /// Starts with what the state file remembers of an earlier run. A file that cannot be
-    /// understood is as good as none.
+    /// Starts with what the state file remembers of an earlier run, and leaves it as it is until
+    /// [`Sysctls::restore_inherited`], so that nothing is switched off that is wanted again at once.
+    /// A file that cannot be understood is as good as none.
     pub fn open(state: Option<PathBuf>) -> Self {
         Self::with_root("/proc/sys".into(), state)
     }
@@ -114,21 +125,45 @@ impl Sysctls {
         if !changed.is_empty() {
             tracing::info!(settings = changed.len(), "an earlier run left changed settings");
         }
-        Self { root, state, boot, changed }
+        let inherited = changed.keys().cloned().collect();
+        Self { root, state, boot, changed, inherited }
+    }
+
+    fn read(&self, key: &str) -> Result<String, SysctlError> {
+        if let Some(link) = key.strip_prefix(GRO) {
+            let merges = Ethtool::open().and_then(|it| it.merges_received(Name::new(link)?));
+            let merges = merges.map_err(|error| SysctlError { place: key.to_owned(), error })?;
+            return Ok(if merges { "on" } else { "off" }.to_owned());
+        }
+        let path = self.root.join(key);
+        let found = std::fs::read_to_string(&path).map_err(SysctlError::new(&path))?;
+        Ok(found.trim().to_owned())
+    }
+
+    fn write(&self, key: &str, value: &str) -> Result<(), SysctlError> {
+        if let Some(link) = key.strip_prefix(GRO) {
+            let written =
+                Ethtool::open().and_then(|it| it.merge_received(Name::new(link)?, value == "on"));
+            return written.map_err(|error| SysctlError { place: key.to_owned(), error });
+        }
+        let path = self.root.join(key);
+        std::fs::write(&path, value).map_err(SysctlError::new(&path))
     }
 
     /// Sets `net.ipv6.conf.all.forwarding` and the like; `key` is the path below `/proc/sys`, so
     /// that interface names may hold dots.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), SysctlError> {
-        let path = self.root.join(key);
-        let found = std::fs::read_to_string(&path).map_err(SysctlError::new(&path))?;
-        let found = found.trim();
+        let found = self.read(key)?;
+        self.inherited.remove(key);
         if found == value {
             return Ok(());
         }
-        let change = Change { original: found.to_owned(), ours: value.to_owned() };
-        // Set twice, the first original counts.
-        let entry = self.changed.entry(key.to_owned()).or_insert(change);
+        let change = Change { original: found.clone(), ours: value.to_owned() };
+        // Set twice, the first original counts, unless somebody else has set another one since.
+        let entry = self.changed.entry(key.to_owned()).or_insert_with(|| change.clone());
+        if entry.ours != found {
+            *entry = change;
+        }
         entry.ours = value.to_owned();
         // Written down first: what a killed run has not written down cannot be taken back. A disk that
         // takes nothing is no reason not to carry packets; a stop takes all of it back still.
@@ -136,7 +171,13 @@ impl Sysctls {
             tracing::warn!(%error, "what this machine's settings were is not written down");
         }
         tracing::info!(setting = key, from = found, to = value, "changed a kernel setting");
-        std::fs::write(&path, value).map_err(SysctlError::new(&path))
+        self.write(key, value)
+    }
+
+    /// Lets a link hand on what it receives in as few pieces as can be cut again into the very same
+    /// packets. Network cards come so; what is forwarded costs a fraction then.
+    pub fn merge_received(&mut self, link: &str) -> Result<(), SysctlError> {
+        self.set(&format!("{GRO}{link}"), "on")
     }
 
     /// The settings of a mobile router's uplink: Router Advertisements count although it forwards.
@@ -203,30 +244,53 @@ impl Sysctls {
         }
     }
 
+    /// Puts back what an earlier run has changed and this one has not asked for.
+    pub fn restore_inherited(&mut self) {
+        for key in std::mem::take(&mut self.inherited) {
+            if let Some(change) = self.changed.remove(&key) {
+                self.put_back(&key, &change);
+            }
+        }
+        if let Err(error) = self.remember() {
+            tracing::warn!(%error, "what this machine's settings were is not written down");
+        }
+    }
+
+    fn put_back(&self, key: &str, Change { original, ours }: &Change) {
+        match self.read(key) {
+            Ok(found) if found == *ours => match self.write(key, original) {
+                Ok(()) => tracing::info!(setting = key, to = original, "restored a kernel setting"),
+                Err(error) => tracing::warn!(setting = key, %error, "could not restore a setting"),
+            },
+            Ok(found) => {
+                tracing::info!(setting = key, found, "left a kernel setting that is not ours");
+            }
+            Err(error) if error.is_missing() => {
+                tracing::info!(setting = key, "a setting of ours is gone");
+            }
+            Err(error) => tracing::warn!(setting = key, %error, "could not restore a setting"),
+        }
+    }
+
     /// Puts every original back, newest interfaces and all; what cannot be put back is logged and
     /// forgotten.
     pub fn restore(&mut self) {
         for (key, change) in std::mem::take(&mut self.changed) {
-            let path = self.root.join(&key);
-            let found = std::fs::read_to_string(&path).unwrap_or_default();
-            let (found, original) = (found.trim(), change.original);
-            if found != change.ours {
-                tracing::info!(setting = key, found, "left a kernel setting that is not ours");
-                continue;
-            }
-            match std::fs::write(&path, &original) {
-                Ok(()) => tracing::info!(setting = key, to = original, "restored a kernel setting"),
-                Err(error) => tracing::warn!(setting = key, %error, "could not restore a setting"),
-            }
+            self.put_back(&key, &change);
         }
-        if let Some(state) = &self.state {
-            // It may never have been written.
-            let _ = std::fs::remove_file(state);
+        self.inherited.clear();
+        if let Err(error) = self.remember() {
+            tracing::warn!(%error, "what this machine's settings were is still written down");
         }
     }
 
     fn remember(&self) -> Result<(), SysctlError> {
         let Some(state) = &self.state else { return Ok(()) };
+        if self.changed.is_empty() {
+            // It may never have been written.
+            let _ = std::fs::remove_file(state);
+            return Ok(());
+        }
         let remembered = Remembered { boot: self.boot.clone(), changed: &self.changed };
         let text = serde_json::to_vec(&remembered).expect("strings are always valid JSON");
         // Renamed into place, so a crash leaves the old file or the new one. Of a power cut nothing has
@@ -324,6 +388,37 @@ mod tests {
         assert_eq!(tree.read(FORWARDING), "0");
     }
 
+    /// Forwarding is not switched off for a moment; what the next run has no use for goes back.
+    #[test]
+    fn what_is_wanted_again_stays_as_it_is() {
+        let tree = Tree::new("again");
+        let mut killed = tree.open();
+        killed.forward().unwrap();
+        killed.listen_to_routers("wlan0.5").unwrap();
+        let mut next = tree.open();
+        assert_eq!(tree.read(FORWARDING), "1", "as the killed one left it");
+        next.forward().unwrap();
+        next.restore_inherited();
+        assert_eq!((tree.read(FORWARDING), tree.read(ACCEPT_RA)), ("1".into(), "1".into()));
+        next.restore_inherited();
+        // Killed as well: the third still knows.
+        tree.open().restore();
+        assert_eq!(tree.read(FORWARDING), "0");
+        assert!(!tree.0.join("state.json").exists());
+    }
+
+    /// Whoever sets something else between two runs has it back after the second.
+    #[test]
+    fn an_original_of_between_counts() {
+        let tree = Tree::new("between");
+        tree.open().listen_to_routers("wlan0.5").unwrap();
+        tree.write(ACCEPT_RA, "0");
+        let mut next = tree.open();
+        next.listen_to_routers("wlan0.5").unwrap();
+        next.restore();
+        assert_eq!(tree.read(ACCEPT_RA), "0");
+    }
+
     /// A machine that forwards by itself since, does so after the daemon's stop as well.
     #[test]
     fn what_the_power_took_along_is_not_put_back() {
@@ -332,7 +427,7 @@ mod tests {
         tree.write(BOOT, "second\n");
         tree.write(FORWARDING, "1\n");
         let mut next = tree.open();
-        next.restore();
+        next.restore_inherited();
         assert!(!tree.0.join("state.json").exists());
         next.forward().unwrap();
         next.restore();

@@ -123,6 +123,10 @@ impl Daemon {
         let mut command = namespace.command(&programs.mtund);
         command.arg("--policy").arg(&file).arg("--socket").arg(&socket).arg("--state").arg(&state);
         command.args(&arguments.0);
+        // The cables of the laboratory would change their ways altogether; who asks for it gets it.
+        if !arguments.0.iter().any(|word| word == "--gro") {
+            command.args(["--gro", "keep"]);
+        }
         let log = directory.join("log");
         let process = namespace.start(command, &log)?;
         let mut daemon = Self {

@@ -37,6 +37,7 @@ mod leftovers;
 mod messages;
 mod moves;
 mod nested;
+mod offload;
 mod optimization;
 mod outlive;
 mod pages;
