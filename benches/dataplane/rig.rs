@@ -4,12 +4,14 @@
 //!  a eth0 ==== lan0 mr wlan0 ==== up0 ha cn0 ==== eth0 b
 //! ```
 
+use std::net::{Ipv6Addr, UdpSocket};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use mtun::control::documents::RouteState;
 use mtun::control::{Request, Response};
 use mtun::lab::daemons::{Arguments, Daemon, Place, Programs};
 use mtun::lab::namespace::{Namespace, Process, Shell, wait_for};
@@ -36,6 +38,9 @@ pub enum Way {
     Rules,
     /// Ours, and past the tunnel interface once the kernel has forwarded a packet.
     Short,
+    /// No tunnel: `a` is a mobile and `b` its correspondent, and the routers are plain ones. Each packet
+    /// has a Home Address option, and a type 2 routing header on its way back.
+    Straight,
     /// Routed, behind a stateful firewall at both routers.
     Walled,
     /// The shortcut behind the same firewall.
@@ -45,7 +50,7 @@ pub enum Way {
 }
 
 impl Way {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Plain,
         Self::Seg6,
         Self::Vxlan,
@@ -54,6 +59,7 @@ impl Way {
         Self::Fast,
         Self::Rules,
         Self::Short,
+        Self::Straight,
         Self::Walled,
         Self::ShortWalled,
         Self::Sender,
@@ -69,10 +75,16 @@ impl Way {
             Self::Fast => "bpf",
             Self::Rules => "bpf-10000-rules",
             Self::Short => "shortcut",
+            Self::Straight => "straight",
             Self::Walled => "plain-firewall",
             Self::ShortWalled => "shortcut-firewall",
             Self::Sender => "sender",
         }
+    }
+
+    /// Whether ours leaves flows to the kernel there.
+    pub fn is_by_the_kernel(self) -> bool {
+        matches!(self, Self::Fast | Self::Rules | Self::Short | Self::ShortWalled | Self::Straight)
     }
 
     /// Short: it is part of the names of namespaces.
@@ -81,6 +93,7 @@ impl Way {
             Self::WireguardGo => "wggo",
             Self::Rules => "many",
             Self::Short => "short",
+            Self::Straight => "strai",
             Self::Walled => "walled",
             Self::ShortWalled => "swall",
             other => other.name(),
@@ -92,7 +105,7 @@ impl Way {
 pub struct Rig {
     pub way: Way,
     // Daemons end before their namespaces.
-    /// That of the agent, then that of the router.
+    /// That of the agent, then that of the mobile, then that of the correspondent.
     pub daemons: Vec<Daemon>,
     /// Programs of others.
     _others: Vec<Process>,
@@ -143,6 +156,7 @@ impl Rig {
             Way::Fast => rig.by_daemons(record, "no-shortcut", 10)?,
             Way::Rules => rig.by_daemons(record, "no-shortcut", 10_000)?,
             Way::Short | Way::ShortWalled => rig.by_daemons(record, "auto", 10)?,
+            Way::Straight => rig.straight(record)?,
         }
         if matches!(way, Way::Walled | Way::ShortWalled) {
             // Both routers let out what comes from within, and back what belongs to it.
@@ -269,21 +283,58 @@ impl Rig {
     }
 
     fn by_daemons(&mut self, record: &Record, fast_path: &str, rules: usize) -> Result<()> {
+        let mobile = mobile(rules);
+        for (namespace, role, text) in [(&self.ha, "ha", AGENT), (&self.mr, "mr", &*mobile)] {
+            self.daemons.push(self.daemon(record, (namespace, role), fast_path, text)?);
+        }
+        self.daemons[1].wait_for_links(&["wlan0"], PATIENCE)?;
+        Ok(())
+    }
+
+    fn daemon(
+        &self,
+        record: &Record,
+        (namespace, role): (&Namespace, &str),
+        fast_path: &str,
+        text: &str,
+    ) -> Result<Daemon> {
         let programs = Programs {
             mtund: PathBuf::from(env!("CARGO_BIN_EXE_mtund")),
             mtun: PathBuf::from(env!("CARGO_BIN_EXE_mtun")),
         };
         let arguments = ["--fast-path", fast_path, "--metrics", "none"];
         let arguments = Arguments(arguments.map(str::to_owned).to_vec());
-        let mobile = mobile(rules);
-        for (namespace, role, text) in [(&self.ha, "ha", AGENT), (&self.mr, "mr", &*mobile)] {
-            let directory = record.work().join(format!("{}-{role}", self.way.short()));
-            std::fs::create_dir(&directory)?;
-            let place = Place { namespace, directory: &directory, file: "policy.kdl" };
-            self.daemons.push(Daemon::start_at(place, &programs, text, &arguments)?);
+        let directory = record.work().join(format!("{}-{role}", self.way.short()));
+        std::fs::create_dir(&directory)?;
+        let place = Place { namespace, directory: &directory, file: "policy.kdl" };
+        Daemon::start_at(place, &programs, text, &arguments)
+    }
+
+    /// A mobile at `a`, whose agent is at `ha` and out of the way once `b` knows where it is.
+    fn straight(&mut self, record: &Record) -> Result<()> {
+        // Packets of the same size as elsewhere, with room for what they carry besides.
+        for (namespace, link) in
+            [(&self.a, "eth0"), (&self.mr, "lan0"), (&self.ha, "cn0"), (&self.b, "eth0")]
+        {
+            namespace.ip(&[&format!("link set {link} mtu 1540")])?;
         }
-        self.daemons[1].wait_for_links(&["wlan0"], PATIENCE)?;
-        Ok(())
+        self.mr.set_sysctl("ipv6/conf/all/forwarding", "1")?;
+        self.ha.ip(&["route add 2001:db8:100:4200::/64 via 2001:db8:1::7"])?;
+        let agent = AGENT.replace("        mobile-network \"2001:db8:100:4200::/64\"\n", "");
+        for (namespace, role, text) in
+            [(&self.ha, "ha", &*agent), (&self.a, "a", STRAIGHT), (&self.b, "b", CORRESPONDENT)]
+        {
+            self.daemons.push(self.daemon(record, (namespace, role), "auto", text)?);
+        }
+        self.daemons[1].wait_for_links(&["eth0"], PATIENCE)?;
+        // Somebody has to want it.
+        let socket = self.a.run(|| UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)))?;
+        wait_for("the straight way", PATIENCE, || {
+            let _ = socket.send_to(b"hello", "[2001:db8:c::9]:9");
+            let status = self.daemons[1].status().ok()?;
+            status.routes.iter().any(|it| it.state == RouteState::Straight).then_some(())
+        })
+        .with_context(|| self.daemons[1].story())
     }
 
     /// Where small packets end, and by which interface they come there.
@@ -395,5 +446,40 @@ home "acme" {
         security none
         bindings 4
     }
+}
+"#;
+
+/// The mobile at `a`.
+const STRAIGHT: &str = r#"/- kdl-version 2
+policy "bench-straight" schema=1
+role "mobile-node"
+interface "eth0" {
+    class ethernet
+    bid 1
+    usable { hold up="0s" }
+}
+home "acme" {
+    tunnel mtun0
+    agent "2001:db8:100::1"
+    address "2001:db8:100::42/64"
+    register lifetime="420s" multiple-coa=#true bulk=#true
+    route-optimization always
+    security none
+}
+rules home=acme {
+    default {
+        prefer eth0
+        otherwise any
+    }
+}
+"#;
+
+const CORRESPONDENT: &str = r#"/- kdl-version 2
+policy "bench-correspondent" schema=1
+role "correspondent"
+correspondent {
+    tunnel mtun0
+    address "2001:db8:c::9"
+    multiple-coa #true
 }
 "#;

@@ -12,6 +12,10 @@
  * tunnel interface to the daemon, or to its packet socket. A packet that comes is unwrapped only if
  * it came between the very addresses by which the daemon admitted the flow's last one.
  *
+ * What goes straight to a correspondent, or to a mobile, is not wrapped: its home address goes into
+ * an extension header of its own and comes back out of it. The ends are sockets of these machines,
+ * so there is no shortcut for that.
+ *
  * The shortcut remembers one thing more: that the kernel itself has forwarded a packet of the flow
  * lately, through its routes and its firewall, from or to which interface, and the link header with
  * which it went on. Only programs behind the forward hooks note that (mtun_out what left, with the
@@ -43,6 +47,8 @@
 #define FIB_LOOKUP_MARK (1U << 5)
 #define FAMILY_IPV6 10
 #define LEAST_MTU 1280
+/* Octets of the extension header with a home address. */
+#define STRAIGHT ((int)sizeof(struct straight))
 /* FIN, SYN, RST. */
 #define TCP_TURNS 7
 
@@ -84,6 +90,17 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } mtun_outcomes SEC(".maps");
+
+/*
+ * A Destination Options header with the Home Address option alone (RFC 6275 section 6.3), or a type 2
+ * routing header (section 6.4).
+ */
+struct straight {
+	__u8 next;
+	__u8 units;
+	__u8 kind[6];
+	__u8 home_address[16];
+};
 
 /* A packet at one moment: every change of it makes a new one. */
 struct view {
@@ -210,7 +227,7 @@ static __always_inline int holds(const struct mtun_config *config, const struct 
 	if (now > config->lease_ns)
 		return MTUN_NO_LEASE;
 	if (flow->epoch != config->epoch || flow->generation != path->generation ||
-	    path->form != MTUN_FORM_TUNNEL)
+	    path->form == MTUN_FORM_NONE)
 		return MTUN_STALE;
 	if (flow->lasts_ns && now > flow->seen_ns && now - flow->seen_ns > flow->lasts_ns)
 		return MTUN_SILENT;
@@ -425,6 +442,62 @@ static __always_inline void wrap(struct ipv6hdr *ip, const struct leaving *leavi
 	__builtin_memcpy(&ip->daddr, path->destination, 16);
 }
 
+/* Whether it is such a header as is written here; of a routing header four octets are reserved. */
+static __always_inline int is_straight(const struct straight *it, int is_option)
+{
+	if (it->units != 2)
+		return 0;
+	if (!is_option)
+		return it->kind[0] == 2 && it->kind[1] == 1;
+	return it->kind[0] == 1 && it->kind[1] == 2 && !it->kind[2] && !it->kind[3] &&
+	       it->kind[4] == 0xc9 && it->kind[5] == 16;
+}
+
+/*
+ * Sends a packet straight. It is no tunnel: hop limit, class and label are the sender's, and so is the
+ * upper layer's checksum, which is that of the home addresses.
+ */
+static __always_inline int straighten(struct __sk_buff *skb, __u32 link,
+				      const struct leaving *leaving)
+{
+	const struct mtun_path *path = leaving->path;
+	int is_option = path->form == MTUN_FORM_HOME_ADDRESS;
+	struct straight *header;
+	struct ipv6hdr *ip;
+	struct view it;
+
+	if (bpf_skb_adjust_room(skb, STRAIGHT, BPF_ADJ_ROOM_NET, GROW_ALWAYS))
+		return left(MTUN_REFUSED);
+	if (!link && bpf_skb_change_head(skb, ETH_HLEN, 0))
+		return ends(MTUN_BROKEN, TC_ACT_SHOT);
+	it = view(skb);
+	ip = it.data + ETH_HLEN;
+	header = (void *)(ip + 1);
+	if ((void *)(header + 1) > it.end)
+		return ends(MTUN_BROKEN, TC_ACT_SHOT);
+	header->next = leaving->key.protocol;
+	header->units = 2;
+	__builtin_memset(header->kind, 0, sizeof(header->kind));
+	if (is_option) {
+		header->kind[0] = 1;
+		header->kind[1] = 2;
+		header->kind[4] = 0xc9;
+		header->kind[5] = 16;
+		__builtin_memcpy(header->home_address, leaving->key.source, 16);
+	} else {
+		header->kind[0] = 2;
+		header->kind[1] = 1;
+		__builtin_memcpy(header->home_address, leaving->key.destination, 16);
+	}
+	ip->nexthdr = is_option ? IPPROTO_DSTOPTS : IPPROTO_ROUTING;
+	ip->payload_len = bpf_htons(leaving->octets + STRAIGHT);
+	__builtin_memcpy(&ip->saddr, path->source, 16);
+	__builtin_memcpy(&ip->daddr, path->destination, 16);
+	skb->mark = path->mark;
+	count(leaving->flow, &leaving->load, leaving->now);
+	return ends(MTUN_SENT, bpf_redirect_neigh(path->interface, 0, 0, 0));
+}
+
 SEC("classifier")
 int mtun_out(struct __sk_buff *skb)
 {
@@ -440,6 +513,8 @@ int mtun_out(struct __sk_buff *skb)
 	why = leaving(skb, config, link, from, &leaves);
 	if (why != MTUN_SENT)
 		return left(why);
+	if (leaves.path->form != MTUN_FORM_TUNNEL)
+		return straighten(skb, link, &leaves);
 	outer = leaves.path->interface;
 	if (config->shortcut && from && from != config->tunnel)
 		pass_out(skb, config, &leaves, from);
@@ -478,7 +553,7 @@ int mtun_front(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (leaving(skb, config, ETH_HLEN, skb->ifindex, &leaves) != MTUN_SENT)
 		return TC_ACT_UNSPEC;
-	if (leaves.hop_limit < 2 || leaves.turns ||
+	if (leaves.hop_limit < 2 || leaves.turns || leaves.path->form != MTUN_FORM_TUNNEL ||
 	    !is_short(config, leaves.flow, leaves.key.protocol) ||
 	    !passed(config, leaves.flow, skb->ifindex, leaves.now, MTUN_PASSED_NS) ||
 	    leaves.flow->turn != leaves.path->turn)
@@ -497,6 +572,85 @@ int mtun_front(struct __sk_buff *skb)
 	skb->mark = leaves.path->mark;
 	count(leaves.flow, &leaves.load, leaves.now);
 	return ends(MTUN_SHORTCUT_SENT, bpf_redirect(leaves.path->interface, 0));
+}
+
+/*
+ * Takes a packet that came straight, by a Home Address option or by a type 2 routing header. One that
+ * is laid out otherwise, or that is no TCP or UDP, is not counted: it may be anybody's.
+ */
+static __always_inline int unbend(struct __sk_buff *skb, const struct mtun_config *config)
+{
+	const __u32 at = ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct straight);
+	struct view it = readable(skb, at + sizeof(struct udphdr));
+	struct mtun_flow_key key = {};
+	const struct straight *header;
+	const struct ipv6hdr *outer;
+	const __be16 *ports;
+	struct mtun_flow *flow;
+	struct mtun_path *path;
+	struct ipv6hdr ip;
+	struct load load;
+	__u32 octets;
+	__u64 now;
+	int is_option, why;
+
+	outer = it.data + ETH_HLEN;
+	header = (const void *)(outer + 1);
+	if ((void *)(header + 1) + sizeof(struct udphdr) > it.end ||
+	    (header->next != IPPROTO_TCP && header->next != IPPROTO_UDP))
+		return TC_ACT_UNSPEC;
+	if (header->next == IPPROTO_TCP) {
+		it = readable(skb, at + sizeof(struct tcphdr));
+		outer = it.data + ETH_HLEN;
+		header = (const void *)(outer + 1);
+		if ((void *)(header + 1) + sizeof(struct tcphdr) > it.end)
+			return TC_ACT_UNSPEC;
+	}
+	is_option = outer->nexthdr == IPPROTO_DSTOPTS;
+	if (!is_straight(header, is_option))
+		return TC_ACT_UNSPEC;
+	octets = bpf_ntohs(outer->payload_len);
+	if (ETH_HLEN + sizeof(*outer) + octets != skb->len || octets < sizeof(*header))
+		return left(MTUN_NOT_PLAIN);
+
+	/* The header as its sender's upper layers made it. */
+	ip = *outer;
+	ip.nexthdr = header->next;
+	ip.payload_len = bpf_htons(octets - sizeof(*header));
+	if (is_option)
+		__builtin_memcpy(&ip.saddr, header->home_address, 16);
+	else
+		__builtin_memcpy(&ip.daddr, header->home_address, 16);
+	if (!load_of(skb, &ip, (void *)(header + 1), it.end, &load))
+		return left(MTUN_NOT_PLAIN);
+	ports = (const void *)(header + 1);
+	__builtin_memcpy(key.source, &ip.daddr, 16);
+	__builtin_memcpy(key.destination, &ip.saddr, 16);
+	key.source_port = ports[1];
+	key.destination_port = ports[0];
+	key.protocol = ip.nexthdr;
+	key.direction = MTUN_IN;
+
+	flow = bpf_map_lookup_elem(&mtun_flows, &key);
+	if (!flow)
+		return left(MTUN_UNKNOWN);
+	path = bpf_map_lookup_elem(&mtun_paths, &flow->path);
+	if (!path)
+		return left(MTUN_STALE);
+	now = bpf_ktime_get_coarse_ns();
+	why = holds(config, flow, path, now);
+	if (why != MTUN_SENT)
+		return left(why);
+	if (path->form != (is_option ? MTUN_FORM_ROUTING_HEADER : MTUN_FORM_HOME_ADDRESS) ||
+	    !same_address(path->destination, &outer->saddr) ||
+	    !same_address(path->source, &outer->daddr))
+		return left(MTUN_OTHER_ENDS);
+	if (bpf_skb_adjust_room(skb, -STRAIGHT, BPF_ADJ_ROOM_NET, GROW_ALWAYS))
+		return left(MTUN_REFUSED);
+	if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
+		return ends(MTUN_BROKEN, TC_ACT_SHOT);
+	count(flow, &load, now);
+	return ends(MTUN_RECEIVED, bpf_redirect(config->tunnel, BPF_F_INGRESS));
 }
 
 SEC("classifier")
@@ -522,7 +676,11 @@ int mtun_in(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	it = readable(skb, ETH_HLEN + sizeof(*outer));
 	outer = it.data + ETH_HLEN;
-	if ((void *)(outer + 1) > it.end || outer->version != 6 || outer->nexthdr != IPPROTO_IPV6)
+	if ((void *)(outer + 1) > it.end || outer->version != 6)
+		return TC_ACT_UNSPEC;
+	if (outer->nexthdr == IPPROTO_DSTOPTS || outer->nexthdr == IPPROTO_ROUTING)
+		return unbend(skb, config);
+	if (outer->nexthdr != IPPROTO_IPV6)
 		return TC_ACT_UNSPEC;
 	ip = plain(skb, ETH_HLEN + sizeof(*outer), &it);
 	if (!ip)
@@ -545,7 +703,8 @@ int mtun_in(struct __sk_buff *skb)
 	why = holds(config, flow, path, now);
 	if (why != MTUN_SENT)
 		return left(why);
-	if (!same_address(path->destination, &outer->saddr) ||
+	if (path->form != MTUN_FORM_TUNNEL ||
+	    !same_address(path->destination, &outer->saddr) ||
 	    !same_address(path->source, &outer->daddr))
 		return left(MTUN_OTHER_ENDS);
 

@@ -99,6 +99,12 @@ MTUN_SIZE(struct mtun_flow, 96);
 enum mtun_form {
 	MTUN_FORM_NONE = 0,		/* an unused entry */
 	MTUN_FORM_TUNNEL = 1,		/* IPv6 in IPv6 (RFC 2473) */
+	/*
+	 * Straight between a mobile and a correspondent (RFC 6275 section 6.1). The home address is in
+	 * the flow's key: its source, or its destination.
+	 */
+	MTUN_FORM_HOME_ADDRESS = 2,	/* out with a Home Address option, in with a routing header */
+	MTUN_FORM_ROUTING_HEADER = 3,	/* out with a type 2 routing header, in with an option */
 };
 
 /* One binding of one registration: rewritten in place at a handover, and its flows follow. */

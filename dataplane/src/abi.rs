@@ -5,6 +5,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::wire::{home_address, ipv6, type2};
+
 /// Which way the packets of a flow go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -94,7 +96,8 @@ pub struct FastRoute {
     pub room: u16,
     /// Of the outer header.
     pub hop_limit: u8,
-    /// [`FastRoute::TUNNEL`], or 0 for an unused entry.
+    /// [`FastRoute::TUNNEL`], [`FastRoute::HOME_ADDRESS`], [`FastRoute::ROUTING_HEADER`], or 0 for an
+    /// unused entry.
     pub form: u8,
     /// Another one with every writing.
     pub turn: u32,
@@ -103,6 +106,19 @@ pub struct FastRoute {
 impl FastRoute {
     /// IPv6 in IPv6.
     pub const TUNNEL: u8 = 1;
+    /// Out with a Home Address option, in with a type 2 routing header (RFC 6275 §6.3, §6.4).
+    pub const HOME_ADDRESS: u8 = 2;
+    /// Out with a type 2 routing header, in with a Home Address option.
+    pub const ROUTING_HEADER: u8 = 3;
+
+    /// Octets by which packets grow, in either direction.
+    pub fn overhead(&self) -> u16 {
+        match self.form {
+            Self::HOME_ADDRESS => home_address::HEADER as u16,
+            Self::ROUTING_HEADER => type2::HEADER as u16,
+            _ => ipv6::HEADER as u16,
+        }
+    }
 
     /// The outer addresses of packets that leave.
     pub fn ends(&self) -> (Ipv6Addr, Ipv6Addr) {
@@ -273,6 +289,18 @@ mod tests {
             mirror!("mtun_config", FastConfig { epoch, lease_ns, tunnel, doors, round, shortcut }),
         ];
         assert_eq!(stated(), mirrored.concat());
+    }
+
+    #[test]
+    fn forms_are_numbered_alike() {
+        let forms = [
+            ("TUNNEL", FastRoute::TUNNEL),
+            ("HOME_ADDRESS", FastRoute::HOME_ADDRESS),
+            ("ROUTING_HEADER", FastRoute::ROUTING_HEADER),
+        ];
+        for (name, number) in forms {
+            assert!(HEADER.contains(&format!("MTUN_FORM_{name} = {number},")), "{name}");
+        }
     }
 
     #[test]

@@ -193,6 +193,13 @@ impl Notes {
         }
     }
 
+    /// Whether TCP that was sent straight by this binding has been answered.
+    pub fn has_arrived(&self, pair: Pair, bid: Option<Bid>) -> bool {
+        let of = (pair, bid);
+        let place = self.watched[self.place(&of)].lock().unwrap_or_else(PoisonError::into_inner);
+        place.is_some_and(|watched| watched.of == of && watched.arrived)
+    }
+
     /// Where a note is remembered, and as what.
     fn word(&self, note: &RouteNote, now: Duration) -> (&AtomicU64, u64) {
         let hash = self.hasher.hash_one(note);

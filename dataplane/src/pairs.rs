@@ -21,6 +21,14 @@ pub struct Pair {
     pub correspondent: Ipv6Addr,
 }
 
+impl Pair {
+    /// The same ends as the other one names them, if it is mobile too.
+    pub(crate) fn turned(&self) -> Self {
+        let home_address = HomeAddress(self.correspondent);
+        Self { home_address, correspondent: self.home_address.0 }
+    }
+}
+
 /// What a correspondent holds of one home address of this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use mtun_policy::{FlowKey, HomeAddress, Ingress, Optimize, RuleId};
+use mtun_policy::{FlowKey, Ingress, Optimize, RuleId};
 
 use crate::admit::{NotStraightIn, StraightKey, admit_straight};
 use crate::answer::Refusal;
@@ -90,7 +90,13 @@ impl Engine {
         if inner.chain.upper == IPV6 {
             return self.look_into(arrived, &inner, Tunnel { bid }, out);
         }
+        // Within a tunnel it is not what a fast path sees.
+        let is_outermost = self.fast.is_some() && arrived.tunnel.is_none();
+        let before = is_outermost.then(|| self.flows.remembered(&inner.key.mirrored()));
         let answer = self.note_in(&inner, bid, form, out.len(), now);
+        if let Some(before) = before {
+            self.install_straight_in(snapshot, (&admitted, &header), &inner, before.as_ref(), now);
+        }
         if let Some((far, _)) = far {
             let home_address = far.home_address;
             self.notes.say(RouteNote::Used(Pair { home_address, correspondent: destination }), now);
@@ -158,9 +164,7 @@ impl Engine {
             }
         }
         if routing_header.is_some() {
-            let home_address = HomeAddress(pair.correspondent);
-            let theirs = Pair { home_address, correspondent: pair.home_address.0 };
-            self.notes.say(RouteNote::Used(theirs), now);
+            self.notes.say(RouteNote::Used(pair.turned()), now);
         }
     }
 

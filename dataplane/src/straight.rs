@@ -18,7 +18,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use mtun_policy::{FlowKey, HomeAddress, Optimize, RuleId};
+use mtun_policy::{FlowKey, Optimize, RuleId};
 
 use crate::decide::{Encapsulation, Side};
 use crate::pairs::{Held, Pair};
@@ -100,9 +100,7 @@ impl<'s> Straight<'s> {
         let Ok(pair) = pair_of(registration, key) else { return Self::No };
         let held = snapshot.optimized.get(&pair);
         let held = held.filter(|_| registration.policy.optimize(rule) != Optimize::Never);
-        let home_address = HomeAddress(pair.correspondent);
-        let theirs = Pair { home_address, correspondent: pair.home_address.0 };
-        let far = snapshot.correspondents.get(&theirs);
+        let far = snapshot.correspondents.get(&pair.turned());
         Self::Near { correspondent: pair.correspondent, held, far }
     }
 

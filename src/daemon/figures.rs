@@ -97,7 +97,9 @@ impl Owner {
         });
         let homes = self.homes.iter().map(|it| (&it.home.name, &it.tunnel));
         let served = self.served.iter().map(|it| (&it.served.name, &it.tunnel));
-        for (home, tunnel) in homes.chain(served) {
+        let responder =
+            self.responder.iter().filter_map(|it| Some((&it.name, it.tunnel.as_ref()?)));
+        for (home, tunnel) in homes.chain(served).chain(responder) {
             let counters = tunnel.lane.engine.counters().snapshot();
             let removed = counters.drops.iter().find(|it| it.0 == DropReason::Duplicate);
             let copies = [

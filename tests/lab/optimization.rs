@@ -7,7 +7,9 @@ use mtun::lab::observe::{Flow, Form, Way};
 use mtun::lab::policy::PolicyText;
 use mtun::lab::traffic::{Name, Origin, Traffic};
 use mtun::lab::world::{Plan, address};
+use mtun_dataplane::abi::FastOutcome;
 
+use crate::fast_path::{exchange, has_fast_path, outcome};
 use crate::fixture::{Lab, PATIENCE, assert_alive, assert_lossless, figure_11};
 use crate::need_lab;
 
@@ -132,6 +134,47 @@ fn ssh_and_bulk_go_straight_each_by_its_own_care_of_address() {
     take(&lab, &traffic, Form::Straight, figure_11);
     assert_alive(&traffic);
     assert_lossless(&traffic, &mark, "failback");
+    lab.assert_clean();
+}
+
+/// The kernel of both ends carries what goes straight by an Ethernet link, whole: large transfers have
+/// superpackets, and every octet counts.
+#[test]
+fn what_goes_straight_is_carried_by_the_kernel_of_both_ends() {
+    need_lab!();
+    let lab = Lab::optimized(Plan::default(), PolicyText::default().with_optimization("traffic"));
+    lab.registered(&["wlan0", "wwan0"]);
+    if !has_fast_path(lab.mobile()) {
+        return;
+    }
+    let traffic = lab.traffic();
+    straight_by(&lab, &["wlan0", "wwan0"]);
+    take(&lab, &traffic, Form::Straight, figure_11);
+    // At the correspondent nothing else is carried; at the mobile the network behind it is, too.
+    let used = |way| {
+        let correspondent = || outcome(lab.correspondent(), way);
+        let before = correspondent();
+        let carried =
+            wait_for("the kernel", PATIENCE, || (correspondent() > before + 500).then_some(()));
+        assert!(carried.is_ok(), "{way:?}: {}", lab.correspondent().story());
+    };
+    used(FastOutcome::Sent);
+    used(FastOutcome::Received);
+    let mark = traffic.mark();
+    traffic.let_run(1000).unwrap();
+    assert_lossless(&traffic, &mark, "carried by the kernel");
+    assert_alive(&traffic);
+    drop(traffic);
+
+    let ends = [lab.mobile(), lab.correspondent()];
+    let ways = [FastOutcome::Sent, FastOutcome::Received];
+    let carried = || ends.map(|end| ways.map(|way| outcome(end, way)));
+    let before = carried();
+    exchange(&lab.world.cn, &lab.world.mr, 7011);
+    let after = carried();
+    for (before, after) in before.into_iter().flatten().zip(after.into_iter().flatten()) {
+        assert!(after > before + 100, "{before} {after}\n{}", lab.mobile().story());
+    }
     lab.assert_clean();
 }
 

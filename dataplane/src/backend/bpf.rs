@@ -496,6 +496,10 @@ impl FastPath for BpfPath {
     fn succeed(&self) {
         self.bpf.end_former();
     }
+
+    fn knows_straight(&self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for Bpf {

@@ -12,6 +12,7 @@ mod ending;
 mod object;
 mod packets;
 mod shortcut;
+mod straight;
 mod twins;
 
 #[path = "../../../tests/support/skip.rs"]
