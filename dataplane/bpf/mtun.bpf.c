@@ -358,6 +358,24 @@ static __always_inline int leaving(struct __sk_buff *skb, const struct mtun_conf
 	return leaving->load.longest > leaving->path->room ? MTUN_TOO_BIG : MTUN_SENT;
 }
 
+/* Notes of TCP that packets of both directions have passed, as soon as they have. */
+static __always_inline void pass_both(struct leaving *leaving)
+{
+	struct mtun_flow_key key = leaving->key;
+	struct mtun_flow *back;
+
+	if (key.protocol != IPPROTO_TCP || leaving->flow->both)
+		return;
+	key.direction = MTUN_IN;
+	key.dscp = 0;
+	key.ingress = 0;
+	back = bpf_map_lookup_elem(&mtun_flows, &key);
+	if (back && back->passed_ns) {
+		leaving->flow->both = 1;
+		back->both = 1;
+	}
+}
+
 /*
  * Notes that a packet from `front` has passed the forward hooks, and how the next ones can leave
  * without them: the link header of the route that its outer addresses have.
@@ -365,17 +383,18 @@ static __always_inline int leaving(struct __sk_buff *skb, const struct mtun_conf
 static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_config *config,
 				     struct leaving *leaving, __u32 front)
 {
-	struct mtun_flow *flow = leaving->flow, *back;
+	struct mtun_flow *flow = leaving->flow;
 	struct mtun_path *path = leaving->path;
 	struct bpf_fib_lookup way = {};
-	struct mtun_flow_key key = {};
 	__u32 turn = path->turn, flags = 0;
 	__be16 type = bpf_htons(ETH_P_IPV6);
 
 	/* Not for every packet of those that always go this way. */
 	if (flow->turn == turn &&
-	    passed(config, flow, front, leaving->now, MTUN_PASSED_NS / 2))
+	    passed(config, flow, front, leaving->now, MTUN_PASSED_NS / 2)) {
+		pass_both(leaving);
 		return;
+	}
 	flow->passed_ns = 0;
 	/*
 	 * As for a packet that is forwarded from there: an uplink of a mobile router forwards nothing
@@ -402,17 +421,7 @@ static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_co
 	flow->front = front;
 	barrier();
 	flow->passed_ns = leaving->now;
-	if (leaving->key.protocol != IPPROTO_TCP || flow->both)
-		return;
-	key = leaving->key;
-	key.direction = MTUN_IN;
-	key.dscp = 0;
-	key.ingress = 0;
-	back = bpf_map_lookup_elem(&mtun_flows, &key);
-	if (back && back->passed_ns) {
-		flow->both = 1;
-		back->both = 1;
-	}
+	pass_both(leaving);
 }
 
 /* Makes room for the outer header behind the link header; says why there is none. */

@@ -258,3 +258,24 @@ fn without_it_the_fast_path_stays() {
     assert!(outcome(lab.mobile(), FastOutcome::Sent) > 0);
     assert_eq!(outcome(lab.mobile(), FastOutcome::ShortcutSent), 0);
 }
+
+/// Where its interfaces are known already, a connection needs the normal way for its first packets only.
+#[test]
+fn a_new_connection_takes_it_at_once() {
+    need_lab!();
+    let Some(short) = Short::start(|_| {}) else { return };
+    let ways = |daemon: &Daemon| {
+        let of = |ways: [FastOutcome; 2]| ways.map(|way| outcome(daemon, way)).iter().sum::<u64>();
+        let normal = of([FastOutcome::Sent, FastOutcome::Received]);
+        (normal, of([FastOutcome::ShortcutSent, FastOutcome::ShortcutReceived]))
+    };
+    let daemons = [short.lab.mobile(), short.lab.agent()];
+    let before = daemons.map(ways);
+    exchange(&short.lab.world.cn, &short.lab.world.mnn, 7012);
+    let after = daemons.map(ways);
+    for (before, after) in before.into_iter().zip(after) {
+        let (normal, by_it) = (after.0 - before.0, after.1 - before.1);
+        assert!(normal * 4 < by_it, "{normal} the normal way, {by_it} by the shortcut");
+    }
+    short.lab.assert_clean();
+}
