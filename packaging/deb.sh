@@ -43,6 +43,7 @@ done
 rm -r "$root/pages"
 gzip -9n "$root"/usr/share/man/man?/*
 put 0644 packaging/systemd/mtund.service lib/systemd/system/mtund.service
+put 0644 packaging/systemd/run-mtun.pins.mount lib/systemd/system/run-mtun.pins.mount
 put 0644 packaging/systemd/mtund.default etc/default/mtund
 put 0644 packaging/systemd/networkd.conf lib/systemd/networkd.conf.d/50-mtun.conf
 install -d -m 0755 "$root/etc/mtun"

@@ -249,8 +249,8 @@ echo "== systemd ok"
 on agent "mtun status --json" >"$place/before.json" || true
 for machine in agent router; do
     # shellcheck disable=SC2016 # for the machine's shell
-    on "$machine" '[ -n "$(find /run/mtun-pins/links -type f)" ]' ||
-        fail "$machine: nothing is kept in /run/mtun-pins: $(on "$machine" "mountpoint /run/mtun-pins" || true)"
+    on "$machine" '[ -n "$(find /run/mtun.pins/links -type f)" ]' ||
+        fail "$machine: nothing is kept in /run/mtun.pins: $(on "$machine" "mountpoint /run/mtun.pins" || true)"
 done
 on agent "kill -KILL $(property agent MainPID)"
 for _ in $(seq 100); do

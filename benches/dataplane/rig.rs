@@ -463,13 +463,14 @@ home "acme" {
     agent "2001:db8:100::1"
     address "2001:db8:100::42/64"
     register lifetime="420s" multiple-coa=#true bulk=#true
-    route-optimization always
+    route-optimization traffic
     security none
 }
 rules home=acme {
     default {
         prefer eth0
         otherwise any
+        optimize always
     }
 }
 "#;
