@@ -33,6 +33,7 @@ impl Owner {
             LinkEvent::Link(facts) => self.interface_present(&facts.name, facts.index),
             LinkEvent::LinkGone(index) => {
                 self.home_link_gone(*index);
+                self.addresses.retain(|(known, _)| known != index);
                 let gone = |access: &Access| access.index == *index;
                 let names: Vec<_> = self
                     .access
@@ -52,6 +53,14 @@ impl Owner {
             LinkEvent::Route { index, route, .. } => {
                 self.network_behind(*index, &route.destination)
             }
+            LinkEvent::Address { index, address, .. } => {
+                let is_new = self.addresses.insert((*index, *address));
+                self.routes_dirty |= is_new && self.is_behind(*address);
+            }
+            LinkEvent::AddressGone { index, address } => {
+                let was_there = self.addresses.remove(&(*index, *address));
+                self.routes_dirty |= was_there && self.is_behind(*address);
+            }
             LinkEvent::Everything(events) => {
                 let present: Vec<_> = events
                     .iter()
@@ -66,6 +75,13 @@ impl Owner {
                     self.close_access(&name);
                 }
                 self.home_links_among(&present);
+                let addresses = events.iter().filter_map(|event| match event {
+                    LinkEvent::Address { index, address, .. } => Some((*index, *address)),
+                    _ => None,
+                });
+                let addresses = addresses.collect();
+                self.routes_dirty |=
+                    std::mem::replace(&mut self.addresses, addresses) != self.addresses;
                 for event in events {
                     self.follow_interfaces(event);
                 }
@@ -134,10 +150,20 @@ impl Owner {
         }
     }
 
+    /// The prefixes of the networks behind us.
+    fn networks(&self) -> impl Iterator<Item = Ipv6Net> {
+        let networks = self.policy.homes.iter().flat_map(|home| &home.mobile_networks);
+        networks.map(|network| network.prefix.net())
+    }
+
+    /// Whether an address is of one of them.
+    pub(super) fn is_behind(&self, address: Ipv6Addr) -> bool {
+        self.networks().any(|net| net.contains(&address))
+    }
+
     /// A link that leads to one of our own networks brings what is sent from there.
     fn network_behind(&mut self, index: u32, destination: &Ipv6Net) {
-        let networks = self.policy.homes.iter().flat_map(|home| &home.mobile_networks);
-        let is_ours = networks.map(|it| it.prefix.net()).any(|it| it.contains(destination));
+        let is_ours = self.networks().any(|net| net.contains(destination));
         let is_tunnel = self.tunnels().any(|tunnel| tunnel.index() == index);
         if is_ours
             && !is_tunnel

@@ -163,6 +163,8 @@ pub struct Owner {
     pub(super) netlink: Arc<Netlink>,
     pub(super) firewall: Firewall,
     pub(super) sysctls: Sysctls,
+    /// Every address of this machine, with its interface.
+    pub(super) addresses: BTreeSet<(u32, Ipv6Addr)>,
     pub(super) watch: Watch,
     pub(super) access: BTreeMap<InterfaceName, Access>,
     pub(super) links: BTreeMap<InterfaceName, LinkRecord>,
@@ -571,7 +573,10 @@ impl Owner {
                 returned.extend(prefixes.chain(own).map(|net| (link.clone(), net)));
             }
         }
-        Guarded { returned, ..super::start::guarded(&self.policy, listening, &ours) }
+        let mut guarded = super::start::guarded(&self.policy, listening, &ours);
+        let addresses = self.addresses.iter().map(|(_, address)| *address);
+        guarded.own.extend(addresses.filter(|address| self.is_behind(*address)));
+        Guarded { returned, ..guarded }
     }
 
     /// Has the firewall translate what a policy that is about to come wants translated; what the

@@ -14,7 +14,7 @@
 //! ```text
 //! table ip6 mtun {
 //!     chain arriving {                    prerouting, priority raw
-//!         iifname @uplinks ip6 daddr @ours goto taken
+//!         ip6 daddr @ours iifname @uplinks goto taken
 //!     }
 //!     chain taken {
 //!         meta l4proto { 41, 135 }        drop    tunnelled packets, Mobility Header
@@ -24,15 +24,25 @@
 //!         frag nexthdr { 41, 43, 60, 135 } drop   fragments of these
 //!     }
 //!     chain passing {                     forward
-//!         iifname @ingress oifname != @ingress ip6 saddr != @home drop
-//!         iifname @ingress fib saddr type local drop
+//!         iifname @ingress goto behind
+//!     }
+//!     chain behind {
+//!         ip6 saddr @own drop                      claims to be this machine
+//!         oifname @ingress accept
+//!         ip6 saddr != @home drop
 //!     }
 //!     chain leaving {                     postrouting
+//!         oifname @uplinks ip6 saddr @home goto plain
+//!     }
+//!     chain plain {
 //!         oifname . ip6 saddr @returned accept     on their home link
-//!         oifname @uplinks ip6 saddr @home drop
+//!         drop
 //!     }
 //! }
 //! ```
+//!
+//! Every packet that the kernel forwards walks this, so what most of them are is told by the first
+//! comparison of each hook, and none looks at routes.
 //!
 //! Only while a rule of the policy breaks out with translation, three more chains translate what
 //! the daemon sends past the tunnel, which it marks. Such a packet passes this machine twice, on
@@ -104,6 +114,9 @@ pub struct Guarded {
     pub home: BTreeSet<Ipv6Net>,
     /// Which of these may leave in the plain after all, by their home link.
     pub returned: BTreeSet<(InterfaceName, Ipv6Net)>,
+    /// Home addresses of this machine, and its others in its networks: nobody behind it has one as a
+    /// source.
+    pub own: BTreeSet<Ipv6Addr>,
     /// The interfaces of further sources that rules judge (`also`).
     pub also: BTreeSet<InterfaceName>,
     /// The interfaces of mobile networks: what comes by them has a source at home.
@@ -247,8 +260,9 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
     let of = |numbers: &[u8]| json!({ "set": numbers });
     let (taken, leaks) = (json!({ "counter": "taken" }), json!({ "counter": "leaks" }));
     let foreign = json!({ "counter": "foreign" });
-    let from_network = || is(meta("iifname"), json!("@ingress"));
-    let own_source = json!({ "fib": { "result": "type", "flags": ["saddr"] } });
+    let goto = |chain: &str| json!({ "goto": { "target": chain } });
+    let plain_chain =
+        |name: &str| add(json!({ "chain": { "family": FAMILY, "table": TABLE, "name": name } }));
     let drop = json!({ "drop": null });
     let take = |mut matches: Vec<Value>| {
         matches.extend([taken.clone(), drop.clone()]);
@@ -261,6 +275,7 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         set("uplinks", "ifname", &[]),
         set("ours", "ipv6_addr", &[]),
         set("home", "ipv6_addr", &["interval"]),
+        set("own", "ipv6_addr", &[]),
         set("also", "ifname", &[]),
         set("ingress", "ifname", &[]),
         add(json!({ "set": {
@@ -273,13 +288,15 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         chain("arriving", "filter", "prerouting", BEFORE_TRACKING),
         chain("passing", "filter", "forward", FORWARDING),
         chain("leaving", "filter", "postrouting", LAST),
-        add(json!({ "chain": { "family": FAMILY, "table": TABLE, "name": "taken" } })),
+        plain_chain("taken"),
+        plain_chain("behind"),
+        plain_chain("plain"),
         rule(
             "arriving",
             vec![
-                is(meta("iifname"), json!("@uplinks")),
                 is(header("daddr"), json!("@ours")),
-                json!({ "goto": { "target": "taken" } }),
+                is(meta("iifname"), json!("@uplinks")),
+                goto("taken"),
             ],
         ),
         take(vec![is(meta("l4proto"), of(&[41, 135]))]),
@@ -300,30 +317,20 @@ fn installation(guarded: &Guarded) -> Vec<Value> {
         ]),
         take(vec![is(extension("frag", "nexthdr"), of(&[41, 43, 60, 135]))]),
         // req MR-13 (RFC 3963 §9).
-        rule(
-            "passing",
-            vec![
-                from_network(),
-                isnt(meta("oifname"), json!("@ingress")),
-                isnt(header("saddr"), json!("@home")),
-                foreign.clone(),
-                drop.clone(),
-            ],
-        ),
-        rule(
-            "passing",
-            vec![from_network(), is(own_source, json!("local")), foreign, drop.clone()],
-        ),
-        rule("leaving", vec![is(returned, json!("@returned")), json!({ "accept": null })]),
+        rule("passing", vec![is(meta("iifname"), json!("@ingress")), goto("behind")]),
+        rule("behind", vec![is(header("saddr"), json!("@own")), foreign.clone(), drop.clone()]),
+        rule("behind", vec![is(meta("oifname"), json!("@ingress")), json!({ "accept": null })]),
+        rule("behind", vec![isnt(header("saddr"), json!("@home")), foreign, drop.clone()]),
         rule(
             "leaving",
             vec![
                 is(meta("oifname"), json!("@uplinks")),
                 is(header("saddr"), json!("@home")),
-                leaks,
-                drop.clone(),
+                goto("plain"),
             ],
         ),
+        rule("plain", vec![is(returned, json!("@returned")), json!({ "accept": null })]),
+        rule("plain", vec![leaks, drop.clone()]),
     ]);
     commands.extend(elements(guarded));
     if guarded.translates {
@@ -357,7 +364,7 @@ fn elements(guarded: &Guarded) -> Vec<Value> {
 }
 
 /// Each set with its elements.
-fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 6] {
+fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 7] {
     let prefix = |net: &Ipv6Net| match net.prefix_len() {
         128 => json!(net.addr()),
         length => json!({ "prefix": { "addr": net.network(), "len": length } }),
@@ -371,6 +378,7 @@ fn told(guarded: &Guarded) -> [(&'static str, Vec<Value>); 6] {
         ("also", names(&guarded.also)),
         ("ingress", names(&guarded.ingress)),
         ("ours", guarded.ours.iter().map(|it| json!(it)).collect()),
+        ("own", guarded.own.iter().map(|it| json!(it)).collect()),
         ("home", guarded.home.iter().filter(|net| !nested(net)).map(prefix).collect()),
         (
             "returned",

@@ -51,6 +51,7 @@ fn kinds(destination: &str) -> Vec<(&'static str, Vec<u8>)> {
 fn guarded() -> Guarded {
     Guarded {
         returned: Default::default(),
+        own: [HOME.parse().unwrap()].into(),
         uplinks: ["wlan0".into(), "wwan0".into()].into(),
         ours: [CARE_OF.parse().unwrap(), SECOND_CARE_OF.parse().unwrap()].into(),
         home: [HOME, NETWORK]

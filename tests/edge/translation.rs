@@ -50,6 +50,7 @@ fn router(world: &World) -> Tun {
 fn guarded(translates: bool) -> Guarded {
     Guarded {
         returned: Default::default(),
+        own: [HOME.parse().unwrap()].into(),
         uplinks: ["wlan0".into()].into(),
         ours: [CARE_OF.parse().unwrap()].into(),
         home: [format!("{HOME}/128"), NETWORK.to_owned()]
