@@ -311,6 +311,19 @@ struct leaving {
 	__u8 turns;
 };
 
+/* The ingress of packets from an interface. */
+static __always_inline __u8 ingress(const struct mtun_config *config, __u32 from)
+{
+	__u32 *door;
+
+	if (!config->doors)
+		return 1;
+	if (from == config->door)
+		return config->door_ingress;
+	door = config->doors > 1 ? bpf_map_lookup_elem(&mtun_doors, &from) : 0;
+	return door ? *door : 1;
+}
+
 /* MTUN_SENT if the packet is to be sent as the flow's last one; else why not. */
 static __always_inline int leaving(struct __sk_buff *skb, const struct mtun_config *config,
 				   __u32 link, __u32 from, struct leaving *leaving)
@@ -337,14 +350,7 @@ static __always_inline int leaving(struct __sk_buff *skb, const struct mtun_conf
 	key->protocol = ip->nexthdr;
 	key->direction = MTUN_OUT;
 	key->dscp = dscp(ip);
-	key->ingress = 0;
-	if (from) {
-		__u32 *door = 0;
-
-		if (config->doors)
-			door = bpf_map_lookup_elem(&mtun_doors, &from);
-		key->ingress = door ? *door : 1;
-	}
+	key->ingress = from ? ingress(config, from) : 0;
 	leaving->flow = bpf_map_lookup_elem(&mtun_flows, key);
 	if (!leaving->flow)
 		return MTUN_UNKNOWN;
@@ -512,7 +518,7 @@ int mtun_out(struct __sk_buff *skb)
 {
 	__u32 link = mtun_tunnel_header, from = skb->ingress_ifindex, outer;
 	struct mtun_config *config = configuration();
-	struct leaving leaves = {};
+	struct leaving leaves;
 	struct ipv6hdr *ip;
 	struct view it;
 	int why;
@@ -552,7 +558,7 @@ SEC("classifier")
 int mtun_front(struct __sk_buff *skb)
 {
 	struct mtun_config *config = configuration();
-	struct leaving leaves = {};
+	struct leaving leaves;
 	struct ipv6hdr *ip, *inner;
 	struct view it;
 

@@ -136,9 +136,11 @@ struct mtun_config {
 	__u64	epoch;			/* another one ends every flow at once */
 	__u64	lease_ns;		/* CLOCK_MONOTONIC until which the daemon vouches for all this */
 	__u32	tunnel;			/* index of the tunnel interface */
-	__u32	doors;			/* whether mtun_doors has any entry */
+	__u32	doors;			/* how many entries mtun_doors has */
 	__u32	round;			/* another one ends every shortcut at once */
 	__u32	shortcut;		/* enum mtun_shortcut */
+	__u32	door;			/* index of one of them: most machines have no other */
+	__u32	door_ingress;		/* and its ingress */
 };
 
 MTUN_AT(struct mtun_config, epoch, 0);
@@ -147,7 +149,9 @@ MTUN_AT(struct mtun_config, tunnel, 16);
 MTUN_AT(struct mtun_config, doors, 20);
 MTUN_AT(struct mtun_config, round, 24);
 MTUN_AT(struct mtun_config, shortcut, 28);
-MTUN_SIZE(struct mtun_config, 32);
+MTUN_AT(struct mtun_config, door, 32);
+MTUN_AT(struct mtun_config, door_ingress, 36);
+MTUN_SIZE(struct mtun_config, 40);
 
 /* Which flows may take the shortcut. */
 enum mtun_shortcut {

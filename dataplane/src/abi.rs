@@ -136,12 +136,16 @@ pub struct FastConfig {
     pub lease_ns: u64,
     /// Index of the tunnel interface.
     pub tunnel: u32,
-    /// Whether any ingress interface is named.
+    /// How many ingress interfaces are named.
     pub doors: u32,
     /// Another one ends every shortcut at once.
     pub round: u32,
     /// Which flows may take the shortcut: a [`Shortcut`].
     pub shortcut: u32,
+    /// Index of one of the named interfaces.
+    pub door: u32,
+    /// And its ingress.
+    pub door_ingress: u32,
 }
 
 /// Which flows may go past the tunnel interface.
@@ -286,7 +290,10 @@ mod tests {
                     turn,
                 }
             ),
-            mirror!("mtun_config", FastConfig { epoch, lease_ns, tunnel, doors, round, shortcut }),
+            mirror!(
+                "mtun_config",
+                FastConfig { epoch, lease_ns, tunnel, doors, round, shortcut, door, door_ingress }
+            ),
         ];
         assert_eq!(stated(), mirrored.concat());
     }

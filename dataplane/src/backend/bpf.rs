@@ -293,7 +293,11 @@ impl Bpf {
         for (interface, ingress) in doors {
             update(self.doors.as_fd(), interface, &u32::from(*ingress))?;
         }
-        self.change(|config| config.doors = doors.len() as u32)
+        let (door, ingress) = doors.first().copied().unwrap_or_default();
+        self.change(|config| {
+            config.doors = doors.len() as u32;
+            (config.door, config.door_ingress) = (door, ingress.into());
+        })
     }
 
     /// Says which flows may take the shortcut. Those that did have to pass the kernel's own

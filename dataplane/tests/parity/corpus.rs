@@ -7,7 +7,7 @@ use mtun_policy::{Effective, Ingress, Otherwise, Outcome, TrafficSelector};
 
 use crate::packets::{Must, Noise, inbound, outbound, set, tos};
 use crate::support::*;
-use crate::twins::{NAMED, Twins};
+use crate::twins::{ALSO_NAMED, NAMED, Twins};
 use FastOutcome::*;
 use Must::*;
 
@@ -130,7 +130,8 @@ fn every_field_that_rules_look_at_counts() {
         tos(&base, 0xb8),
         set(&base, &[(3, 5)]),
     ];
-    let doors = [(0, Ingress::LOCAL), (5, Ingress::OTHER), (NAMED.0, Ingress(NAMED.1))];
+    let named = [NAMED, ALSO_NAMED].map(|(from, number)| (from, Ingress(number)));
+    let doors = [(0, Ingress::LOCAL), (5, Ingress::OTHER), named[0], named[1]];
     for (what, registration, held) in rules {
         let Some(mut twins) = Twins::new(mobile_with(registration)) else { return };
         // Each is installed in turn and must not be mistaken for what was installed before.

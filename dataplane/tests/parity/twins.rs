@@ -25,6 +25,8 @@ pub const INTERFACE: u32 = 1;
 
 /// An interface that rules name, with the number of its ingress.
 pub const NAMED: (u32, u8) = (77, 2);
+/// Another.
+pub const ALSO_NAMED: (u32, u8) = (78, 3);
 
 /// What the engine makes of a packet that leaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +54,7 @@ impl Twins {
             }
             Err(error) => panic!("{error}"),
         };
-        bpf.set_doors(&[NAMED]).unwrap();
+        bpf.set_doors(&[NAMED, ALSO_NAMED]).unwrap();
         let gone = Arc::new(AtomicU16::new(u16::MAX));
         let lost = gone.clone();
         let exit = move |path: PathId, _: (Ipv6Addr, Ipv6Addr)| {
