@@ -364,13 +364,16 @@ static __always_inline int leaving(struct __sk_buff *skb, const struct mtun_conf
 	return leaving->load.longest > leaving->path->room ? MTUN_TOO_BIG : MTUN_SENT;
 }
 
-/* Notes of TCP that packets of both directions have passed, as soon as they have. */
+/*
+ * Notes of TCP that packets of both directions have passed, as soon as they have. The way back may
+ * have been written anew since it was noted last.
+ */
 static __always_inline void pass_both(struct leaving *leaving)
 {
 	struct mtun_flow_key key = leaving->key;
 	struct mtun_flow *back;
 
-	if (key.protocol != IPPROTO_TCP || leaving->flow->both)
+	if (key.protocol != IPPROTO_TCP)
 		return;
 	key.direction = MTUN_IN;
 	key.dscp = 0;
@@ -398,7 +401,8 @@ static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_co
 	/* Not for every packet of those that always go this way. */
 	if (flow->turn == turn &&
 	    passed(config, flow, front, leaving->now, MTUN_PASSED_NS / 2)) {
-		pass_both(leaving);
+		if (!flow->both)
+			pass_both(leaving);
 		return;
 	}
 	flow->passed_ns = 0;

@@ -226,15 +226,18 @@ impl Engine {
             return;
         }
         fast.tell(&mut kept, now);
-        if known && self.end(fast, &mut kept, &key).is_err() {
-            return fast.halt(&mut kept);
-        }
+        let before = match known.then(|| self.end(fast, &mut kept, &key)).transpose() {
+            Ok(before) => before.flatten(),
+            Err(_) => return fast.halt(&mut kept),
+        };
         let Some(slot) = self.slot(fast, &mut kept, whose, registration, binding) else { return };
         let flow = FastFlow {
             generation: registration.generation,
             epoch: kept.epoch,
             path: slot,
             seen_ns: fast.path.clock(),
+            // What the kernel has forwarded of a connection it has forwarded, whoever decides it anew.
+            both: before.map_or(0, |before| before.both),
             ..flow
         };
         if fast.path.put(&key, &flow).is_ok() {

@@ -145,13 +145,19 @@ impl Engine {
     /// Takes every flow of a slot out.
     fn end_members(&self, fast: &Fast, kept: &mut Kept, number: usize) -> io::Result<()> {
         let members = std::mem::take(&mut kept.members[number]);
-        members.iter().try_for_each(|key| self.end(fast, kept, key))
+        members.iter().try_for_each(|key| self.end(fast, kept, key).map(drop))
     }
 
-    /// Takes one direction of a flow out.
-    pub(super) fn end(&self, fast: &Fast, kept: &mut Kept, key: &FastKey) -> io::Result<()> {
-        if let Some(flow) = fast.path.take(key)? {
-            self.credit(kept, key, &flow);
+    /// Takes one direction of a flow out, and returns what it was.
+    pub(super) fn end(
+        &self,
+        fast: &Fast,
+        kept: &mut Kept,
+        key: &FastKey,
+    ) -> io::Result<Option<FastFlow>> {
+        let taken = fast.path.take(key)?;
+        if let Some(flow) = &taken {
+            self.credit(kept, key, flow);
         }
         if let Some(held) = kept.flows.remove(key) {
             kept.members[held.slot as usize].remove(key);
@@ -162,7 +168,7 @@ impl Engine {
                 kept.directions.remove(&key.flow());
             }
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// Takes both directions of a flow out.

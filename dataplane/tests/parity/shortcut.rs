@@ -2,7 +2,7 @@
 //! that the kernel takes when it forwards; and what must be seen by the kernel does not take it.
 
 use mtun_dataplane::Verdict;
-use mtun_dataplane::abi::{FastFlow, FastOutcome, Shortcut};
+use mtun_dataplane::abi::{FastFlow, FastKey, FastOutcome, Shortcut};
 use mtun_dataplane::backend::Hook;
 use mtun_policy::Ingress;
 
@@ -167,4 +167,21 @@ fn a_round_a_path_and_the_switch_end_it() {
     twins.pass_all(Shortcut::None, INTERFACE, FITS);
     assert_eq!(ways(&twins), [false; 3], "switched off");
     assert!(twins.fast(Hook::In, &back, 0).is_some(), "but not the fast path");
+}
+
+/// A packet that was under way to the daemon while its flow was installed has it installed once more. What
+/// passed is to pass anew then, but that the firewall has seen the connection both ways stays true.
+#[test]
+fn a_connection_that_is_decided_anew_has_passed_both_ways_all_the_same() {
+    let Some((mut twins, _, _)) = installed() else { return };
+    twins.pass_all(Shortcut::All, INTERFACE, FITS);
+    twins.install_in(&wrapped(AGENT, WLAN, &tcp(PEER, INSIDE, (80, 9))));
+    let mut found = Vec::new();
+    let mut show = |key: &FastKey, flow: &FastFlow| {
+        if key.protocol == 6 && key.direction == 1 {
+            found.push((flow.passed_ns, flow.both));
+        }
+    };
+    twins.bpf.each(&mut show).unwrap();
+    assert_eq!(found, [(0, 1)]);
 }
