@@ -7,6 +7,8 @@
  *   mtun_front,  tc ingress of a network behind us:   passed? -> as mtun_out, without the kernel's routes
  *   mtun_behind, tc egress of a network behind us:    notes what has passed
  *
+ * and from one tunnel of an agent into another, mtun_in by itself: passed? -> other outer header -> uplink
+ *
  * What the daemon decided for a flow's packet is done again for the next ones; no rule is looked
  * at here. Whatever is not exactly such a packet goes on as if there were no program: out of the
  * tunnel interface to the daemon, or to its packet socket. A packet that comes is unwrapped only if
@@ -24,6 +26,10 @@
  * the normal way again; a new round, or a new writing of the path, ends it at once. What has to be
  * seen by the kernel goes the normal way always: packets that open or close a connection, and those
  * at the end of their hop limit or too large.
+ *
+ * A packet from one mobile to another passes the forward hooks from the tunnel interface to the tunnel
+ * interface. mtun_out notes that of both its flows, and mtun_in then exchanges the one outer header for
+ * the other where it stands.
  *
  * Built by `clang -O2 -g -target bpf -mcpu=v3`; the object is checked in beside it.
  */
@@ -266,10 +272,9 @@ static __always_inline int turns(const struct ipv6hdr *ip, void *end)
 }
 
 /* The key of packets that come. */
-static __always_inline void key_in(struct mtun_flow_key *key, const struct ipv6hdr *ip)
+static __always_inline void key_in(struct mtun_flow_key *key, const struct ipv6hdr *ip,
+				   const __be16 *ports)
 {
-	const __be16 *ports = (const void *)(ip + 1);
-
 	__builtin_memcpy(key->source, &ip->daddr, 16);
 	__builtin_memcpy(key->destination, &ip->saddr, 16);
 	key->source_port = ports[1];
@@ -408,10 +413,11 @@ static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_co
 	flow->passed_ns = 0;
 	/*
 	 * As for a packet that is forwarded from there: an uplink of a mobile router forwards nothing
-	 * by itself, so the kernel would not look for anything that leaves it.
+	 * by itself, so the kernel would not look for anything that leaves it. Nor does the tunnel
+	 * interface, but what comes out of it and goes into it again does so at an agent, whose uplink does.
 	 */
 	way.family = FAMILY_IPV6;
-	way.ifindex = front;
+	way.ifindex = front == config->tunnel ? path->interface : front;
 	way.l4_protocol = IPPROTO_IPV6;
 	way.tot_len = LEAST_MTU;
 	__builtin_memcpy(way.ipv6_src, path->source, 16);
@@ -432,6 +438,29 @@ static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_co
 	barrier();
 	flow->passed_ns = leaving->now;
 	pass_both(leaving);
+}
+
+/* Notes that what came out of the tunnel as this did goes into it again. Behind pass_out() only. */
+static __always_inline void pass_through(const struct mtun_config *config,
+					 const struct leaving *leaving)
+{
+	struct mtun_flow_key key = {};
+	struct mtun_flow *came;
+
+	__builtin_memcpy(key.source, leaving->key.destination, 16);
+	__builtin_memcpy(key.destination, leaving->key.source, 16);
+	key.source_port = leaving->key.destination_port;
+	key.destination_port = leaving->key.source_port;
+	key.protocol = leaving->key.protocol;
+	key.direction = MTUN_IN;
+	came = bpf_map_lookup_elem(&mtun_flows, &key);
+	if (!came)
+		return;
+	came->passed_ns = 0;
+	came->round = config->round;
+	came->front = config->tunnel;
+	barrier();
+	came->passed_ns = leaving->now;
 }
 
 /* Makes room for the outer header behind the link header; says why there is none. */
@@ -535,8 +564,11 @@ int mtun_out(struct __sk_buff *skb)
 	if (leaves.path->form != MTUN_FORM_TUNNEL)
 		return straighten(skb, link, &leaves);
 	outer = leaves.path->interface;
-	if (config->shortcut && from && from != config->tunnel)
+	if (config->shortcut && from) {
 		pass_out(skb, config, &leaves, from);
+		if (from == config->tunnel && leaves.flow->passed_ns)
+			pass_through(config, &leaves);
+	}
 	why = widen(skb, from == config->tunnel);
 	if (why != MTUN_SENT)
 		return left(why);
@@ -593,6 +625,37 @@ int mtun_front(struct __sk_buff *skb)
 	return ends(MTUN_SHORTCUT_SENT, bpf_redirect(leaves.path->interface, 0));
 }
 
+/* A packet that comes, and what is remembered of it. */
+struct arriving {
+	struct mtun_flow *flow;
+	struct mtun_flow_key key;
+	struct load load;
+	__u64 now;
+};
+
+/* MTUN_RECEIVED if it came as the flow's last one did, between the same ends; else why it is left. */
+static __always_inline int arriving(const struct mtun_config *config, const struct ipv6hdr *outer,
+				    __u8 form, struct arriving *arriving)
+{
+	struct mtun_path *path;
+	int why;
+
+	arriving->flow = bpf_map_lookup_elem(&mtun_flows, &arriving->key);
+	if (!arriving->flow)
+		return MTUN_UNKNOWN;
+	path = bpf_map_lookup_elem(&mtun_paths, &arriving->flow->path);
+	if (!path)
+		return MTUN_STALE;
+	arriving->now = bpf_ktime_get_coarse_ns();
+	why = holds(config, arriving->flow, path, arriving->now);
+	if (why != MTUN_SENT)
+		return why;
+	if (path->form != form || !same_address(path->destination, &outer->saddr) ||
+	    !same_address(path->source, &outer->daddr))
+		return MTUN_OTHER_ENDS;
+	return MTUN_RECEIVED;
+}
+
 /*
  * Takes a packet that came straight, by a Home Address option or by a type 2 routing header. One that
  * is laid out otherwise, or that is no TCP or UDP, is not counted: it may be anybody's.
@@ -601,16 +664,11 @@ static __always_inline int unbend(struct __sk_buff *skb, const struct mtun_confi
 {
 	const __u32 at = ETH_HLEN + sizeof(struct ipv6hdr) + sizeof(struct straight);
 	struct view it = readable(skb, at + sizeof(struct udphdr));
-	struct mtun_flow_key key = {};
 	const struct straight *header;
+	struct arriving comes = {};
 	const struct ipv6hdr *outer;
-	const __be16 *ports;
-	struct mtun_flow *flow;
-	struct mtun_path *path;
 	struct ipv6hdr ip;
-	struct load load;
 	__u32 octets;
-	__u64 now;
 	int is_option, why;
 
 	outer = it.data + ETH_HLEN;
@@ -640,51 +698,76 @@ static __always_inline int unbend(struct __sk_buff *skb, const struct mtun_confi
 		__builtin_memcpy(&ip.saddr, header->home_address, 16);
 	else
 		__builtin_memcpy(&ip.daddr, header->home_address, 16);
-	if (!load_of(skb, &ip, (void *)(header + 1), it.end, &load))
+	if (!load_of(skb, &ip, (void *)(header + 1), it.end, &comes.load))
 		return left(MTUN_NOT_PLAIN);
-	ports = (const void *)(header + 1);
-	__builtin_memcpy(key.source, &ip.daddr, 16);
-	__builtin_memcpy(key.destination, &ip.saddr, 16);
-	key.source_port = ports[1];
-	key.destination_port = ports[0];
-	key.protocol = ip.nexthdr;
-	key.direction = MTUN_IN;
-
-	flow = bpf_map_lookup_elem(&mtun_flows, &key);
-	if (!flow)
-		return left(MTUN_UNKNOWN);
-	path = bpf_map_lookup_elem(&mtun_paths, &flow->path);
-	if (!path)
-		return left(MTUN_STALE);
-	now = bpf_ktime_get_coarse_ns();
-	why = holds(config, flow, path, now);
-	if (why != MTUN_SENT)
+	key_in(&comes.key, &ip, (const void *)(header + 1));
+	why = arriving(config, outer, is_option ? MTUN_FORM_ROUTING_HEADER : MTUN_FORM_HOME_ADDRESS,
+		       &comes);
+	if (why != MTUN_RECEIVED)
 		return left(why);
-	if (path->form != (is_option ? MTUN_FORM_ROUTING_HEADER : MTUN_FORM_HOME_ADDRESS) ||
-	    !same_address(path->destination, &outer->saddr) ||
-	    !same_address(path->source, &outer->daddr))
-		return left(MTUN_OTHER_ENDS);
 	if (bpf_skb_adjust_room(skb, -STRAIGHT, BPF_ADJ_ROOM_NET, GROW_ALWAYS))
 		return left(MTUN_REFUSED);
 	if (bpf_skb_store_bytes(skb, ETH_HLEN, &ip, sizeof(ip), BPF_F_RECOMPUTE_CSUM))
 		return ends(MTUN_BROKEN, TC_ACT_SHOT);
-	count(flow, &load, now);
+	count(comes.flow, &comes.load, comes.now);
 	return ends(MTUN_RECEIVED, bpf_redirect(config->tunnel, BPF_F_INGRESS));
+}
+
+/*
+ * Makes a packet of one tunnel one of another: its outer header becomes that of what the kernel has forwarded
+ * from the tunnel interface into it. The path that it leaves by; 0 if it is left as it is.
+ */
+static __always_inline struct mtun_path *relay(struct __sk_buff *skb,
+					       const struct mtun_config *config,
+					       struct ipv6hdr *outer,
+					       const struct arriving *comes, __u8 marked)
+{
+	struct ipv6hdr *ip = outer + 1;
+	struct mtun_flow_key key = {};
+	struct mtun_flow *flow;
+	struct mtun_path *path;
+	__u8 *second = (__u8 *)ip + 1;
+
+	__builtin_memcpy(key.source, comes->key.destination, 16);
+	__builtin_memcpy(key.destination, comes->key.source, 16);
+	key.source_port = comes->key.destination_port;
+	key.destination_port = comes->key.source_port;
+	key.protocol = comes->key.protocol;
+	key.direction = MTUN_OUT;
+	key.dscp = dscp(ip);
+	key.ingress = ingress(config, config->tunnel);
+	flow = bpf_map_lookup_elem(&mtun_flows, &key);
+	if (!flow)
+		return 0;
+	path = bpf_map_lookup_elem(&mtun_paths, &flow->path);
+	if (!path || path->form != MTUN_FORM_TUNNEL || flow->turn != path->turn ||
+	    holds(config, flow, path, comes->now) != MTUN_SENT ||
+	    comes->load.longest > path->room || !is_short(config, flow, key.protocol) ||
+	    !passed(config, flow, config->tunnel, comes->now, MTUN_PASSED_NS))
+		return 0;
+	*second = (*second & 0xcf) | marked << 4;
+	ip->hop_limit--;
+	*(__be32 *)outer = (*(__be32 *)ip & bpf_htonl(0xfff00000)) | flow->label;
+	outer->hop_limit = path->hop_limit;
+	__builtin_memcpy(&outer->saddr, path->source, 16);
+	__builtin_memcpy(&outer->daddr, path->destination, 16);
+	__builtin_memcpy((void *)outer - ETH_HLEN, flow->link, ETH_HLEN);
+	skb->mark = path->mark;
+	count(comes->flow, &comes->load, comes->now);
+	count(flow, &comes->load, comes->now);
+	return path;
 }
 
 SEC("classifier")
 int mtun_in(struct __sk_buff *skb)
 {
 	struct mtun_config *config = configuration();
-	struct mtun_flow_key key = {};
+	struct arriving comes = {};
 	struct ipv6hdr *outer, *ip;
 	struct mtun_flow *flow;
-	struct mtun_path *path;
-	struct load load;
 	struct view it;
 	__u8 marked, second;
 	__u32 octets;
-	__u64 now;
 	int why, shortcut;
 
 	/* Everything that arrives on the uplink comes by here: what is no tunnel packet of two plain
@@ -708,24 +791,13 @@ int mtun_in(struct __sk_buff *skb)
 	octets = bpf_ntohs(outer->payload_len);
 	if (ETH_HLEN + sizeof(*outer) + octets != skb->len ||
 	    sizeof(*ip) + bpf_ntohs(ip->payload_len) != octets ||
-	    !load_of(skb, ip, ip + 1, it.end, &load))
+	    !load_of(skb, ip, ip + 1, it.end, &comes.load))
 		return left(MTUN_NOT_PLAIN);
-
-	key_in(&key, ip);
-	flow = bpf_map_lookup_elem(&mtun_flows, &key);
-	if (!flow)
-		return left(MTUN_UNKNOWN);
-	path = bpf_map_lookup_elem(&mtun_paths, &flow->path);
-	if (!path)
-		return left(MTUN_STALE);
-	now = bpf_ktime_get_coarse_ns();
-	why = holds(config, flow, path, now);
-	if (why != MTUN_SENT)
+	key_in(&comes.key, ip, (const void *)(ip + 1));
+	why = arriving(config, outer, MTUN_FORM_TUNNEL, &comes);
+	if (why != MTUN_RECEIVED)
 		return left(why);
-	if (path->form != MTUN_FORM_TUNNEL ||
-	    !same_address(path->destination, &outer->saddr) ||
-	    !same_address(path->source, &outer->daddr))
-		return left(MTUN_OTHER_ENDS);
+	flow = comes.flow;
 
 	/* RFC 6040 section 4.2: what the inner ECN field becomes. */
 	marked = ecn(ip);
@@ -737,9 +809,17 @@ int mtun_in(struct __sk_buff *skb)
 		marked = 1;
 	}
 	second = ((__u8 *)ip)[1];
-	shortcut = ip->hop_limit > 1 && !turns(ip, it.end) && load.longest <= flow->fits &&
-		   is_short(config, flow, key.protocol) &&
-		   passed(config, flow, flow->front, now, MTUN_PASSED_NS);
+	shortcut = ip->hop_limit > 1 && !turns(ip, it.end) &&
+		   is_short(config, flow, comes.key.protocol) &&
+		   passed(config, flow, flow->front, comes.now, MTUN_PASSED_NS);
+	if (shortcut && flow->front == config->tunnel) {
+		struct mtun_path *path = relay(skb, config, outer, &comes, marked);
+
+		if (path)
+			return ends(MTUN_SHORTCUT_RELAYED, bpf_redirect(path->interface, 0));
+		shortcut = 0;
+	}
+	shortcut = shortcut && comes.load.longest <= flow->fits;
 	if (bpf_skb_adjust_room(skb, -OUTER, BPF_ADJ_ROOM_MAC, GROW_ALWAYS))
 		return left(MTUN_REFUSED);
 	if (shortcut) {
@@ -750,7 +830,7 @@ int mtun_in(struct __sk_buff *skb)
 		__builtin_memcpy(it.data, flow->link, ETH_HLEN);
 		((__u8 *)ip)[1] = (second & 0xcf) | marked << 4;
 		ip->hop_limit--;
-		count(flow, &load, now);
+		count(flow, &comes.load, comes.now);
 		return ends(MTUN_SHORTCUT_RECEIVED, bpf_redirect(flow->front, 0));
 	}
 	if (marked != (second >> 4 & 3)) {
@@ -758,7 +838,7 @@ int mtun_in(struct __sk_buff *skb)
 		if (bpf_skb_store_bytes(skb, ETH_HLEN + 1, &second, 1, BPF_F_RECOMPUTE_CSUM))
 			return ends(MTUN_BROKEN, TC_ACT_SHOT);
 	}
-	count(flow, &load, now);
+	count(flow, &comes.load, comes.now);
 	return ends(MTUN_RECEIVED, bpf_redirect(config->tunnel, BPF_F_INGRESS));
 }
 
@@ -779,7 +859,7 @@ int mtun_behind(struct __sk_buff *skb)
 	ip = plain(skb, ETH_HLEN, &it);
 	if (!ip)
 		return TC_ACT_UNSPEC;
-	key_in(&key, ip);
+	key_in(&key, ip, (const void *)(ip + 1));
 	flow = bpf_map_lookup_elem(&mtun_flows, &key);
 	now = bpf_ktime_get_coarse_ns();
 	if (!flow || passed(config, flow, skb->ifindex, now, MTUN_PASSED_NS / 2))

@@ -180,7 +180,8 @@ enum mtun_outcome {
 	/* By the shortcut. */
 	MTUN_SHORTCUT_SENT = 13,
 	MTUN_SHORTCUT_RECEIVED = 14,
-	MTUN_OUTCOMES = 15,
+	MTUN_SHORTCUT_RELAYED = 15,	/* out of one tunnel and into another */
+	MTUN_OUTCOMES = 16,
 };
 
 #endif

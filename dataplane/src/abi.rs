@@ -210,6 +210,8 @@ outcomes! {
     ShortcutSent = "shortcut-sent",
     /// Unwrapped and received by the shortcut.
     ShortcutReceived = "shortcut-received",
+    /// Sent on by the shortcut, out of one tunnel and into another.
+    ShortcutRelayed = "shortcut-relayed",
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ mod pages;
 mod passive;
 mod power;
 mod quota;
+mod relay;
 mod restart;
 mod rights;
 mod roles;

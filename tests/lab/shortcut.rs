@@ -72,7 +72,8 @@ impl Short {
     }
 }
 
-fn story(daemon: &Daemon) -> String {
+/// What a failure is to be understood by.
+pub fn story(daemon: &Daemon) -> String {
     let status = daemon.status().unwrap();
     let tunnel = &status.homes[0].tunnel;
     format!("{tunnel:?} {:?}\n{}", Lab::metrics(daemon).fast_path, daemon.story())

@@ -11,6 +11,7 @@ mod counting;
 mod ending;
 mod object;
 mod packets;
+mod relay;
 mod shortcut;
 mod straight;
 mod twins;

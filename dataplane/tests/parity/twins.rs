@@ -20,8 +20,11 @@ pub const LINK: [u8; 14] = [0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
 /// The link header with which packets of the shortcut go on.
 pub const ONWARDS: [u8; 14] = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 8, 0x86, 0xdd];
 
-/// The interface that stands for every uplink, and for the tunnel interface: only its number counts.
+/// The interface that stands for every uplink, and for the network behind: only its number counts.
 pub const INTERFACE: u32 = 1;
+
+/// The same of the tunnel interface.
+pub const TUNNEL: u32 = 3;
 
 /// An interface that rules name, with the number of its ingress.
 pub const NAMED: (u32, u8) = (77, 2);
@@ -46,7 +49,7 @@ pub struct Twins {
 impl Twins {
     /// `None` if the kernel or a lack of rights forbids it, which is said.
     pub fn new(snapshot: Snapshot) -> Option<Self> {
-        let bpf = match Bpf::load(INTERFACE, 1024, LINK.len() as u32) {
+        let bpf = match Bpf::load(TUNNEL, 1024, LINK.len() as u32) {
             Ok(bpf) => Arc::new(bpf),
             Err(error @ BpfError::NotPermitted) => {
                 skip(&format!("parity of the fast path: {error}"));
