@@ -100,8 +100,8 @@ fn main() -> anyhow::Result<()> {
     shared.paths.open(PathId::ROUTED, Uplink::open(None)?, None);
     shared.lanes.store(Arc::new(vec![lane.clone()]));
     let mut threads = vec![inbound(shared.clone(), index, PathId(1))?];
-    for (number, queue) in (0..).zip(tun.queues()) {
-        threads.push(outbound(shared.clone(), lane.clone(), queue.clone(), Ingress(number))?);
+    for queue in tun.queues() {
+        threads.push(outbound(shared.clone(), lane.clone(), queue.clone())?);
     }
     println!("ready");
     loop {

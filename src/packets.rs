@@ -37,7 +37,7 @@ use mtun_dataplane::backend::{
     TunQueue, Uplink, VnetHeader, Waker, wait,
 };
 use mtun_dataplane::{Carried, Engine, IgnoreReason, PathId, Verdict, wire};
-use mtun_policy::{FieldSet, HomeAddress, Ingress};
+use mtun_policy::{FieldSet, HomeAddress};
 use mtun_signaling::machine::Envelope;
 use tokio::sync::Notify;
 
@@ -378,8 +378,8 @@ pub fn outbound(
     shared: Arc<Shared>,
     lane: Arc<Lane>,
     queue: Arc<TunQueue>,
-    ingress: Ingress,
 ) -> io::Result<PacketThread> {
+    let ingress = queue.ingress();
     let name = format!("out-{}", ingress.0);
     spawn(name, move |course, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];

@@ -4,15 +4,14 @@
 //! by itself, in both directions, and hands up the rest. What may be remembered there is for the
 //! engine to say ([`mtun_dataplane::FastPath`]).
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use anyhow::Context;
 use mtun_dataplane::abi::FastOutcome;
 use mtun_dataplane::backend::{
     Kmod, KmodError, KmodPath, Port, RouteLookup, Tun, TunError, TunQueue,
 };
 use mtun_dataplane::{Exit, FastPath, PathId};
-use mtun_policy::Ingress;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -88,7 +87,7 @@ pub enum TunnelInterface {
 impl TunnelInterface {
     /// Makes the interface, down and without addresses; or takes over the one of this name that a
     /// killed daemon left.
-    pub fn open(name: &str, queues: usize, choice: Choice) -> anyhow::Result<Self> {
+    pub fn open(name: &str, ingresses: usize, choice: Choice) -> anyhow::Result<Self> {
         let why = match choice.has_kmod() {
             false => NoKmod::NotAsked,
             true => match Kmod::open(name) {
@@ -97,9 +96,12 @@ impl TunnelInterface {
                 Err(error) => NoKmod::Refused(error),
             },
         };
-        let tun = match Tun::open(name, queues) {
+        // What one thread does not manage the next may, if there is a processor for it.
+        let width = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let open = || Tun::open_wide(name, ingresses, width);
+        let tun = match open() {
             // A link of the other kind may have been left. Taken over, it goes.
-            Err(TunError::Exists(_)) if Kmod::open(name).is_ok() => Tun::open(name, queues),
+            Err(TunError::Exists(_)) if Kmod::open(name).is_ok() => open(),
             other => other,
         };
         let mut tun = tun?;
@@ -125,9 +127,9 @@ impl TunnelInterface {
     }
 
     /// Adds queues for ingress interfaces that rules name, where packets are told apart by queues.
-    pub fn grow(&mut self, queues: usize) -> Result<(), TunError> {
+    pub fn grow(&mut self, ingresses: usize) -> Result<(), TunError> {
         match self {
-            Self::Tun(tun, _) => tun.grow(queues),
+            Self::Tun(tun, _) => tun.grow(ingresses),
             Self::Kmod(_) => Ok(()),
         }
     }
@@ -216,9 +218,8 @@ fn listen_at(
     lane: &Arc<Lane>,
 ) -> anyhow::Result<()> {
     for queue in silent {
-        let number = u8::try_from(threads.len()).context("too many ingress interfaces")?;
         let (shared, lane) = (shared.clone(), lane.clone());
-        threads.push(packets::outbound(shared, lane, queue.clone(), Ingress(number))?);
+        threads.push(packets::outbound(shared, lane, queue.clone())?);
     }
     Ok(())
 }

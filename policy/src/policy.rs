@@ -423,16 +423,17 @@ pub struct AllowedMobile {
 pub struct Ingresses(Vec<InterfaceName>);
 
 impl Ingresses {
-    /// How many interfaces a policy may name.
-    pub const MOST: usize = 255 - Ingress::FIRST_NAMED as usize + 1;
+    /// How many interfaces a policy may name: a tunnel interface has 256 queues, of which the first
+    /// few kinds of ingress have several.
+    pub const MOST: usize = 224;
 
     /// The number of `name`, which is added if the table lacks it; `None` if the table is full.
     pub(crate) fn add(&mut self, name: &str) -> Option<Ingress> {
         self.number(name).or_else(|| {
-            let place = self.0.len();
-            let number = u8::try_from(place + usize::from(Ingress::FIRST_NAMED)).ok()?;
+            let place =
+                u8::try_from(self.0.len()).ok().filter(|place| usize::from(*place) < Self::MOST)?;
             self.0.push(InterfaceName::new(name));
-            Some(Ingress(number))
+            Some(Ingress(place + Ingress::FIRST_NAMED))
         })
     }
 
@@ -454,7 +455,7 @@ impl Ingresses {
             "other" => Some(Ingress::OTHER),
             _ => {
                 let place = self.0.iter().position(|known| known.as_str() == name)?;
-                let place = u8::try_from(place).expect("the table has at most 254 names");
+                let place = u8::try_from(place).expect("the table has at most 224 names");
                 Some(Ingress(place + Ingress::FIRST_NAMED))
             }
         }

@@ -63,8 +63,8 @@ impl Tunnel {
         sysctls: &mut Sysctls,
     ) -> anyhow::Result<Self> {
         let Plan { name, mtu, agent, home_address } = plan;
-        let queues = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
-        let interface = TunnelInterface::open(name.as_str(), queues, shared.fast_path)
+        let kinds = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
+        let interface = TunnelInterface::open(name.as_str(), kinds, shared.fast_path)
             .with_context(|| format!("cannot make the tunnel interface {name}"))?;
         // Before it is switched on, or reports of the kernel itself would enter it.
         sysctls.quiet_tunnel(name.as_str()).context("cannot quiet the tunnel interface")?;
@@ -119,8 +119,8 @@ impl Tunnel {
 
     /// Makes queues and threads for ingress interfaces that rules name.
     pub fn widen(&mut self, ingresses: &Ingresses) -> anyhow::Result<()> {
-        let queues = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
-        self.interface.grow(queues).context("cannot add a queue to the tunnel interface")?;
+        let kinds = usize::from(Ingress::FIRST_NAMED) + ingresses.iter().count();
+        self.interface.grow(kinds).context("cannot add a queue to the tunnel interface")?;
         self.listen()
     }
 

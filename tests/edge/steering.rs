@@ -71,8 +71,48 @@ fn queues_tell_local_other_and_named_ingress_apart() {
     assert_eq!(ports(&tun, 0), [3000]);
     assert!(matches!(
         tun.set_steering(&[(lan0, 3)]),
-        Err(SteeringError::NoSuchQueue { queue: 3, queues: 3 })
+        Err(SteeringError::NoSuchIngress { ingress: 3, ingresses: 3 })
     ));
+}
+
+/// Each kind of ingress has queues of its own, and each flow one of them.
+#[test]
+fn the_flows_of_an_ingress_are_spread_over_its_queues() {
+    let Some(world) = World::new() else { return };
+    let lan0 = world.mobile.index("lan0");
+    let tun = world.mobile.run(|| Tun::open_wide("mtun0", 3, 2).unwrap());
+    let of = |queue: usize| tun.queues()[queue].ingress().0;
+    assert_eq!((0..6).map(of).collect::<Vec<_>>(), [0, 0, 1, 1, 2, 2]);
+    world.mobile.shell("ip link set mtun0 addrgenmode none");
+    world.mobile.shell("ip link set mtun0 up");
+    world.mobile.shell("ip -6 route add 2001:db8:f::/48 dev mtun0");
+    tun.set_steering(&[(lan0, 2)]).unwrap();
+    let local = world.mobile.run(|| std::net::UdpSocket::bind(format!("[{CARE_OF}]:0")).unwrap());
+    let behind = world.lan.run(|| Uplink::open(None).unwrap());
+    let most = 1064;
+    for port in (1000..most).chain(1000..most) {
+        local.send_to(b"local", (FAR, port)).unwrap();
+        behind.send(&udp(LAN_HOST, FAR, port)).unwrap();
+    }
+    let mut seen: [Vec<u16>; 6] = Default::default();
+    eventually("every packet", || {
+        for (queue, seen) in seen.iter_mut().enumerate() {
+            seen.extend(ports(&tun, queue));
+        }
+        seen.iter().map(Vec::len).sum::<usize>() >= 256
+    });
+    assert_eq!((seen[2].len(), seen[3].len()), (0, 0), "nobody else");
+    for pair in [[0, 1], [4, 5]] {
+        let mut all: Vec<u16> = Vec::new();
+        for queue in pair {
+            let (first, again) = seen[queue].split_at(seen[queue].len() / 2);
+            assert_eq!(first, again, "each flow by one queue, in order");
+            assert!(first.len() > 10, "{seen:?}");
+            all.extend(first);
+        }
+        all.sort_unstable();
+        assert_eq!(all, (1000..most).collect::<Vec<_>>());
+    }
 }
 
 /// req TN-17.
@@ -164,7 +204,7 @@ fn tun_refusals_have_names() {
     world.mobile.run(|| {
         let first = Tun::open("mtun0", 1).unwrap();
         assert!(matches!(Tun::open("mtun0", 1), Err(TunError::Exists(_))));
-        assert!(matches!(first.set_steering(&[]), Err(SteeringError::NoSuchQueue { .. })));
+        assert!(matches!(first.set_steering(&[]), Err(SteeringError::NoSuchIngress { .. })));
         assert!(matches!(Tun::open("a-name-too-long-", 1), Err(TunError::Name(_))));
         assert!(matches!(Tun::open("mtun1", 0), Err(TunError::Queues(0))));
         assert!(matches!(Tun::open("mtun1", 257), Err(TunError::Queues(257))));

@@ -1,4 +1,4 @@
-//! `mtun0`: one TUN interface with a queue per kind of ingress.
+//! `mtun0`: one TUN interface with queues for each kind of ingress.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -6,6 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
+use mtun_policy::{Ingress, Ingresses};
+
+use super::steering::Lot;
 use super::vnet::{self, Received, VnetHeader};
 use super::{SteeringError, steering, sys};
 
@@ -18,6 +21,12 @@ const CHECKSUMS_AND_TCP: libc::c_ulong = 0x01 | 0x04 | 0x08;
 const UDP: libc::c_ulong = 0x20 | 0x40;
 /// The kernel's own limit, `MAX_TAP_QUEUES`.
 const MOST_QUEUES: usize = 256;
+/// So many ingresses may have several queues; who names more has one for each of the others.
+const WIDE: usize = 8;
+/// And at most so many each, so that there is room for all that a policy may name.
+const WIDEST: usize = 4;
+const _: () =
+    assert!(WIDE * WIDEST + Ingresses::MOST + Ingress::FIRST_NAMED as usize - WIDE <= MOST_QUEUES);
 
 /// Why an interface could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -31,8 +40,8 @@ pub enum TunError {
     /// An interface of this name exists; perhaps another daemon serves it.
     #[error("interface {0} exists already")]
     Exists(String),
-    /// None, or more than the kernel has.
-    #[error("{0} queues; 1 to 256 are possible")]
+    /// No ingress, or more than the kernel has queues for.
+    #[error("queues for {0} kinds of ingress; there have to be some, and the kernel has 256")]
     Queues(usize),
     /// The kernel refused one of the steps.
     #[error("{step}: {error}")]
@@ -55,18 +64,28 @@ pub struct Tun {
     name: String,
     index: u32,
     queues: Vec<Arc<TunQueue>>,
+    /// Which of them are whose, by ingress.
+    lots: Vec<Lot>,
+    /// Queues of one of the first ingresses.
+    width: usize,
     /// What the kernel leaves to us; the same at all queues.
     offloads: libc::c_ulong,
 }
 
 impl Tun {
-    /// Makes the interface with so many queues, down and without addresses; or takes over the one
-    /// of this name that a killed process left, as it is.
+    /// [`Tun::open_wide`] with one queue for each ingress.
+    pub fn open(name: &str, ingresses: usize) -> Result<Self, TunError> {
+        Self::open_wide(name, ingresses, 1)
+    }
+
+    /// Makes the interface with queues for so many ingresses, down and without addresses; or takes over
+    /// the one of this name that a killed process left, as it is. The first few ingresses have up to
+    /// `width` queues, each for a part of their flows; no more than four are worth while.
     ///
     /// The kernel hands out complete packets only, because no offload is asked for (req TN-17) until
     /// [`Self::take_superpackets`]; it accepts superpackets and partial checksums as long as their
     /// header says so.
-    pub fn open(name: &str, queues: usize) -> Result<Self, TunError> {
+    pub fn open_wide(name: &str, ingresses: usize, width: usize) -> Result<Self, TunError> {
         if sys::interface_request(name).is_none() {
             return Err(TunError::Name(name.to_owned()));
         }
@@ -74,19 +93,25 @@ impl Tun {
         if left && !is_abandoned(name)? {
             return Err(TunError::Exists(name.to_owned()));
         }
-        if queues == 0 {
-            return Err(TunError::Queues(queues));
+        if ingresses == 0 {
+            return Err(TunError::Queues(ingresses));
         }
-        let first = TunQueue::attach(name, 0).map_err(|error| match error {
+        let first = TunQueue::attach(name, 0, Ingress::LOCAL).map_err(|error| match error {
             // Of another kind.
             TunError::Os { .. } if left => TunError::Exists(name.to_owned()),
             error => error,
         })?;
         let index = index_of(name).ok_or_else(|| TunError::Name(name.to_owned()))?;
         set_queue_length(name)?;
-        let mut tun =
-            Self { name: name.to_owned(), index, queues: vec![Arc::new(first)], offloads: 0 };
-        tun.grow(queues)?;
+        let mut tun = Self {
+            name: name.to_owned(),
+            index,
+            queues: vec![Arc::new(first)],
+            lots: Vec::new(),
+            width: width.clamp(1, WIDEST),
+            offloads: 0,
+        };
+        tun.grow(ingresses)?;
         Ok(tun)
     }
 
@@ -115,13 +140,21 @@ impl Tun {
         Ok(())
     }
 
-    /// Adds queues until there are so many; never takes one away.
-    pub fn grow(&mut self, queues: usize) -> Result<(), TunError> {
-        if queues > MOST_QUEUES {
-            return Err(TunError::Queues(queues));
-        }
-        while self.queues.len() < queues {
-            self.queues.push(Arc::new(TunQueue::attach(&self.name, self.offloads)?));
+    /// Adds queues until so many ingresses have theirs; never takes one away.
+    pub fn grow(&mut self, ingresses: usize) -> Result<(), TunError> {
+        while self.lots.len() < ingresses {
+            let ingress = self.lots.len();
+            let count = if ingress < WIDE { self.width } else { 1 };
+            // The first queue is there before its lot.
+            let first = if ingress == 0 { 0 } else { self.queues.len() };
+            if first + count > MOST_QUEUES {
+                return Err(TunError::Queues(ingresses));
+            }
+            while self.queues.len() < first + count {
+                let queue = TunQueue::attach(&self.name, self.offloads, Ingress(ingress as u8))?;
+                self.queues.push(Arc::new(queue));
+            }
+            self.lots.push(Lot { first: first as u16, count: count as u16 });
         }
         Ok(())
     }
@@ -136,21 +169,24 @@ impl Tun {
         self.index
     }
 
-    /// The queues by number; with steering in place the number is the [`mtun_policy::Ingress`].
+    /// The queues; with steering in place each says whose packets it has ([`TunQueue::ingress`]).
     pub fn queues(&self) -> &[Arc<TunQueue>] {
         &self.queues
     }
 
-    /// Gives packets of local sockets to queue 0, those received on the named interface indices to
-    /// the queue beside them, and all others to queue 1. Replaces what was set before; packets
-    /// under way keep their queue.
+    /// Gives packets of local sockets to the queues of ingress 0, those received on the named interface
+    /// indices to those of the ingress beside them, and all others to those of ingress 1. Replaces
+    /// what was set before; packets under way keep their queue.
     pub fn set_steering(&self, named: &[(u32, u16)]) -> Result<(), SteeringError> {
-        let queues = self.queues.len();
-        let most = named.iter().map(|(_, queue)| *queue).max().unwrap_or(0).max(1);
-        if usize::from(most) >= queues {
-            return Err(SteeringError::NoSuchQueue { queue: most, queues });
-        }
-        let program = steering::load(&steering::program_for(named))?;
+        let lot = |ingress: u16| {
+            let ingresses = self.lots.len();
+            let found = self.lots.get(usize::from(ingress)).copied();
+            found.ok_or(SteeringError::NoSuchIngress { ingress, ingresses })
+        };
+        let (local, other) = (lot(0)?, lot(1)?);
+        let named = named.iter().map(|(index, ingress)| lot(*ingress).map(|lot| (*index, lot)));
+        let named: Vec<_> = named.collect::<Result<_, _>>()?;
+        let program = steering::load(&steering::program_for(local, other, &named))?;
         let number = program.as_raw_fd();
         let queue = &self.queues[0];
         // SAFETY: the argument is a pointer to a live int; the kernel keeps its own reference to
@@ -175,11 +211,12 @@ impl Drop for Tun {
 #[derive(Debug)]
 pub struct TunQueue {
     fd: OwnedFd,
+    ingress: Ingress,
 }
 
 impl TunQueue {
     /// `offloads` are those of the interface, which the last queue says for all of them.
-    fn attach(name: &str, offloads: libc::c_ulong) -> Result<Self, TunError> {
+    fn attach(name: &str, offloads: libc::c_ulong, ingress: Ingress) -> Result<Self, TunError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -202,7 +239,7 @@ impl TunQueue {
         let result =
             unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ, &raw const length) };
         sys::check(result).map_err(step("TUNSETVNETHDRSZ"))?;
-        let queue = Self { fd };
+        let queue = Self { fd, ingress };
         queue.set_offloads(offloads)?;
         Ok(queue)
     }
@@ -220,6 +257,11 @@ impl TunQueue {
             libc::ioctl(self.fd.as_raw_fd(), libc::TUNSETPERSIST, libc::c_ulong::from(persistent))
         };
         sys::check(result).map(drop).map_err(step("TUNSETPERSIST"))
+    }
+
+    /// Whose packets it has, with steering in place.
+    pub fn ingress(&self) -> Ingress {
+        self.ingress
     }
 
     /// Takes the next packet out of the queue; `None` when none waits.
