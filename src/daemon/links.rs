@@ -44,6 +44,7 @@ impl Owner {
                 for name in names {
                     self.close_access(&name);
                 }
+                self.fronts.remove(index);
                 let before = self.ingress_indices.len();
                 self.ingress_indices.retain(|_, known| known != index);
                 if self.ingress_indices.len() != before {
@@ -161,12 +162,14 @@ impl Owner {
         self.networks().any(|net| net.contains(&address))
     }
 
-    /// A link that leads to one of our own networks brings what is sent from there.
+    /// A link that leads to one of our own networks brings what is sent from there. It is told so once: the
+    /// kernel answers such words only when nobody changes links.
     fn network_behind(&mut self, index: u32, destination: &Ipv6Net) {
         let is_ours = self.networks().any(|net| net.contains(destination));
         let is_tunnel = self.tunnels().any(|tunnel| tunnel.index() == index);
         if is_ours
             && !is_tunnel
+            && self.fronts.insert(index)
             && let Ok(link) = Ethtool::open().and_then(|it| it.name(index))
         {
             self.merge_received(&link.text());

@@ -170,6 +170,8 @@ pub struct Owner {
     pub(super) links: BTreeMap<InterfaceName, LinkRecord>,
     /// Interfaces that rules name, with their indices at this moment.
     pub(super) ingress_indices: BTreeMap<InterfaceName, u32>,
+    /// Links of networks behind us that have been told how to hand on what they receive.
+    pub(super) fronts: BTreeSet<u32>,
     pub(super) homes: Vec<MobileHome>,
     pub(super) served: Vec<AgentHome>,
     /// What mobiles left, written down; `None` if no home network is served.

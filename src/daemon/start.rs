@@ -266,6 +266,7 @@ impl Owner {
             access: Default::default(),
             links: Default::default(),
             ingress_indices: Default::default(),
+            fronts: Default::default(),
             homes,
             served,
             keeping: None,

@@ -101,3 +101,19 @@ impl Ethtool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_what_the_kernel_takes_for_one() {
+        for name in ["lo", "wlan0.5", "fifteen-octets-"] {
+            assert_eq!(Name::new(name).unwrap().text(), name);
+        }
+        for name in ["", "sixteen-octets--"] {
+            let refused = Name::new(name).err().and_then(|error| error.raw_os_error());
+            assert_eq!(refused, Some(libc::ENODEV), "'{name}'");
+        }
+    }
+}
