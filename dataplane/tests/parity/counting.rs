@@ -9,10 +9,10 @@ use mtun_policy::Ingress;
 use crate::support::*;
 use crate::twins::Twins;
 
-const LATER: Duration = Duration::from_secs(1001);
+pub const LATER: Duration = Duration::from_secs(1001);
 
 /// What both engines counted, and their flows, but for the times.
-fn told(twins: &Twins) -> (CounterSnapshot, Vec<[u64; 4]>) {
+pub fn told(twins: &Twins) -> (CounterSnapshot, Vec<[u64; 4]>) {
     let mut flows: Vec<_> = twins.engine.flows();
     flows.sort_by_key(|flow| (flow.key.source, flow.key.source_port));
     let loads =

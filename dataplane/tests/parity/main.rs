@@ -4,11 +4,13 @@
 //! may leave any packet to the daemon; what it takes, it must send or deliver as the engine would,
 //! octet for octet, and count alike. Lists of what has to be taken keep that from being empty talk.
 //!
-//! Needs the right to load programs.
+//! Needs the right to load programs. `live` has them where the daemon has them, and needs a network
+//! namespace for that.
 
 mod corpus;
 mod counting;
 mod ending;
+mod live;
 mod object;
 mod packets;
 mod relay;

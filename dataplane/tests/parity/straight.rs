@@ -16,7 +16,7 @@ use FastOutcome::*;
 const THIRD: &str = "2001:db8:3::7";
 
 /// As this end sends it when nothing is remembered anywhere.
-fn sent_by(snapshot: Snapshot, packet: &[u8]) -> Vec<u8> {
+pub fn sent_by(snapshot: Snapshot, packet: &[u8]) -> Vec<u8> {
     let mut node = Node::new(snapshot);
     assert!(matches!(node.outbound(packet), Verdict::Send { .. }));
     node.out

@@ -26,6 +26,9 @@ pub const INTERFACE: u32 = 1;
 /// The same of the tunnel interface.
 pub const TUNNEL: u32 = 3;
 
+/// The mark of every outer packet.
+pub const MARK: u32 = 7;
+
 /// An interface that rules name, with the number of its ingress.
 pub const NAMED: (u32, u8) = (77, 2);
 /// Another.
@@ -49,7 +52,12 @@ pub struct Twins {
 impl Twins {
     /// `None` if the kernel or a lack of rights forbids it, which is said.
     pub fn new(snapshot: Snapshot) -> Option<Self> {
-        let bpf = match Bpf::load(TUNNEL, 1024, LINK.len() as u32) {
+        Self::between(TUNNEL, INTERFACE, LINK.len(), snapshot)
+    }
+
+    /// The same for a tunnel interface with so many octets of link header, and the one uplink.
+    pub fn between(tunnel: u32, uplink: u32, header: usize, snapshot: Snapshot) -> Option<Self> {
+        let bpf = match Bpf::load(tunnel, 1024, header as u32) {
             Ok(bpf) => Arc::new(bpf),
             Err(error @ BpfError::NotPermitted) => {
                 skip(&format!("parity of the fast path: {error}"));
@@ -62,7 +70,7 @@ impl Twins {
         let lost = gone.clone();
         let exit = move |path: PathId, _: (Ipv6Addr, Ipv6Addr)| {
             let there = path.0 != lost.load(Ordering::Relaxed);
-            there.then_some(Exit { interface: INTERFACE, mark: 7 })
+            there.then_some(Exit { interface: uplink, mark: MARK })
         };
         let path = BpfPath::new(Arc::clone(&bpf), Box::new(exit));
         let published = Arc::new(ArcSwap::from_pointee(snapshot.clone()));
