@@ -15,7 +15,7 @@ use mtun::arrivals::Arrivals;
 use mtun::edge::clock::Clock;
 use mtun::packets::{Lane, Shared, inbound, outbound};
 use mtun::tunnel_interface::Choice;
-use mtun_dataplane::backend::{Tun, Uplink};
+use mtun_dataplane::backend::{PacketSocket, Tun, Uplink};
 use mtun_dataplane::{
     Binding, Engine, Held, HeldBinding, Pair, PathId, Registration, Settings, Snapshot,
 };
@@ -99,7 +99,8 @@ fn main() -> anyhow::Result<()> {
     shared.paths.open(PathId(1), Uplink::open(Some(index))?, None);
     shared.paths.open(PathId::ROUTED, Uplink::open(None)?, None);
     shared.lanes.store(Arc::new(vec![lane.clone()]));
-    let mut threads = vec![inbound(shared.clone(), index, PathId(1))?];
+    let mut threads =
+        vec![inbound(shared.clone(), Arc::new(PacketSocket::open(index)?), PathId(1))?];
     for queue in tun.queues() {
         threads.push(outbound(shared.clone(), lane.clone(), queue.clone())?);
     }

@@ -33,8 +33,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mtun_dataplane::backend::{
-    BreakoutLink, KmodQueue, PacketSocket, PacketSocketError, Port, RECEIVE_BUFFER, SendError,
-    TunQueue, Uplink, VnetHeader, Waker, wait,
+    BreakoutLink, KmodQueue, PacketSocket, Port, RECEIVE_BUFFER, SendError, TunQueue, Uplink,
+    VnetHeader, Waker, wait,
 };
 use mtun_dataplane::{Carried, Engine, IgnoreReason, PathId, Verdict, wire};
 use mtun_policy::{FieldSet, HomeAddress};
@@ -457,13 +457,13 @@ pub fn sweeping(shared: Arc<Shared>, lane: Arc<Lane>, name: &str) -> io::Result<
 /// Carries what arrives on one interface in.
 pub fn inbound(
     shared: Arc<Shared>,
-    interface: u32,
+    socket: Arc<PacketSocket>,
     path: PathId,
-) -> Result<PacketThread, PacketSocketError> {
-    let socket = PacketSocket::open(interface)?;
+) -> io::Result<PacketThread> {
+    let interface = socket.interface();
     let octets = shared.paths.octets(path);
     let name = format!("in-{interface}");
-    let thread = spawn(name, move |course, waker| {
+    spawn(name, move |course, waker| {
         let mut buffer = vec![0; RECEIVE_BUFFER];
         let mut out = Vec::with_capacity(RECEIVE_BUFFER);
         let mut delivering = Delivering::default();
@@ -494,8 +494,7 @@ pub fn inbound(
         }
         // What this thread was to wake up for nobody else may.
         release(&shared, shared.clock.monotonic() + Duration::from_secs(1), &mut out);
-    });
-    thread.map_err(|error| PacketSocketError::Os { step: "thread", error })
+    })
 }
 
 /// How long the first copy that waits for others may do so still.

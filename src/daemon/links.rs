@@ -1,11 +1,12 @@
 //! Links: from what the kernel reports to care-of addresses, sockets and threads.
 
 use std::net::Ipv6Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::Ipv6Net;
 use mtun_dataplane::PathId;
-use mtun_dataplane::backend::{BreakoutLink, Uplink};
+use mtun_dataplane::backend::{BreakoutLink, PacketSocket, Uplink};
 use mtun_policy::{CareOfAddress, InterfaceName, Role};
 use mtun_signaling::mobile::MobileEvent;
 
@@ -140,15 +141,23 @@ impl Owner {
                 }
             }
         }
-        match packets::inbound(self.shared.clone(), index, path) {
-            Ok(thread) => {
-                self.access.insert(name.clone(), Access { index, thread });
+        match self.listen_to(index, path) {
+            Ok(access) => {
+                self.access.insert(name.clone(), access);
                 self.tunnels().for_each(|tunnel| tunnel.hear(name, index));
                 // The firewall keeps from the kernel what this interface brings.
                 self.routes_dirty = true;
             }
             Err(error) => tracing::error!(%name, %error, "cannot listen to this interface"),
         }
+    }
+
+    fn listen_to(&self, index: u32, path: PathId) -> anyhow::Result<Access> {
+        let socket = Arc::new(PacketSocket::open(index)?);
+        let thread = packets::inbound(self.shared.clone(), socket.clone(), path)?;
+        let access = Access { index, thread, socket };
+        access.hear(&self.heard);
+        Ok(access)
     }
 
     /// The prefixes of the networks behind us.

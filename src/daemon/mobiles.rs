@@ -417,7 +417,7 @@ impl Owner {
             let now = self.now();
             let outputs = self.served[served].handle(now, AgentEvent::Disallow { home_address });
             self.agent_outputs(served, outputs);
-            let own = self.own_addresses();
+            let own = self.hear_own();
             let it = &mut self.served[served];
             it.leave(home_address);
             publish::withdraw_mobile(&*it.tunnel.lane.engine, home_address, own);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mtun_dataplane::Registration;
+use mtun_dataplane::backend::PacketSocket;
 use mtun_policy::steering::Steering;
 use mtun_policy::{
     Bid, CareOfAddress, Effective, HomeAddress, HomeName, InterfaceName, Policy, RuleId,
@@ -79,6 +80,17 @@ pub struct Access {
     /// Its index.
     pub index: u32,
     pub(super) thread: PacketThread,
+    pub(super) socket: Arc<PacketSocket>,
+}
+
+impl Access {
+    /// Hears what is for these addresses and nothing else.
+    pub(super) fn hear(&self, addresses: &[Ipv6Addr]) {
+        if let Err(error) = self.socket.hear_only(addresses) {
+            // It goes on with what it was told before, and has to be told by a restart.
+            tracing::error!(index = self.index, %error, "cannot listen for other addresses");
+        }
+    }
 }
 
 /// What is shown of a link: its state as last announced, and since when.
@@ -222,6 +234,8 @@ pub struct Owner {
     pub(super) neighbours_heard: (mpsc::Sender<Heard>, mpsc::Receiver<Heard>),
     /// Care-of addresses of late, the latest last.
     pub(super) recent: Vec<Ipv6Addr>,
+    /// The addresses whose packets are heard.
+    pub(super) heard: Vec<Ipv6Addr>,
     /// The rules and routes that the kernel was last given.
     pub(super) routed: Desired,
     pub(super) routes_dirty: bool,
@@ -344,6 +358,19 @@ impl Owner {
         own
     }
 
+    /// Our addresses, about to be published: from now on what is for them is heard, and for the home addresses
+    /// of those that are at home.
+    pub(super) fn hear_own(&mut self) -> Vec<Ipv6Addr> {
+        let own = self.own_addresses();
+        let homes = self.homes.iter().map(|it| it.home.address.0);
+        let heard: Vec<_> = own.iter().copied().chain(homes).collect();
+        if heard != self.heard {
+            self.heard = heard;
+            self.access.values().for_each(|access| access.hear(&self.heard));
+        }
+        own
+    }
+
     pub(super) fn publish_homes(&mut self) {
         for home in 0..self.homes.len() {
             self.publish_home(home);
@@ -353,7 +380,7 @@ impl Owner {
     /// Tells steering what changed, publishes what follows, judges flows without packets anew and
     /// tells people, in this order: no flow is born under what was, and none is judged by it.
     pub(super) fn publish_home(&mut self, home: usize) {
-        let own = self.own_addresses();
+        let own = self.hear_own();
         let now = self.now().monotonic;
         self.tell_steering(home, now);
         self.tell_prober(home, now);
@@ -409,7 +436,7 @@ impl Owner {
     }
 
     pub(super) fn publish_mobile(&mut self, served: usize, home_address: mtun_policy::HomeAddress) {
-        let own = self.own_addresses();
+        let own = self.hear_own();
         let it = &mut self.served[served];
         let bound = it.agent.cache().get(home_address).is_some();
         if bound {
@@ -461,7 +488,7 @@ impl Owner {
 
     /// Publishes many mobiles at once, before anybody is there to be told of each.
     pub(super) fn publish_restored(&mut self, served: usize, mobiles: &[HomeAddress]) {
-        let own = self.own_addresses();
+        let own = self.hear_own();
         let rules: Vec<_> = mobiles.iter().map(|it| self.served[served].rules(*it)).collect();
         let all = mobiles.iter().zip(rules);
         let all = all.filter_map(|(it, rules)| self.registration(served, *it, rules));

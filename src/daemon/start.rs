@@ -295,12 +295,14 @@ impl Owner {
             neighbourhoods: Default::default(),
             neighbours_heard: mpsc::channel(NEIGHBOURS_HEARD),
             recent: Vec::new(),
+            heard: Vec::new(),
             routed: Desired::default(),
             routes_dirty: true,
             rerouted: std::collections::BTreeSet::default(),
         };
         owner.find_ingresses().await;
         owner.watch_octets();
+        owner.hear_own();
         owner.want_facts();
         owner.tick();
         if let Some(scrapes) = scrapes {

@@ -234,6 +234,45 @@ fn an_interface_that_a_killed_process_left_is_taken_over() {
     });
 }
 
+/// What a router forwards for others is not copied to whoever listens.
+#[test]
+fn a_packet_socket_hears_what_is_for_its_addresses() {
+    let Some(world) = World::new() else { return };
+    let socket = world.mobile.run(|| PacketSocket::open(world.mobile.index("wlan0")).unwrap());
+    world.access.shell("ip -6 route add 2001:db8:f::/48 via 2001:db8:1::7");
+    world.mobile.shell("ip -6 route add blackhole 2001:db8:f::/48");
+    let uplink = world.access.run(|| Uplink::open(None).unwrap());
+    let mut heard = Vec::new();
+    let mut hear = |count: usize| {
+        let mut buffer = vec![0; RECEIVE_BUFFER];
+        heard.clear();
+        eventually("tunnel packets", || {
+            while let Some(received) = socket.recv(&mut buffer).unwrap() {
+                let packet = &buffer[received.packet];
+                if packet[6] == 41 {
+                    heard.push((destination(packet).to_string(), packet.len()));
+                }
+            }
+            heard.len() >= count
+        });
+        heard.clone()
+    };
+    // The last one tells that all before it were there to be heard.
+    let send = |length: usize| {
+        for to in [FAR, CARE_OF, "2001:db8:f::2", CARE_OF] {
+            uplink.send(&packet(41, ACCESS, to, &vec![0; length])).unwrap();
+        }
+    };
+    send(60);
+    assert_eq!(hear(4).len(), 4, "to begin with, everything");
+    socket.hear_only(&[CARE_OF.parse().unwrap()]).unwrap();
+    send(80);
+    assert_eq!(hear(2), [(CARE_OF.to_owned(), 120), (CARE_OF.to_owned(), 120)]);
+    socket.hear_only(&[FAR.parse().unwrap(), CARE_OF.parse().unwrap()]).unwrap();
+    send(90);
+    assert_eq!(hear(3)[0], (FAR.to_owned(), 130));
+}
+
 #[test]
 fn uplinks_say_why_a_packet_did_not_leave() {
     let Some(world) = World::new() else { return };

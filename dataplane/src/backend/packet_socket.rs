@@ -2,11 +2,13 @@
 //!
 //! The socket stands beside the kernel's own IPv6 as another receiver of the same packets: what the
 //! firewall's prerouting then drops (the kernel would answer with ICMPv6 errors) we still see, and
-//! what a fast path takes at the interface's ingress, before either, we do not. A filter in the kernel passes only what can concern us; who the packet is for is the
-//! data plane's question.
+//! what a fast path takes at the interface's ingress, before either, we do not. A filter in the kernel
+//! passes only what can concern us, so that what a router forwards for others is not copied to this process;
+//! who a packet is for is the data plane's question all the same.
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use super::sys;
@@ -32,6 +34,9 @@ const NEXT_HEADERS: [u32; 7] = [
     135, // Mobility Header
     58,  // ICMPv6: errors that quote what we sent
 ];
+
+/// So many destinations are told apart; with more of them packets to anybody pass.
+const MOST_DESTINATIONS: usize = 64;
 
 /// Why an uplink cannot be listened to.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +74,7 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// Listens on the interface of this index. What leaves by it is not seen.
+    /// Listens on the interface of this index, to packets for anybody. What leaves by it is not seen.
     pub fn open(interface: u32) -> Result<Self, PacketSocketError> {
         let step = |step| move |error| PacketSocketError::Os { step, error };
         // Protocol 0 hears nothing yet, so that no packet slips in before the filter stands.
@@ -81,7 +86,7 @@ impl PacketSocket {
                 }
             })?;
         let fd = socket.as_fd();
-        attach_filter(fd, &filter()).map_err(step("SO_ATTACH_FILTER"))?;
+        attach_filter(fd, &filter(None)).map_err(step("SO_ATTACH_FILTER"))?;
         for (name, option) in [
             ("PACKET_VNET_HDR", PACKET_VNET_HDR),
             ("PACKET_AUXDATA", PACKET_AUXDATA),
@@ -97,6 +102,13 @@ impl PacketSocket {
             _ => PacketSocketError::Os { step: "bind", error },
         })?;
         Ok(Self { socket, interface })
+    }
+
+    /// Hears only what is for one of these addresses from now on, or ends like one of them. What has
+    /// arrived before is still heard.
+    pub fn hear_only(&self, addresses: &[Ipv6Addr]) -> io::Result<()> {
+        let addresses = Some(addresses).filter(|it| it.len() <= MOST_DESTINATIONS);
+        attach_filter(self.socket.as_fd(), &filter(addresses))
     }
 
     /// The index of the interface.
@@ -236,18 +248,24 @@ pub(super) fn attach_filter(fd: BorrowedFd<'_>, filter: &[libc::sock_filter]) ->
 }
 
 /// Passes IPv6 packets to this machine's link-layer address, outside any VLAN, whose next header
-/// is one of [`NEXT_HEADERS`].
-fn filter() -> Vec<libc::sock_filter> {
+/// is one of [`NEXT_HEADERS`], and of these such as are for one of the addresses, told by their last four
+/// octets; for anybody if there is no word of them.
+fn filter(addresses: Option<&[Ipv6Addr]>) -> Vec<libc::sock_filter> {
     let op = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
     let load = |size: u32, at: libc::c_int| op(libc::BPF_LD | size | libc::BPF_ABS, at as u32);
     let fact = |which: libc::c_int| load(libc::BPF_W, libc::SKF_AD_OFF + which);
+    let answer = |octets: u32| op(libc::BPF_RET | libc::BPF_K, octets);
     let equals = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter { code: equals as u16, jt, jf, k };
+    // Each skips the comparisons still to come and the refusal behind the last.
+    let any_of = |values: &[u32]| -> Vec<_> {
+        let rest = (0..values.len() as u8).rev();
+        values.iter().zip(rest).map(|(value, rest)| jump(*value, rest + 1, 0)).collect()
+    };
 
-    let next_headers = NEXT_HEADERS.len() as u8;
     // The refusal follows the load and comparisons of the next header; `before` instructions lie
     // between a comparison and that load.
-    let refuse = |before: u8| before + 1 + next_headers;
+    let refuse = |before: u8| before + 1 + NEXT_HEADERS.len() as u8;
     let mut program = vec![
         fact(libc::SKF_AD_PROTOCOL),
         jump(libc::ETH_P_IPV6 as u32, 0, refuse(4)),
@@ -258,12 +276,15 @@ fn filter() -> Vec<libc::sock_filter> {
         jump(0, 0, refuse(0)),
         load(libc::BPF_B, libc::SKF_NET_OFF + 6),
     ];
-    for (done, next_header) in NEXT_HEADERS.iter().enumerate() {
-        let rest = next_headers - 1 - done as u8;
-        program.push(jump(*next_header, rest + 1, 0));
+    program.extend(any_of(&NEXT_HEADERS));
+    program.push(answer(0));
+    if let Some(addresses) = addresses {
+        let ends: Vec<_> = addresses.iter().map(|it| it.to_bits() as u32).collect();
+        program.push(load(libc::BPF_W, libc::SKF_NET_OFF + 36));
+        program.extend(any_of(&ends));
+        program.push(answer(0));
     }
-    program.push(op(libc::BPF_RET | libc::BPF_K, 0));
-    program.push(op(libc::BPF_RET | libc::BPF_K, u32::MAX));
+    program.push(answer(u32::MAX));
     program
 }
 
@@ -271,24 +292,44 @@ fn filter() -> Vec<libc::sock_filter> {
 mod tests {
     use super::*;
 
-    /// Runs the filter over what the kernel would tell it.
-    fn passes(protocol: i32, packet_type: u32, tagged: u32, next_header: u32) -> bool {
-        let (program, mut accumulator, mut at) = (filter(), 0, 0);
+    /// What the kernel would tell the filter.
+    #[derive(Clone, Copy)]
+    struct Told {
+        protocol: i32,
+        packet_type: u32,
+        tagged: u32,
+        next_header: u32,
+        /// The last four octets of the destination.
+        destination: u32,
+    }
+
+    const TUNNELLED: Told = Told {
+        protocol: libc::ETH_P_IPV6,
+        packet_type: PACKET_HOST,
+        tagged: 0,
+        next_header: 41,
+        destination: 7,
+    };
+
+    fn passes(told: Told, addresses: Option<&[Ipv6Addr]>) -> bool {
+        let (program, mut accumulator, mut at) = (filter(addresses), 0, 0);
         loop {
             let it = program[at];
             at += 1;
+            let from = it.k.cast_signed();
             match u32::from(it.code) {
+                0x20 if from == libc::SKF_NET_OFF + 36 => accumulator = told.destination,
                 0x20 => {
-                    accumulator = match it.k.cast_signed() - libc::SKF_AD_OFF {
-                        libc::SKF_AD_PROTOCOL => protocol as u32,
-                        libc::SKF_AD_PKTTYPE => packet_type,
-                        libc::SKF_AD_VLAN_TAG_PRESENT => tagged,
+                    accumulator = match from - libc::SKF_AD_OFF {
+                        libc::SKF_AD_PROTOCOL => told.protocol as u32,
+                        libc::SKF_AD_PKTTYPE => told.packet_type,
+                        libc::SKF_AD_VLAN_TAG_PRESENT => told.tagged,
                         other => panic!("unknown fact {other}"),
                     }
                 }
                 0x30 => {
-                    assert_eq!(it.k.cast_signed(), libc::SKF_NET_OFF + 6);
-                    accumulator = next_header;
+                    assert_eq!(from, libc::SKF_NET_OFF + 6);
+                    accumulator = told.next_header;
                 }
                 0x15 => at += usize::from(if accumulator == it.k { it.jt } else { it.jf }),
                 0x06 => return it.k != 0,
@@ -301,10 +342,31 @@ mod tests {
     fn the_filter_passes_what_can_concern_us() {
         for next_header in 0..=255 {
             let ours = NEXT_HEADERS.contains(&next_header);
-            assert_eq!(passes(libc::ETH_P_IPV6, PACKET_HOST, 0, next_header), ours);
+            assert_eq!(passes(Told { next_header, ..TUNNELLED }, None), ours);
         }
-        assert!(!passes(libc::ETH_P_IP, PACKET_HOST, 0, 41), "IPv4");
-        assert!(!passes(libc::ETH_P_IPV6, 3, 0, 41), "to another host's link-layer address");
-        assert!(!passes(libc::ETH_P_IPV6, PACKET_HOST, 1, 41), "of a VLAN");
+        let ours: Vec<Ipv6Addr> = (1..=MOST_DESTINATIONS as u16)
+            .map(|end| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, end))
+            .collect();
+        for addresses in [None, Some(&ours[..])] {
+            let passes = |told| passes(told, addresses);
+            assert!(passes(TUNNELLED));
+            assert!(!passes(Told { protocol: libc::ETH_P_IP, ..TUNNELLED }), "IPv4");
+            assert!(!passes(Told { packet_type: 3, ..TUNNELLED }), "to another host's address");
+            assert!(!passes(Told { tagged: 1, ..TUNNELLED }), "of a VLAN");
+            assert!(!passes(Told { next_header: 17, ..TUNNELLED }), "UDP");
+        }
+    }
+
+    #[test]
+    fn the_filter_passes_what_is_for_us() {
+        let ours: Vec<Ipv6Addr> = (1..=MOST_DESTINATIONS as u16)
+            .map(|end| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 1, end))
+            .collect();
+        for end in 1..=MOST_DESTINATIONS as u32 {
+            let to = |destination| Told { destination, ..TUNNELLED };
+            assert!(passes(to(1 << 16 | end), Some(&ours)), "{end}");
+            assert!(!passes(to(2 << 16 | end), Some(&ours)), "{end}");
+        }
+        assert!(!passes(TUNNELLED, Some(&[])), "nobody has an address");
     }
 }
