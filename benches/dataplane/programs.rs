@@ -29,13 +29,14 @@ impl Drop for Counting {
 /// Runs of one program and what they took together.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Runs {
+    program: u32,
     pub count: u64,
     pub ns: u64,
 }
 
 impl Runs {
     pub fn since(self, before: Self) -> Self {
-        Self { count: self.count - before.count, ns: self.ns - before.ns }
+        Self { count: self.count - before.count, ns: self.ns - before.ns, ..self }
     }
 
     pub fn each(self) -> f64 {
@@ -43,26 +44,34 @@ impl Runs {
     }
 }
 
-/// Every program that a process holds, in the order of its descriptors.
+/// Every program that a process holds, in the order in which they were loaded.
 pub fn of_process(process: u32) -> Result<Vec<Runs>> {
-    let directory = format!("/proc/{process}/fdinfo");
-    let mut descriptors: Vec<u32> = fs::read_dir(&directory)?
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect();
-    descriptors.sort_unstable();
-    let texts = descriptors
-        .iter()
-        .filter_map(|descriptor| fs::read_to_string(format!("{directory}/{descriptor}")).ok());
-    Ok(texts.filter_map(|text| runs(&text)).collect())
+    let descriptors = fs::read_dir(format!("/proc/{process}/fdinfo"))?;
+    let texts = descriptors.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    let mut all: Vec<_> = texts.filter_map(|text| runs(&text)).collect();
+    // One program may have several descriptors.
+    all.sort_unstable_by_key(|runs| runs.program);
+    all.dedup_by_key(|runs| runs.program);
+    Ok(all)
+}
+
+/// What all programs took that a packet met, each beyond so much: those that ran for most packets.
+pub fn of_a_packet(after: &[Runs], before: &[Runs], empty: f64) -> Result<f64> {
+    let all: Vec<_> =
+        after.iter().zip(before).map(|(after, before)| after.since(*before)).collect();
+    let packets = all.iter().map(|runs| runs.count).max().context("programs are loaded")?;
+    ensure!(packets > 1000, "the programs did not run");
+    let met = all.iter().filter(|runs| runs.count * 2 > packets);
+    Ok(met.map(|runs| runs.each() - empty).sum())
 }
 
 fn runs(text: &str) -> Option<Runs> {
     let of = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.trim().parse().ok())
+        line.and_then(|line| line.trim().parse::<u64>().ok())
     };
-    Some(Runs { count: of("run_cnt:")?, ns: of("run_time_ns:")? })
+    let program = of("prog_id:")? as u32;
+    Some(Runs { program, count: of("run_cnt:")?, ns: of("run_time_ns:")? })
 }
 
 const PROG_LOAD: libc::c_int = 5;
