@@ -99,10 +99,11 @@ impl ShortcutWatch {
         let routes = listen(NETLINK_ROUTE, ROUTE_GROUPS.iter().fold(0, |mask, it| mask | 1 << it))?;
         let rules = listen(NETLINK_NETFILTER, 1 << RULE_GROUP)?;
         let reason = Arc::new(Mutex::new(Some(NoShortcut::Reading)));
-        let told = reason.clone();
+        let (told, own) = (reason.clone(), name.to_owned());
         let thread = spawn(format!("short-{name}"), move |course, waker| {
             let mut watching = Watching {
                 bpf,
+                name: own,
                 tunnel,
                 reason: told,
                 neighbours: HashMap::new(),
@@ -152,6 +153,7 @@ enum News {
 
 struct Watching {
     bpf: Arc<Bpf>,
+    name: String,
     tunnel: u32,
     reason: Arc<Mutex<Option<NoShortcut>>>,
     /// Link-layer addresses, by interface and address.
@@ -248,7 +250,7 @@ impl Watching {
     /// Reads what may be in the way, and says so.
     fn read(&mut self) {
         self.due = None;
-        let reason = obstacle(self.tunnel);
+        let reason = obstacle(&self.name, self.tunnel);
         let shortcut = match (&reason, is_strict()) {
             (Some(_), _) => Shortcut::None,
             (None, true) => Shortcut::Udp,
@@ -273,7 +275,7 @@ impl Watching {
 }
 
 /// What is in the way of a shortcut at present.
-fn obstacle(tunnel: u32) -> Option<NoShortcut> {
+fn obstacle(name: &str, tunnel: u32) -> Option<NoShortcut> {
     let old = std::fs::read_to_string(OLD_TABLES).unwrap_or_default();
     if !old.trim().is_empty() {
         return Some(NoShortcut::OldRules);
@@ -291,7 +293,7 @@ fn obstacle(tunnel: u32) -> Option<NoShortcut> {
         Err(error) => return Some(not_known(error.to_string())),
     };
     match serde_json::from_str::<Value>(&rules) {
-        Ok(rules) => per_packet::find(&rules, TABLE).map(NoShortcut::Rule),
+        Ok(rules) => per_packet::find(&rules, TABLE, name).map(NoShortcut::Rule),
         Err(error) => Some(not_known(error.to_string())),
     }
 }

@@ -106,6 +106,9 @@ impl TunnelInterface {
         };
         let mut tun = tun?;
         tun.take_superpackets()?;
+        // Before anybody reads: what a killed daemon left tells packets apart by its own queues. A kernel that
+        // cannot says so when rules ask for it.
+        let _ = tun.set_steering(&[]);
         Ok(Self::Tun(tun, why))
     }
 

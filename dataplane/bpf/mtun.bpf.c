@@ -7,7 +7,7 @@
  *   mtun_front,  tc ingress of a network behind us:   passed? -> as mtun_out, without the kernel's routes
  *   mtun_behind, tc egress of a network behind us:    notes what has passed
  *
- * and from one tunnel of an agent into another, mtun_in by itself: passed? -> other outer header -> uplink
+ * and from one tunnel of an agent into another mtun_in by itself: passed? -> other outer header -> uplink
  *
  * What the daemon decided for a flow's packet is done again for the next ones; no rule is looked
  * at here. Whatever is not exactly such a packet goes on as if there were no program: out of the
@@ -283,6 +283,20 @@ static __always_inline void key_in(struct mtun_flow_key *key, const struct ipv6h
 	key->direction = MTUN_IN;
 }
 
+/* The key of a packet of one mobile as the other one's, without what tells those that leave apart. */
+static __always_inline void turn_round(struct mtun_flow_key *key, const struct mtun_flow_key *of,
+				       __u8 direction)
+{
+	__builtin_memcpy(key->source, of->destination, 16);
+	__builtin_memcpy(key->destination, of->source, 16);
+	key->source_port = of->destination_port;
+	key->destination_port = of->source_port;
+	key->protocol = of->protocol;
+	key->direction = direction;
+	key->dscp = 0;
+	key->ingress = 0;
+}
+
 /* Whether what passed lately passed so: by this interface, under this round. */
 static __always_inline int passed(const struct mtun_config *config, const struct mtun_flow *flow,
 				  __u32 front, __u64 now, __u64 within)
@@ -400,7 +414,7 @@ static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_co
 	struct mtun_flow *flow = leaving->flow;
 	struct mtun_path *path = leaving->path;
 	struct bpf_fib_lookup way = {};
-	__u32 turn = path->turn, flags = 0;
+	__u32 turn = path->turn, flags = 0, mtu = 0;
 	__be16 type = bpf_htons(ETH_P_IPV6);
 
 	/* Not for every packet of those that always go this way. */
@@ -427,11 +441,12 @@ static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_co
 		flags = FIB_LOOKUP_MARK;
 	}
 	if (bpf_fib_lookup(skb, &way, sizeof(way), flags) != BPF_FIB_LKUP_RET_SUCCESS ||
-	    way.ifindex != path->interface)
+	    way.ifindex != path->interface || bpf_check_mtu(skb, 0, &mtu, 0, 0) < 0 || mtu > 0xffff)
 		return;
 	__builtin_memcpy(flow->link, way.dmac, 6);
 	__builtin_memcpy(flow->link + 6, way.smac, 6);
 	__builtin_memcpy(flow->link + 12, &type, 2);
+	flow->fits = mtu;
 	flow->round = config->round;
 	flow->turn = turn;
 	flow->front = front;
@@ -444,15 +459,10 @@ static __always_inline void pass_out(struct __sk_buff *skb, const struct mtun_co
 static __always_inline void pass_through(const struct mtun_config *config,
 					 const struct leaving *leaving)
 {
-	struct mtun_flow_key key = {};
+	struct mtun_flow_key key;
 	struct mtun_flow *came;
 
-	__builtin_memcpy(key.source, leaving->key.destination, 16);
-	__builtin_memcpy(key.destination, leaving->key.source, 16);
-	key.source_port = leaving->key.destination_port;
-	key.destination_port = leaving->key.source_port;
-	key.protocol = leaving->key.protocol;
-	key.direction = MTUN_IN;
+	turn_round(&key, &leaving->key, MTUN_IN);
 	came = bpf_map_lookup_elem(&mtun_flows, &key);
 	if (!came)
 		return;
@@ -604,7 +614,8 @@ int mtun_front(struct __sk_buff *skb)
 		return TC_ACT_UNSPEC;
 	if (leaving(skb, config, ETH_HLEN, skb->ifindex, &leaves) != MTUN_SENT)
 		return TC_ACT_UNSPEC;
-	if (leaves.hop_limit < 2 || leaves.turns || leaves.path->form != MTUN_FORM_TUNNEL ||
+	if (leaves.hop_limit < 2 || leaves.turns || leaves.load.longest > leaves.flow->fits ||
+	    leaves.path->form != MTUN_FORM_TUNNEL ||
 	    !is_short(config, leaves.flow, leaves.key.protocol) ||
 	    !passed(config, leaves.flow, skb->ifindex, leaves.now, MTUN_PASSED_NS) ||
 	    leaves.flow->turn != leaves.path->turn)
@@ -714,8 +725,8 @@ static __always_inline int unbend(struct __sk_buff *skb, const struct mtun_confi
 }
 
 /*
- * Makes a packet of one tunnel one of another: its outer header becomes that of what the kernel has forwarded
- * from the tunnel interface into it. The path that it leaves by; 0 if it is left as it is.
+ * Makes a packet of one tunnel one of another: its outer header becomes that of what the kernel has
+ * forwarded from the tunnel interface into it. The path that it leaves by; 0 if it is left as it is.
  */
 static __always_inline struct mtun_path *relay(struct __sk_buff *skb,
 					       const struct mtun_config *config,
@@ -723,17 +734,12 @@ static __always_inline struct mtun_path *relay(struct __sk_buff *skb,
 					       const struct arriving *comes, __u8 marked)
 {
 	struct ipv6hdr *ip = outer + 1;
-	struct mtun_flow_key key = {};
+	struct mtun_flow_key key;
 	struct mtun_flow *flow;
 	struct mtun_path *path;
 	__u8 *second = (__u8 *)ip + 1;
 
-	__builtin_memcpy(key.source, comes->key.destination, 16);
-	__builtin_memcpy(key.destination, comes->key.source, 16);
-	key.source_port = comes->key.destination_port;
-	key.destination_port = comes->key.source_port;
-	key.protocol = comes->key.protocol;
-	key.direction = MTUN_OUT;
+	turn_round(&key, &comes->key, MTUN_OUT);
 	key.dscp = dscp(ip);
 	key.ingress = ingress(config, config->tunnel);
 	flow = bpf_map_lookup_elem(&mtun_flows, &key);
@@ -742,7 +748,8 @@ static __always_inline struct mtun_path *relay(struct __sk_buff *skb,
 	path = bpf_map_lookup_elem(&mtun_paths, &flow->path);
 	if (!path || path->form != MTUN_FORM_TUNNEL || flow->turn != path->turn ||
 	    holds(config, flow, path, comes->now) != MTUN_SENT ||
-	    comes->load.longest > path->room || !is_short(config, flow, key.protocol) ||
+	    comes->load.longest > path->room || comes->load.longest > flow->fits ||
+	    !is_short(config, flow, key.protocol) ||
 	    !passed(config, flow, config->tunnel, comes->now, MTUN_PASSED_NS))
 		return 0;
 	*second = (*second & 0xcf) | marked << 4;
@@ -767,7 +774,7 @@ int mtun_in(struct __sk_buff *skb)
 	struct mtun_flow *flow;
 	struct view it;
 	__u8 marked, second;
-	__u32 octets;
+	__u32 octets, front;
 	int why, shortcut;
 
 	/* Everything that arrives on the uplink comes by here: what is no tunnel packet of two plain
@@ -809,10 +816,12 @@ int mtun_in(struct __sk_buff *skb)
 		marked = 1;
 	}
 	second = ((__u8 *)ip)[1];
+	/* Once: meanwhile it may be noted that the flow's packets go elsewhere. */
+	front = *(volatile __u32 *)&flow->front;
 	shortcut = ip->hop_limit > 1 && !turns(ip, it.end) &&
 		   is_short(config, flow, comes.key.protocol) &&
-		   passed(config, flow, flow->front, comes.now, MTUN_PASSED_NS);
-	if (shortcut && flow->front == config->tunnel) {
+		   passed(config, flow, front, comes.now, MTUN_PASSED_NS);
+	if (shortcut && front == config->tunnel) {
 		struct mtun_path *path = relay(skb, config, outer, &comes, marked);
 
 		if (path)
@@ -831,7 +840,7 @@ int mtun_in(struct __sk_buff *skb)
 		((__u8 *)ip)[1] = (second & 0xcf) | marked << 4;
 		ip->hop_limit--;
 		count(flow, &comes.load, comes.now);
-		return ends(MTUN_SHORTCUT_RECEIVED, bpf_redirect(flow->front, 0));
+		return ends(MTUN_SHORTCUT_RECEIVED, bpf_redirect(front, 0));
 	}
 	if (marked != (second >> 4 & 3)) {
 		second = (second & 0xcf) | marked << 4;

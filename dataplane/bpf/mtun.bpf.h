@@ -68,9 +68,10 @@ struct mtun_flow {
 	__u64	passed_ns;		/* when; 0: none did */
 	__u32	round;			/* under which round of the configuration */
 	__u32	turn;			/* of which writing of its path; packets that leave */
-	__u32	front;			/* by which interface of the network behind this machine */
-	__u16	fits;			/* octets that fit there; packets that come */
-	__u8	link[14];		/* link header of the packets as they go on */
+	__u32	front;			/* by which interface of the network behind this machine, or by the
+					 * tunnel interface: from or to another mobile */
+	__u16	fits;			/* octets that fit where they went: there, or into the tunnel interface */
+	__u8	link[14];		/* link header of the packets as they go on; none to another mobile */
 	__u8	both;			/* packets of both directions have passed */
 	__u8	reserved[3];
 };

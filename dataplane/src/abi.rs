@@ -66,9 +66,9 @@ pub struct FastFlow {
     pub round: u32,
     /// Under which turn of its path; of packets that leave.
     pub turn: u32,
-    /// Index of the interface on the other side.
+    /// Index of the interface on the other side; the tunnel interface's between two mobiles.
     pub front: u32,
-    /// Octets of the largest packet that fits there; of packets that come.
+    /// Octets of the largest packet that fits there, or into the tunnel interface if it leaves.
     pub fits: u16,
     /// The link header of packets as they go on.
     pub link: [u8; 14],

@@ -156,7 +156,9 @@ impl Owner {
         let socket = Arc::new(PacketSocket::open(index)?);
         let thread = packets::inbound(self.shared.clone(), socket.clone(), path)?;
         let access = Access { index, thread, socket };
-        access.hear(&self.heard);
+        if !self.heard.is_empty() {
+            access.hear(&self.heard);
+        }
         Ok(access)
     }
 
@@ -178,9 +180,10 @@ impl Owner {
         let is_tunnel = self.tunnels().any(|tunnel| tunnel.index() == index);
         if is_ours
             && !is_tunnel
-            && self.fronts.insert(index)
+            && !self.fronts.contains(&index)
             && let Ok(link) = Ethtool::open().and_then(|it| it.name(index))
         {
+            self.fronts.insert(index);
             self.merge_received(&link.text());
         }
     }

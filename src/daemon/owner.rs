@@ -84,12 +84,13 @@ pub struct Access {
 }
 
 impl Access {
-    /// Hears what is for these addresses and nothing else.
-    pub(super) fn hear(&self, addresses: &[Ipv6Addr]) {
-        if let Err(error) = self.socket.hear_only(addresses) {
-            // It goes on with what it was told before, and has to be told by a restart.
-            tracing::error!(index = self.index, %error, "cannot listen for other addresses");
+    /// Hears what is for these addresses and nothing else; whether it does.
+    pub(super) fn hear(&self, addresses: &[Ipv6Addr]) -> bool {
+        let told = self.socket.hear_only(addresses);
+        if let Err(error) = &told {
+            tracing::warn!(index = self.index, %error, "cannot listen for other addresses yet");
         }
+        told.is_ok()
     }
 }
 
@@ -358,15 +359,15 @@ impl Owner {
         own
     }
 
-    /// Our addresses, about to be published: from now on what is for them is heard, and for the home addresses
-    /// of those that are at home.
+    /// Our addresses, about to be published: from now on what is for them is heard, and what is for our
+    /// home addresses, as they are at the home link. What cannot be told is told the next time.
     pub(super) fn hear_own(&mut self) -> Vec<Ipv6Addr> {
         let own = self.own_addresses();
         let homes = self.homes.iter().map(|it| it.home.address.0);
         let heard: Vec<_> = own.iter().copied().chain(homes).collect();
         if heard != self.heard {
-            self.heard = heard;
-            self.access.values().for_each(|access| access.hear(&self.heard));
+            let told = self.access.values().filter(|access| access.hear(&heard)).count();
+            self.heard = if told == self.access.len() { heard } else { Vec::new() };
         }
         own
     }

@@ -3,8 +3,8 @@
 //! [`movement`] and [`routes`] are pure: what the kernel reports becomes movements, and what the
 //! daemon knows becomes the rules and routes that should exist. [`netlink`] brings both to the
 //! kernel, [`nft`] keeps packets away from a kernel that would answer them, [`sysctl`] changes
-//! settings and puts them back, those of a link by [`ethtool`]. [`neighbours`] speaks for addresses that the kernel does not have,
-//! [`home_link`] does so for mobiles that are away.
+//! settings and puts them back, those of a link by [`ethtool`]. [`neighbours`] speaks for addresses
+//! that the kernel does not have, [`home_link`] does so for mobiles that are away.
 //! [`watch`] runs the reports for the daemon. [`sources`] asks who tells of radios
 //! and the vehicle. [`state_file`] writes what a restart needs. [`alarm`] wakes the owner by
 //! [`clock`].

@@ -62,8 +62,9 @@ const FLOW_CT: [&str; 11] = [
 const FLOW_FIELDS: [&str; 5] = ["saddr", "daddr", "sport", "dport", "nexthdr"];
 
 /// The first rule of a ruleset, as `nft -j list ruleset` writes it, that has to see every packet.
-/// Tables of this name are our own and are not looked at.
-pub fn find(ruleset: &Value, ours: &str) -> Option<PerPacket> {
+/// Tables named `ours` are our own and are not looked at; `tunnel` is the interface that packets of the
+/// shortcut go past, whose hooks they would have come to.
+pub fn find(ruleset: &Value, ours: &str, tunnel: &str) -> Option<PerPacket> {
     let objects = ruleset.get("nftables").and_then(Value::as_array)?;
     let text = |of: &Value, name: &str| of.get(name).and_then(Value::as_str).map(str::to_owned);
     let place = |of: &Value| (text(of, "family"), text(of, "table"));
@@ -72,6 +73,7 @@ pub fn find(ruleset: &Value, ours: &str) -> Option<PerPacket> {
         .iter()
         .filter_map(|object| object.get("chain"))
         .filter(|chain| text(chain, "hook").is_some_and(|it| KEPT_HOOKS.contains(&&*it)))
+        .filter(|chain| !is_at(chain, tunnel))
         .map(|chain| (place(chain), text(chain, "name")))
         .collect();
     objects.iter().filter_map(|object| object.get("rule")).find_map(|rule| {
@@ -82,6 +84,15 @@ pub fn find(ruleset: &Value, ours: &str) -> Option<PerPacket> {
         let statements = rule.get("expr").and_then(Value::as_array)?;
         let word = statements.iter().find_map(|statement| of_statement(statement).err())?;
         Some(PerPacket { table: of.1.unwrap_or_default(), chain: chain.unwrap_or_default(), word })
+    })
+}
+
+/// Whether a chain stands at this interface.
+fn is_at(chain: &Value, interface: &str) -> bool {
+    let devices = chain.get("dev");
+    devices.is_some_and(|dev| match dev.as_array() {
+        Some(several) => several.iter().any(|dev| dev == interface),
+        None => dev == interface,
     })
 }
 
@@ -247,13 +258,26 @@ mod tests {
             for hook in
                 [Some("forward"), Some("prerouting"), Some("postrouting"), Some("ingress"), None]
             {
-                let found = find(&ruleset(hook, "filter", &expr), "mtun");
+                let found = find(&ruleset(hook, "filter", &expr), "mtun", "mtun0");
                 assert_eq!(found.map(|it| it.word).as_deref(), word, "{what} at {hook:?}");
             }
             for hook in ["input", "output", "egress"] {
-                assert_eq!(find(&ruleset(Some(hook), "filter", &expr), "mtun"), None, "{what}");
+                let mut ruleset = ruleset(Some(hook), "filter", &expr);
+                assert_eq!(find(&ruleset, "mtun", "mtun0"), None, "{what}");
+                for dev in [json!("mtun0"), json!(["lan0", "mtun0"])] {
+                    let chain = ruleset["nftables"].as_array_mut().unwrap();
+                    let chain = chain.iter_mut().find_map(|it| it.get_mut("chain")).unwrap();
+                    chain["dev"] = dev;
+                    let found = find(&ruleset, "mtun", "mtun0");
+                    assert_eq!(found.map(|it| it.word).as_deref(), word, "{what} past it");
+                    assert_eq!(find(&ruleset, "mtun", "mtun1"), None, "{what} past another");
+                }
             }
-            assert_eq!(find(&ruleset(Some("forward"), "mtun", &expr), "mtun"), None, "ours");
+            assert_eq!(
+                find(&ruleset(Some("forward"), "mtun", &expr), "mtun", "mtun0"),
+                None,
+                "ours"
+            );
         }
     }
 }

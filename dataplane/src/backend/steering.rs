@@ -198,7 +198,6 @@ fn spread() -> Vec<Instruction> {
         instruction(0x9f, HASH, COUNT, 0, 0),
         add(FIRST, HASH),
     ];
-    // One octet was read, or none: then what stands there is of an address.
     rest.push(instruction(0x71, 1, FRAME, SCRATCH, 0));
     rest.push(skip_if_equal(1, 6, 1));
     rest.push(skip_unless_equal(1, 17, ports.len() as i16));

@@ -79,8 +79,8 @@ impl Tun {
     }
 
     /// Makes the interface with queues for so many ingresses, down and without addresses; or takes over
-    /// the one of this name that a killed process left, as it is. The first few ingresses have up to
-    /// `width` queues, each for a part of their flows; no more than four are worth while.
+    /// the one of this name that a killed process left, as it is. The first few ingresses have `width`
+    /// queues, at most four, each for a part of their flows.
     ///
     /// The kernel hands out complete packets only, because no offload is asked for (req TN-17) until
     /// [`Self::take_superpackets`]; it accepts superpackets and partial checksums as long as their

@@ -119,12 +119,14 @@ type Change = fn(&mut FastFlow);
 /// Every fact that a packet passed by is looked at, in both of its flows.
 #[test]
 fn what_did_not_pass_so_goes_the_normal_way() {
-    let changes: [(&str, bool, Course, Change); 11] = [
+    let changes: [(&str, bool, Course, Change); 13] = [
         ("as it passed", true, Course::Out, |_| {}),
         ("never came so", false, Course::In, |flow| flow.passed_ns = 0),
         ("came so long ago", false, Course::In, |flow| flow.passed_ns -= 1_100_000_000),
         ("came under another round", false, Course::In, |flow| flow.round -= 1),
         ("came to a network behind", false, Course::In, |flow| flow.front = 77),
+        ("into a tunnel interface that takes just as much", true, Course::Out, |it| it.fits = 100),
+        ("that takes one octet less", false, Course::Out, |it| it.fits = 99),
         ("never left so", false, Course::Out, |flow| flow.passed_ns = 0),
         ("left so long ago", false, Course::Out, |flow| flow.passed_ns -= 1_100_000_000),
         ("left under another round", false, Course::Out, |flow| flow.round -= 1),

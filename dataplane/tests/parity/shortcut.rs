@@ -125,8 +125,10 @@ fn what_arrives_by_it_is_what_arrives_the_normal_way() {
 #[test]
 fn what_did_not_pass_so_goes_the_normal_way() {
     type Change = fn(&mut FastFlow);
-    let changes: [(&str, bool, Change); 6] = [
+    let changes: [(&str, bool, Change); 8] = [
         ("as it passed", true, |_| {}),
+        ("into a tunnel interface that takes just as much", true, |flow| flow.fits = 100),
+        ("that takes one octet less", false, |flow| flow.fits = 99),
         ("never passed", false, |flow| flow.passed_ns = 0),
         ("passed long ago", false, |flow| flow.passed_ns -= 1_100_000_000),
         ("under another round", false, |flow| flow.round -= 1),

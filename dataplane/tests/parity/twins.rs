@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use mtun_dataplane::abi::{FastFlow, FastOutcome, Shortcut};
+use mtun_dataplane::abi::{Course, FastFlow, FastOutcome, Shortcut};
 use mtun_dataplane::backend::{Bpf, BpfError, BpfPath, Hook};
 use mtun_dataplane::{Engine, Exit, PathId, Publication, Settings, Snapshot, Verdict};
 use mtun_policy::Ingress;
@@ -25,6 +25,9 @@ pub const INTERFACE: u32 = 1;
 
 /// The same of the tunnel interface.
 pub const TUNNEL: u32 = 3;
+
+/// Octets that the tunnel interface takes: more than any path.
+pub const TUNNEL_MTU: u16 = 1500;
 
 /// The mark of every outer packet.
 pub const MARK: u32 = 7;
@@ -129,7 +132,7 @@ impl Twins {
     }
 
     /// As if a packet of every flow had passed the kernel's forwarding just before: from or to this
-    /// interface, to go on with [`ONWARDS`].
+    /// interface, to go on with [`ONWARDS`]. So many octets fit there, and [`TUNNEL_MTU`] into the tunnel.
     pub fn pass_all(&self, shortcut: Shortcut, front: u32, fits: u16) {
         self.bpf.set_shortcut(shortcut).unwrap();
         let mut flows = Vec::new();
@@ -138,6 +141,7 @@ impl Twins {
             let (round, turn) = (self.bpf.round(), self.bpf.turn());
             let passed_ns = self.bpf.clock();
             let link = ONWARDS;
+            let fits = if key.direction == Course::In as u8 { fits } else { TUNNEL_MTU };
             let flow = FastFlow { passed_ns, round, turn, front, fits, link, both: 1, ..flow };
             self.bpf.put(&key, &flow).unwrap();
         }
