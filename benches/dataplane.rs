@@ -153,19 +153,25 @@ fn measure(rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Prints where the time goes: plain routes, the shortcut, the fast path and the engine.
+/// Prints where the time goes: plain routes, the shortcut, the fast path, what goes straight and the engine.
 fn profiles(rigs: &[(Sink, Rig)], stream: impl Fn(&(Sink, Rig)) -> Result<Slice>) -> Result<()> {
-    let shown = |way| matches!(way, Way::Plain | Way::Short | Way::Fast | Way::Engine);
+    let shown = |way| {
+        matches!(way, Way::Plain | Way::Short | Way::Fast | Way::Straight | Way::Engine)
+    };
     let shown: Vec<&(Sink, Rig)> = rigs.iter().filter(|(_, rig)| shown(rig.way)).collect();
     for it in &shown {
         profile::print("superpackets", it.1.way, || stream(it))?;
     }
-    for it in &shown {
+    for it in shown.iter().filter(|it| it.1.way != Way::Straight) {
         profile::print("small", it.1.way, || small(&it.1))?;
     }
     rigs.iter().try_for_each(|(_, rig)| rig.without_superpackets())?;
     for it in &shown {
         profile::print("mtu-sized", it.1.way, || stream(it))?;
+    }
+    rigs.iter().try_for_each(|(_, rig)| rig.join_packets())?;
+    for it in &shown {
+        profile::print("mtu-sized-gro", it.1.way, || stream(it))?;
     }
     Ok(())
 }

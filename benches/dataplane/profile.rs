@@ -60,6 +60,8 @@ fn shares(report: &str) -> Vec<String> {
         let (share, name) = line.trim().split_once('%')?;
         let share: f64 = share.parse().ok()?;
         let name = name.trim().trim_start_matches("[k]").trim_start_matches("[.]").trim();
+        // Some versions have columns of their own behind it.
+        let name = name.split("  ").next().unwrap_or(name);
         Some(format!("{share:.1} % {name}"))
     });
     lines.take(SHOWN).collect()

@@ -551,7 +551,8 @@ wait $listener_mr 2>/dev/null
 for number in 7 8 9; do at mr mtunctl path delete mtun0 path $number; done
 flush >/dev/null
 check "decided after the noise" flows "$generation"
-check "and packets flow" pings 3
+# What is left of the noise fills backlogs for a while, and a packet that finds one full is lost.
+check "and packets flow" eventually 60 pings 3
 check "and TCP" carries
 
 # What a flow carried comes back with it, once.
