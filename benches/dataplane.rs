@@ -155,9 +155,8 @@ fn measure(rounds: usize) -> Result<()> {
 
 /// Prints where the time goes: plain routes, the shortcut, the fast path, what goes straight and the engine.
 fn profiles(rigs: &[(Sink, Rig)], stream: impl Fn(&(Sink, Rig)) -> Result<Slice>) -> Result<()> {
-    let shown = |way| {
-        matches!(way, Way::Plain | Way::Short | Way::Fast | Way::Straight | Way::Engine)
-    };
+    let shown =
+        |way| matches!(way, Way::Plain | Way::Short | Way::Fast | Way::Straight | Way::Engine);
     let shown: Vec<&(Sink, Rig)> = rigs.iter().filter(|(_, rig)| shown(rig.way)).collect();
     for it in &shown {
         profile::print("superpackets", it.1.way, || stream(it))?;
