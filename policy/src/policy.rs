@@ -524,3 +524,20 @@ impl Rule {
         &self.head.name
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_table_of_ingresses_takes_no_further_name() {
+        let mut table = Ingresses::default();
+        for number in 0..Ingresses::MOST {
+            let ingress = table.add(&format!("eth{number}")).unwrap();
+            assert_eq!(usize::from(ingress.0), number + usize::from(Ingress::FIRST_NAMED));
+        }
+        assert_eq!(table.add("wlan0"), None);
+        assert_eq!(table.add("eth0"), Some(Ingress(Ingress::FIRST_NAMED)), "it has a place");
+        assert_eq!(table.iter().count(), Ingresses::MOST);
+    }
+}

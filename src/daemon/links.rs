@@ -11,12 +11,32 @@ use mtun_policy::{CareOfAddress, InterfaceName, Role};
 use mtun_signaling::mobile::MobileEvent;
 
 use super::Gro;
-use super::owner::{ADDRESSES_KEPT, Access, Attached, LinkRecord, Owner};
+use super::owner::{ADDRESSES_KEPT, Attached, LinkRecord, Owner};
 use crate::control::documents::Event;
 use crate::edge::ethtool::Ethtool;
 use crate::edge::movement::{DownReason, LinkEvent, Movement};
 use crate::metrics::HandoverReason;
-use crate::packets;
+use crate::packets::{self, PacketThread};
+
+/// An uplink that exists, with the thread that listens to it.
+#[derive(Debug)]
+pub struct Access {
+    /// Its index.
+    pub index: u32,
+    pub(super) thread: PacketThread,
+    pub(super) socket: Arc<PacketSocket>,
+}
+
+impl Access {
+    /// Hears what is for these addresses and nothing else; whether it does.
+    pub(super) fn hear(&self, addresses: &[Ipv6Addr]) -> bool {
+        let told = self.socket.hear_only(addresses);
+        if let Err(error) = &told {
+            tracing::warn!(index = self.index, %error, "cannot listen for other addresses yet");
+        }
+        told.is_ok()
+    }
+}
 
 impl Owner {
     pub(super) fn link_event(&mut self, event: Option<&LinkEvent>, movements: Vec<Movement>) {
@@ -150,6 +170,19 @@ impl Owner {
             }
             Err(error) => tracing::error!(%name, %error, "cannot listen to this interface"),
         }
+    }
+
+    /// Our addresses, about to be published: from now on what is for them is heard, and what is for our
+    /// home addresses, as they are at the home link. What cannot be told is told the next time.
+    pub(super) fn hear_own(&mut self) -> Vec<Ipv6Addr> {
+        let own = self.own_addresses();
+        let homes = self.homes.iter().map(|it| it.home.address.0);
+        let heard: Vec<_> = own.iter().copied().chain(homes).collect();
+        if heard != self.heard {
+            let told = self.access.values().filter(|access| access.hear(&heard)).count();
+            self.heard = if told == self.access.len() { heard } else { Vec::new() };
+        }
+        own
     }
 
     fn listen_to(&self, index: u32, path: PathId) -> anyhow::Result<Access> {

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use mtun_dataplane::Registration;
-use mtun_dataplane::backend::PacketSocket;
 use mtun_policy::steering::Steering;
 use mtun_policy::{
     Bid, CareOfAddress, Effective, HomeAddress, HomeName, InterfaceName, Policy, RuleId,
@@ -33,6 +32,7 @@ use super::home_link::home_path;
 use super::keeping::Keeping;
 use super::key_store::KeyStore;
 use super::ledger::LedgerKeeper;
+use super::links::Access;
 use super::mobiles::Added;
 use super::mobility::{Changed, Walk};
 use super::path_mtu::PathMtusTold;
@@ -60,7 +60,7 @@ use crate::edge::routes::{
 use crate::edge::sysctl::Sysctls;
 use crate::edge::watch::Watch;
 use crate::metrics::Metrics;
-use crate::packets::{PacketThread, Shared};
+use crate::packets::Shared;
 use crate::publish::{self, PathFacts};
 
 /// Care-of addresses remembered; a vehicle passes so many networks in minutes, and a packet is on
@@ -73,26 +73,6 @@ const NESTED: u32 = mtun_dataplane::wire::tunnel_limit::HEADER as u32;
 /// How long packets to and from a care-of address are under way at most: the path across a mobile
 /// network with its queues.
 const UNDER_WAY: Duration = Duration::from_secs(2);
-
-/// An uplink that exists, with the thread that listens to it.
-#[derive(Debug)]
-pub struct Access {
-    /// Its index.
-    pub index: u32,
-    pub(super) thread: PacketThread,
-    pub(super) socket: Arc<PacketSocket>,
-}
-
-impl Access {
-    /// Hears what is for these addresses and nothing else; whether it does.
-    pub(super) fn hear(&self, addresses: &[Ipv6Addr]) -> bool {
-        let told = self.socket.hear_only(addresses);
-        if let Err(error) = &told {
-            tracing::warn!(index = self.index, %error, "cannot listen for other addresses yet");
-        }
-        told.is_ok()
-    }
-}
 
 /// What is shown of a link: its state as last announced, and since when.
 #[derive(Clone, Debug)]
@@ -356,19 +336,6 @@ impl Owner {
         let further = addresses.filter(|it| self.home_of(HomeAddress(**it)).is_none());
         own.extend(further.filter(|it| !self.recent.contains(it)));
         own.dedup();
-        own
-    }
-
-    /// Our addresses, about to be published: from now on what is for them is heard, and what is for our
-    /// home addresses, as they are at the home link. What cannot be told is told the next time.
-    pub(super) fn hear_own(&mut self) -> Vec<Ipv6Addr> {
-        let own = self.own_addresses();
-        let homes = self.homes.iter().map(|it| it.home.address.0);
-        let heard: Vec<_> = own.iter().copied().chain(homes).collect();
-        if heard != self.heard {
-            let told = self.access.values().filter(|access| access.hear(&heard)).count();
-            self.heard = if told == self.access.len() { heard } else { Vec::new() };
-        }
         own
     }
 

@@ -20,21 +20,27 @@ pub fn told(twins: &Twins) -> (CounterSnapshot, Vec<[u64; 4]>) {
     (twins.engine.counters().snapshot(), loads)
 }
 
-#[test]
-fn counters_and_flows_are_those_of_the_engine_alone() {
-    let (Some(mut fast), Some(mut slow)) = (Twins::new(mobile()), Twins::new(mobile())) else {
-        return;
-    };
+/// A packet of two flows each way, the flows installed at both.
+pub fn converse(both: [&mut Twins; 2]) -> ([Vec<u8>; 2], [Vec<u8>; 2]) {
     let out = [udp(HOME, PEER, (7, 80), 100), tcp(HOME, PEER, (9, 22))];
     let back = [
         wrapped(AGENT, WLAN, &udp(PEER, HOME, (80, 7), 400)),
         wrapped(AGENT, WWAN, &tcp(PEER, HOME, (22, 9))),
     ];
-    for twins in [&mut fast, &mut slow] {
+    for twins in both {
         // In first: an answer is made for the binding that was verified last.
         back.iter().for_each(|packet| twins.install_in(packet));
         out.iter().for_each(|packet| twins.install_out(Ingress::LOCAL, packet));
     }
+    (out, back)
+}
+
+#[test]
+fn counters_and_flows_are_those_of_the_engine_alone() {
+    let (Some(mut fast), Some(mut slow)) = (Twins::new(mobile()), Twins::new(mobile())) else {
+        return;
+    };
+    let (out, back) = converse([&mut fast, &mut slow]);
     for round in 0..100 {
         for packet in &out {
             assert!(fast.fast(Hook::Out, packet, 0).is_some(), "round {round}");

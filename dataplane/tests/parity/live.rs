@@ -17,7 +17,7 @@ use mtun_dataplane::{Carried, PathId, Snapshot, Verdict};
 use mtun_policy::Ingress;
 
 use crate::corpus::{self, tried_in, tried_out};
-use crate::counting::{LATER, told};
+use crate::counting::{LATER, converse, told};
 use crate::packets::{Noise, inbound, outbound, set, tos};
 use crate::straight::sent_by;
 use crate::support::*;
@@ -216,15 +216,7 @@ fn what_was_carried_is_counted_as_if_the_engine_had_carried_it() {
         let (Some(mut fast), Some(mut slow)) = (rig.twins(mobile()), Twins::new(mobile())) else {
             return;
         };
-        let out = [udp(HOME, PEER, (7, 80), 100), tcp(HOME, PEER, (9, 22))];
-        let back = [
-            wrapped(AGENT, WLAN, &udp(PEER, HOME, (80, 7), 400)),
-            wrapped(AGENT, WWAN, &tcp(PEER, HOME, (22, 9))),
-        ];
-        for twins in [&mut fast, &mut slow] {
-            back.iter().for_each(|packet| twins.install_in(packet));
-            out.iter().for_each(|packet| twins.install_out(Ingress::LOCAL, packet));
-        }
+        let (out, back) = converse([&mut fast, &mut slow]);
         for _ in 0..50 {
             for packet in &out {
                 assert_eq!(rig.leave(packet).0, At::Air);
